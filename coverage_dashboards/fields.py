@@ -1,0 +1,257 @@
+"""What the map is drawn from: fields of the cube, computed once for everybody who looks.
+
+All sessions of a server share one cache. A key is the cube, the revisions its partitions have, and the question; while one
+session computes a key, the others that ask for it wait and then share it. The least recently seen fields go when memory is full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from coverage_dashboards.viewport import OUT_OF_SCOPE
+from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageQuery, open_coverage, select
+
+CACHE_BYTES = 1 << 30
+"""About thirty global fields at 0.1°."""
+
+LOOK_AGAIN_SECONDS = 20.0
+"""A planner sees a finished run this much later at most: asking the cube for its revisions on every click costs too much."""
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+class FieldCache:
+    """Least recently used things up to a number of bytes; every key is computed once, however many threads ask for it."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.nbytes = 0
+        self._there: OrderedDict[Hashable, _Sized] = OrderedDict()
+        self._guard = threading.Lock()
+        self._making: dict[Hashable, list[Any]] = {}  # key → [lock, number of threads that hold or await it]
+
+    def get[T: _Sized](self, key: Hashable, make: Callable[[], T]) -> T:
+        """The thing of that key, made if it is not there. A failure is raised and not kept."""
+        with self._guard:
+            found = self._there.get(key)
+            if found is not None:
+                self._there.move_to_end(key)
+                return cast(T, found)
+            making = self._making.setdefault(key, [threading.Lock(), 0])
+            making[1] += 1
+        try:
+            with making[0]:
+                with self._guard:
+                    found = self._there.get(key)
+                if found is not None:
+                    return cast(T, found)
+                made = make()
+                self._keep(key, made)
+                return made
+        finally:
+            with self._guard:
+                making[1] -= 1
+                if not making[1]:
+                    self._making.pop(key, None)
+
+    def _keep(self, key: Hashable, made: _Sized) -> None:
+        if made.nbytes > self.max_bytes:
+            return
+        with self._guard:
+            self._there[key] = made
+            self.nbytes += made.nbytes
+            while self.nbytes > self.max_bytes:
+                _, gone = self._there.popitem(last=False)
+                self.nbytes -= gone.nbytes
+
+    def __len__(self) -> int:
+        with self._guard:
+            return len(self._there)
+
+
+FIELDS = FieldCache()
+"""The one cache of this process."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Values of the two ends of a colour bar."""
+
+    low: float
+    high: float
+    above: bool = False
+    """Some values are higher; they have the colour of ``high``."""
+    nbytes: int = 64
+
+    def and_(self, other: Limits) -> Limits:
+        """Limits that fit both."""
+        return Limits(min(self.low, other.low), max(self.high, other.high), self.above or other.above)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of the area in scope one action has."""
+
+    cells: int
+    of_scope: float
+
+
+@dataclass(frozen=True)
+class Field:
+    """One map: its values, how much of each is known, and what stands beside it."""
+
+    metric: str
+    values: NDArray[np.float32]
+    """``(lat, lon)``; NaN where not known, ``OUT_OF_SCOPE`` where nothing is wanted."""
+    known_months: NDArray[np.uint8]
+    months: int
+    known_range: tuple[int, int]
+    """Fewest and most known months of a cell (in scope, for the gap)."""
+    limits: Limits
+    unit: str
+    shares: Mapping[str, Share] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it occupies."""
+        return self.values.nbytes + self.known_months.nbytes
+
+    @property
+    def resolution(self) -> float:
+        """Degrees a cell."""
+        return 180.0 / self.values.shape[0]
+
+
+@dataclass(frozen=True)
+class Cube:
+    """An opened cube and the stamp of the revisions it was opened at."""
+
+    location: str
+    ds: xr.Dataset
+    stamp: str
+
+
+_cubes: dict[str, tuple[float, Cube]] = {}
+_opening = threading.Lock()
+
+
+def open_cube(location: str, *, look_again: float = LOOK_AGAIN_SECONDS) -> Cube:
+    """The cube, opened anew at most every ``look_again`` seconds; raises ``CoverageError`` where there is none."""
+    with _opening:
+        opened, cube = _cubes.get(location, (-math.inf, None))
+        if cube is not None and time.monotonic() - opened < look_again:
+            return cube
+        ds = open_coverage(location)
+        now = Cube(location, ds, _stamp(ds))
+        if cube is not None and now.stamp == cube.stamp:
+            now = cube
+        _cubes[location] = (time.monotonic(), now)
+        return now
+
+
+def _stamp(ds: xr.Dataset) -> str:
+    """Changes whenever a partition, an axis or the settings behind the numbers do."""
+    seen = hashlib.sha256()
+    for name in ("revision", "gap_revision"):
+        seen.update(np.ascontiguousarray(ds[name].values).tobytes())
+    seen.update(repr((dict(ds.sizes), sorted(ds.attrs.items(), key=lambda item: item[0]))).encode())
+    return seen.hexdigest()[:16]
+
+
+def field_of(cube: Cube, query: CoverageQuery, cache: FieldCache = FIELDS) -> Field:
+    """The map that answers a query (not ``scrub``: its months are fields of their own, see ``frames_limits``)."""
+    sensors = tuple(sorted(query.sensors))
+    key = (cube.location, cube.stamp, query.metric, sensors, query.t0, query.t1, query.aggregation)
+    return cache.get(key, lambda: _make(cube, replace(query, sensors=list(sensors)), cache))
+
+
+def frames_limits(cube: Cube, months: list[CoverageQuery], cache: FieldCache = FIELDS) -> Limits:
+    """Colour limits that fit every month, so that colours mean the same while time is scrubbed."""
+    key = (cube.location, cube.stamp, "limits", *((q.metric, tuple(sorted(q.sensors)), q.t0) for q in months))
+
+    def widest() -> Limits:
+        limits = field_of(cube, months[0], cache).limits
+        for query in months[1:]:
+            limits = limits.and_(field_of(cube, query, cache).limits)
+        return limits
+
+    return cache.get(key, widest)
+
+
+def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
+    selected = select(cube.ds, query)
+    values = np.asarray(selected.values, np.float32)
+    known = np.minimum(selected["known_months"].values, 255).astype(np.uint8)
+    counted = known
+    shares: Mapping[str, Share] = {}
+    if query.metric == "action":
+        values = np.where(np.isnan(values), np.float32(ACTIONS.index("unknown")), values)
+        shares = _shares(values)
+        counted = known[values != ACTIONS.index("out_of_scope")]
+    elif METRICS[query.metric].layer == "gap":
+        scope = cache.get((cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors))
+        values = np.where(scope, values, OUT_OF_SCOPE)
+        counted = known[scope]
+    months = int(selected.attrs["months"])
+    known_range = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+    unit = str(selected.attrs["unit_in_words"])
+    return Field(query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares)
+
+
+def _scope(ds: xr.Dataset, sensors: list[str]) -> NDArray[np.bool_]:
+    return np.asarray((ds["in_scope"].sel(sensor=sensors) != 0).any("sensor").values)
+
+
+def _limits(ds: xr.Dataset, metric: str, values: NDArray[np.float32]) -> Limits:
+    if metric == "action":
+        return Limits(-0.5, len(ACTIONS) - 0.5)
+    if metric == "priority_score":
+        return Limits(0.0, 1.0)
+    if metric == "mean_scene_cloud_pct":
+        return Limits(0.0, 100.0)
+    top = float(np.fmax.reduce(values, axis=None))
+    if not math.isfinite(top) or top <= 0:
+        return Limits(0.0, 1.0)
+    # A few cells under many overlapping swaths must not take the colours from all others.
+    step = max(1, round(values.shape[0] / 600))
+    some = values[::step, ::step]
+    some = some[np.isfinite(some) & (some > 0)]
+    common = float(np.quantile(some, 0.995)) if some.size else top
+    high = _round_up(min(top, max(common, top / 50)))
+    return Limits(0.0, high, top > high)
+
+
+def _round_up(value: float) -> float:
+    """The next number with one or two plain leading digits: a colour bar that ends at 12 is read more easily than at 11.37."""
+    scale = 10.0 ** math.floor(math.log10(value))
+    nice = next(n for n in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * scale >= value * (1 - 1e-9))
+    return float(f"{nice * scale:.3g}")
+
+
+def _shares(action: NDArray[np.float32]) -> dict[str, Share]:
+    """Cells of each action, and its part of the area in scope: a cell at 60° is half as large as one at the equator."""
+    rows, columns = action.shape
+    edges = np.sin(np.radians(np.arange(rows + 1) * 180.0 / rows - 90.0))
+    area = np.diff(edges)
+    code = action.astype(np.int64) + np.arange(rows)[:, None] * len(ACTIONS)
+    by_row = np.bincount(code.ravel(), minlength=rows * len(ACTIONS)).reshape(rows, len(ACTIONS))
+    areas, cells = area @ by_row, by_row.sum(axis=0)
+    in_scope = float(areas.sum() - areas[ACTIONS.index("out_of_scope")])
+    return {
+        name: Share(int(cells[k]), float(areas[k]) / in_scope if in_scope and name != "out_of_scope" else 0.0)
+        for k, name in enumerate(ACTIONS)
+    }

@@ -1,0 +1,101 @@
+"""Colours, for light and dark pages: every ramp can be told apart by colour-blind eyes, and *not known* looks like no number.
+
+Ramps come from ColorBrewer and matplotlib (through bokeh) and Peter Kovesi's perceptually uniform set (through colorcet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import bokeh.palettes
+import colorcet
+
+Kind = Literal["count", "diverging", "age", "score"]
+STEPS = 256
+
+KINDS: dict[str, Kind] = {
+    "deficit": "diverging",
+    "unmet_supply": "diverging",
+    "days_since_last_held": "age",
+    "priority_score": "score",
+}
+"""Metrics that are not counts."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What surrounds and explains the numbers."""
+
+    page: str
+    """Behind the map, where the world ends."""
+    ink: str
+    """Text."""
+    quiet_ink: str
+    line: str
+    """Coastlines; borders are the same, thinner."""
+    unknown: str
+    out_of_scope: str
+
+
+LIGHT = Theme(page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", out_of_scope="#ccd8e4")
+DARK = Theme(page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", out_of_scope="#2f4357")
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which stay apart for every common colour blindness.
+ACTION_COLOURS: dict[str, str] = {
+    "ingest": "#0072b2",
+    "check": "#f0c929",
+    "task": "#d55e00",
+    "none": "#cc79a7",
+    "met": "#35b58f",
+}
+
+
+def theme(dark: bool) -> Theme:
+    """The surroundings of a light or a dark page."""
+    return DARK if dark else LIGHT
+
+
+def action_colours(actions: Sequence[str], dark: bool) -> list[str]:
+    """One colour a flag value."""
+    around = theme(dark)
+    known = ACTION_COLOURS | {"unknown": around.unknown, "out_of_scope": around.out_of_scope}
+    return [known[name] for name in actions]
+
+
+def _between(colours: Sequence[str], start: float = 0.0, stop: float = 1.0) -> list[str]:
+    """``STEPS`` colours between two places of a ramp, mixed linearly between its own."""
+    stops = [tuple(int(c[k : k + 2], 16) for k in (1, 3, 5)) for c in colours]
+    out = []
+    for step in range(STEPS):
+        at = (start + (stop - start) * step / (STEPS - 1)) * (len(stops) - 1)
+        low = min(int(at), len(stops) - 2)
+        mix = [round(a + (b - a) * (at - low)) for a, b in zip(stops[low], stops[low + 1], strict=True)]
+        out.append("#{:02x}{:02x}{:02x}".format(*mix))
+    return out
+
+
+def ramp(metric: str, dark: bool) -> list[str]:
+    """``STEPS`` colours for a metric, from its lowest to its highest value.
+
+    Deficit and unmet supply are diverging ramps centred at 0; neither can be negative, so the half above 0 is what there is.
+    Days since last held run the other way than counts: the longer ago, the more it stands out.
+    """
+    match KINDS.get(metric, "count"), dark:
+        case "count", False:
+            return _between(bokeh.palettes.YlGnBu9[::-1])
+        case "count", True:
+            return _between(bokeh.palettes.Viridis256)
+        case "diverging", False:
+            return _between(bokeh.palettes.PuOr11, 0.5, 1.0)
+        case "diverging", True:
+            return _between(colorcet.palette["bkr"], 0.5, 1.0)
+        case "age", False:
+            return _between(bokeh.palettes.Inferno256[::-1], 0.0, 0.9)
+        case "age", True:
+            return _between(bokeh.palettes.Inferno256, 0.12, 1.0)
+        case "score", False:
+            return _between(colorcet.palette["CET_L18"])
+        case _:
+            return _between(colorcet.palette["fire"], 0.12, 0.95)

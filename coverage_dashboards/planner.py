@@ -1,0 +1,292 @@
+"""The coverage planner's page: a sidebar of choices, the map, its caption and its legend."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from html import escape
+from typing import Any
+
+import panel as pn
+import panel_material_ui as pmui
+
+from coverage_dashboards import palette, words
+from coverage_dashboards.choices import (
+    AGGREGATION_TITLES,
+    LAYER_TITLES,
+    LAYERS,
+    Choices,
+    View,
+    address_of,
+    aggregations_of,
+    metrics_of,
+    title_of,
+)
+from coverage_dashboards.fields import Cube, Field, Limits, field_of, frames_limits, open_cube
+from coverage_dashboards.viewport import compile_kernels
+from coverage_dashboards.worldmap import Shown, WorldMap, op_of, outlines
+from coverage_pipeline.coverage import METRICS, CoverageError
+
+log = logging.getLogger(__name__)
+
+TITLE = "Coverage planner"
+_PIXELS = {
+    "mean": "zoomed out, a pixel shows the mean of its cells",
+    "max": "zoomed out, a pixel shows the highest of its cells",
+    "urgent": "",
+    "min": "",
+}
+
+pn.extension(notifications=False)
+
+
+def cube_location() -> str:
+    """Where the cube is: ``COVERAGE_OUTPUT_ZARR``, else ``coverage.zarr`` below ``COVERAGE_DATA``."""
+    return os.environ.get("COVERAGE_OUTPUT_ZARR") or f"{os.environ.get('COVERAGE_DATA') or 'data'}/coverage.zarr"
+
+
+@cache
+def warm() -> None:
+    """Have ready what every planner needs, once for the process: compiled code, outlines."""
+    compile_kernels()
+    outlines()
+
+
+def page() -> pmui.Page:
+    """The page for one planner, as their address asks for; a friendly one where there is no cube."""
+    warm()
+    try:
+        cube = open_cube(cube_location())
+    except CoverageError as error:
+        log.warning("%s", error)
+        return _no_cube(error)
+    return Planner(cube, pn.state.session_args or {}).page
+
+
+def _no_cube(error: CoverageError) -> pmui.Page:
+    how = f"""
+## There is no coverage to show yet
+
+The planner draws what the pipeline builds, and found nothing to draw: *{escape(str(error))}*
+
+Build one, then load this page again:
+
+- `make demo` makes a small simulated one in a minute, without the internet;
+- `coverage-planner build` makes the real one, from the settings in `config/build.toml`.
+
+If it is already built somewhere else, set `COVERAGE_OUTPUT_ZARR` to its path.
+"""
+    card = pmui.Paper(pn.pane.Markdown(how, styles={"font-size": "16px"}), elevation=1, margin=30, max_width=820)
+    return pmui.Page(title=TITLE, main=[card])
+
+
+class Planner:
+    """One planner's session."""
+
+    def __init__(self, cube: Cube, asked: Mapping[str, Sequence[bytes | str]]) -> None:
+        self.cube = cube
+        self.choices = Choices.of(cube.ds)
+        view, refused = self.choices.from_address(asked)
+        self.view: View = view
+        self._wanted_sensors = view.sensors
+        self._quiet = False
+        self._drawn: tuple[Field, Limits] | None = None
+
+        self.map = WorldMap()
+        self._make_widgets()
+        self._make_places(refused)
+        self.page = pmui.Page(
+            title=TITLE,
+            sidebar=self._sidebar(),
+            main=[self._main()],
+            sidebar_width=330,
+            sidebar_resizable=False,
+            theme_config=_THEME,
+        )
+        self.page.param.watch(self._themed, "dark_theme")
+        self._show(view)
+
+    # --- the sidebar
+
+    def _make_widgets(self) -> None:
+        months = len(self.choices.months) - 1
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
+        self.layer = pmui.RadioButtonGroup(
+            label="Layer", options={LAYER_TITLES[k]: k for k in LAYERS}, color="primary", size="medium", **wide
+        )
+        self.metric = pmui.Select(label="Metric", **wide)
+        self.sensors = pmui.CheckBoxGroup(label="Sensors", **wide)
+        self.left_out = pmui.Typography("", variant="body2", sx={"opacity": 0.8}, margin=(0, 10, 5, 10), **wide)
+        self.window_said = pmui.Typography("", variant="body1", margin=(0, 10, 0, 10), **wide)
+        self.window = pmui.IntRangeSlider(
+            label="", start=0, end=max(months, 1), step=1, value=(0, max(months, 1)), show_value=False, tooltips=False, disabled=months == 0,
+            margin=(0, 18, 5, 18), **wide,
+        )  # fmt: skip
+        self.aggregation = pmui.Select(label="Over time", **wide)
+        self.month = pmui.DiscretePlayer(
+            label="Month", options=[0], value=0, interval=900, loop_policy="loop", show_loop_controls=False,
+            visible_buttons=["first", "previous", "pause", "play", "next", "last"], **wide,
+        )  # fmt: skip
+        for widget in (self.layer, self.metric, self.sensors, self.aggregation, self.month):
+            widget.param.watch(self._chosen, "value")
+        self.window.param.watch(self._chosen, "value_throttled")
+        self.window.param.watch(self._say_window, "value")
+
+    def _sidebar(self) -> list[Any]:
+        def heading(text: str) -> pmui.Typography:
+            return pmui.Typography(text, variant="subtitle2", margin=(12, 10, 2, 10))
+
+        return [
+            heading("Layer"),
+            self.layer,
+            pn.Spacer(height=6),
+            self.metric,
+            heading("Sensors"),
+            self.sensors,
+            self.left_out,
+            heading("Window"),
+            self.window_said,
+            self.window,
+            self.aggregation,
+            self.month,
+        ]
+
+    def _make_places(self, refused: list[str]) -> None:
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
+        attrs = self.cube.ds.attrs
+        self.simulated = pmui.Alert(
+            title="Simulated data", object=escape(str(attrs.get("comment", ""))), severity="warning", variant="filled",
+            visible=words.is_simulated(attrs), margin=(0, 0, 6, 0), **wide,
+        )  # fmt: skip
+        notice = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
+        self.notice = pmui.Alert(
+            object=notice, severity="info", visible=bool(refused), closeable=True, margin=(0, 0, 6, 0), **wide
+        )
+        self.caption = pmui.Typography("", variant="subtitle1", css_classes=["caption"], margin=(0, 2, 0, 2), **wide)
+        snapshot = attrs.get("catalog_snapshot")
+        self.snapshot = pmui.Typography(
+            f"Catalogue as of {snapshot}" if snapshot else "Catalogue not asked yet",
+            variant="body2", sx={"opacity": 0.8}, margin=(0, 2, 6, 2), **wide,
+        )  # fmt: skip
+        self.message = pmui.Alert(object="", severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
+        self.canvas = pn.pane.HoloViews(self.map.plot, sizing_mode="stretch_both", margin=0, min_height=260)
+        self.legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 2), **wide)
+
+    def _main(self) -> pn.Column:
+        return pn.Column(
+            self.simulated, self.notice, self.caption, self.snapshot, self.message, self.canvas, self.legend,
+            sizing_mode="stretch_both", margin=(10, 16, 10, 16), styles={"height": "calc(100vh - 84px)", "min-height": "520px"},
+        )  # fmt: skip
+
+    # --- what happens
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Set widgets without taking it for a planner's choice."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    def _say_window(self, *_: Any) -> None:
+        first, last = (self.choices.months[min(k, len(self.choices.months) - 1)] for k in self.window.value)
+        self.window_said.object = words.window_in_words(first, last)
+
+    def _chosen(self, event: Any) -> None:
+        if self._quiet:
+            return
+        if event.obj is self.sensors:
+            # What is not offered for this metric stays wanted, for the metrics that have it.
+            offered = set(self.choices.sensors_of(self.view.metric))
+            self._wanted_sensors = tuple(s for s in self.choices.sensors if s in event.new or (s in self._wanted_sensors and s not in offered))
+        months = self.choices.months
+        first, last = (months[min(k, len(months) - 1)] for k in self.window.value)
+        metric, aggregation = self.metric.value, self.aggregation.value
+        if event.obj is self.layer:
+            metric = metrics_of(event.new)[0]
+        if event.obj in (self.layer, self.metric):
+            aggregation = METRICS[metric].default
+        shown = self.view.months
+        month = shown[min(self.month.value, len(shown) - 1)]
+        self._show(self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month)))
+
+    def _show(self, view: View) -> None:
+        self.view = view
+        with self._quietly():
+            self._set_widgets(view)
+        if pn.state.location is not None:
+            wanted = address_of(view)
+            if {k: str(v) for k, v in pn.state.location.query_params.items()} != wanted:
+                pn.state.location.search = "?" + "&".join(f"{k}={v}" for k, v in wanted.items())
+        try:
+            problem = self._look_up(view)
+        except CoverageError as error:
+            log.warning("%s", error)
+            problem, severity = str(error), "error"
+        else:
+            severity = "info"
+        self._draw(problem, severity)
+
+    def _look_up(self, view: View) -> str | None:
+        """Find what to draw; else say in words why there is nothing."""
+        self._drawn = None
+        if not view.sensors:
+            unable = [s for s in self._wanted_sensors if self.choices.lacks(s, view.metric)]
+            reasons = ". ".join(str(self.choices.lacks(s, view.metric)) for s in unable)
+            return f"{reasons + '. ' if reasons else ''}Choose at least one sensor on the left."
+        self.cube = open_cube(self.cube.location)
+        field = field_of(self.cube, view.query())
+        limits = field.limits
+        if view.aggregation == "scrub":
+            limits = frames_limits(self.cube, [view.frame(m) for m in view.months])
+        self._drawn = (field, limits)
+        if field.known_range[1] == 0:
+            return words.nothing_known(view, self.cube.ds)
+        return None
+
+    def _draw(self, problem: str | None, severity: str) -> None:
+        self.message.object, self.message.severity = problem or "", severity
+        self.message.visible = problem is not None
+        there = self._drawn is not None
+        self.canvas.visible = self.legend.visible = there
+        if self._drawn is None:
+            self.caption.object = f"{LAYER_TITLES[self.view.layer]} · {METRICS[self.view.metric].title}"
+            return
+        field, limits = self._drawn
+        dark = bool(self.page.dark_theme)
+        self.caption.object = words.caption(self.view, field)
+        pixels = _PIXELS[op_of(field.metric)]
+        self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.cube.ds.attrs), dark)
+        self.map.show(Shown(field, limits, dark))
+
+    def _themed(self, *_: Any) -> None:
+        self._draw(self.message.object if self.message.visible else None, self.message.severity)
+
+    def _set_widgets(self, view: View) -> None:
+        months = self.choices.months
+        self.layer.value = view.layer
+        self.metric.param.update(options={METRICS[m].title: m for m in metrics_of(view.layer)}, value=view.metric)
+        sensors = self.choices.sensors_of(view.metric)
+        self.sensors.param.update(options={title_of(s): s for s in sensors}, value=list(view.sensors))
+        reasons = words.left_out(self.choices, view.metric)
+        self.left_out.param.update(object=reasons, visible=bool(reasons))
+        self.window.value = (months.index(view.first), months.index(view.last))
+        self._say_window()
+        self.aggregation.param.update(
+            options={AGGREGATION_TITLES[a]: a for a in aggregations_of(view.metric)}, value=view.aggregation
+        )
+        shown = view.months
+        self.month.param.update(options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month))
+        self.month.visible = view.aggregation == "scrub"
+
+
+_THEME = {
+    "light": {"palette": {"primary": {"main": "#0b5394"}}},
+    "dark": {"palette": {"primary": {"main": "#7fb8ec"}}},
+}
+
+__all__ = ["Planner", "cube_location", "page", "palette"]

@@ -1,0 +1,170 @@
+"""What of a global field a window onto the map shows: one value a screen pixel, in Web Mercator (EPSG:3857).
+
+Mercator is separable: a pixel column is a range of longitudes and a pixel row a range of latitudes whatever the other one is. So
+the warp is two lists of cell ranges and one pass over the pixels, where a general reprojection of the same grid takes 19 s.
+
+The rule, along each axis: a pixel shows the cells whose centres lie in it, and where none does, the cell that holds the pixel's
+centre. Hence a pixel shows only cells it overlaps, and at no zoom is a cell lost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+RADIUS = 6_378_137.0
+"""Of the sphere of EPSG:3857, metres (EPSG guidance note 7-2, method 1024)."""
+EDGE = math.pi * RADIUS
+"""The world is a square of this half side."""
+LATITUDE_LIMIT = math.degrees(math.atan(math.sinh(math.pi)))
+"""85.0511…: where that square ends; poleward of it there is no map."""
+
+OUT_OF_SCOPE = np.float32(-np.inf)
+"""Stands in a field where nobody wants anything; NaN stands for *not known*."""
+
+LONGEST_SIDE = 4096
+"""Pixels. The browser tells us its size, and nobody has to believe it."""
+
+Op = Literal["mean", "max", "min", "urgent"]
+_OPS: dict[Op, int] = {"mean": 0, "max": 1, "min": 2, "urgent": 3}
+
+URGENCY = ("out_of_scope", "met", "none", "unknown", "task", "check", "ingest")
+"""Actions from the one that may be overlooked to the one that must not; the order in which ``select`` unites months."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The part of a view that lies on the world: one value a pixel, southernmost row first, and its extent in metres."""
+
+    values: NDArray[Any]
+    x_range: Range
+    y_range: Range
+    cells: float
+    """Grid cells that one pixel shows, on average: 1 when zoomed in."""
+
+
+def mercator_x(longitude: Any) -> Any:
+    """Metres east of Greenwich."""
+    return np.radians(longitude) * RADIUS
+
+
+def mercator_y(latitude: Any) -> Any:
+    """Metres north of the equator; latitudes beyond the map end at its edge."""
+    limited = np.clip(latitude, -LATITUDE_LIMIT, LATITUDE_LIMIT)
+    return np.arcsinh(np.tan(np.radians(limited))) * RADIUS
+
+
+def longitude_of(x: Any) -> Any:
+    """Degrees east."""
+    return np.degrees(np.asarray(x, np.float64) / RADIUS)
+
+
+def latitude_of(y: Any) -> Any:
+    """Degrees north."""
+    return np.degrees(np.arctan(np.sinh(np.asarray(y, np.float64) / RADIUS)))
+
+
+def _pixels(view: Range, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges and centres of the pixels whose centres lie on the world."""
+    start, stop = view
+    size = (stop - start) / count
+    first = max(0, math.ceil((-EDGE - start) / size - 0.5))
+    last = min(count - 1, math.floor((EDGE - start) / size - 0.5))
+    index = np.arange(first, last + 2, dtype=np.float64)
+    edges = start + index * size
+    return edges, edges[:-1] + size / 2
+
+
+def _cells(edges: NDArray[np.float64], centres: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last (exclusive) cell of each pixel; edges and centres of the pixels in units of cells."""
+    bounds = np.ceil(edges - 0.5).astype(np.int64)
+    holds = np.clip(np.floor(centres).astype(np.int64), 0, count - 1)
+    first, last = np.clip(bounds[:-1], 0, count), np.clip(bounds[1:], 0, count)
+    none = last <= first
+    return np.where(none, holds, first), np.where(none, holds + 1, last)
+
+
+@njit(cache=True, nogil=True)
+def _reduce(field, top, bottom, left, right, op, rank, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            total = 0.0
+            best = 0.0
+            known = 0
+            unknown = False
+            for row in range(top[i], bottom[i]):
+                for column in range(left[j], right[j]):
+                    value = field[row, column]
+                    if op == 3:
+                        # Not known and NaN are the same action, and must not hide behind a quieter one.
+                        code = 0 if np.isnan(value) else int(value)
+                        if known == 0 or rank[code] > rank[int(best)]:
+                            best = code
+                        known += 1
+                    elif np.isnan(value):
+                        unknown = True
+                    elif value != -np.inf:
+                        if op == 0:
+                            total += value
+                        elif known == 0 or (op == 1 and value > best) or (op == 2 and value < best):
+                            best = value
+                        known += 1
+            if known:
+                out[i, j] = total / known if op == 0 else best
+            else:
+                out[i, j] = np.nan if unknown else -np.inf
+
+
+def viewport(
+    field: NDArray[Any], x_range: Range, y_range: Range, width: int, height: int, op: Op, urgency: NDArray[np.int64] | None = None
+) -> Picture | None:
+    """The field as ``width`` × ``height`` pixels of the view, of which only those on the world are made; None if none is.
+
+    ``field`` is the whole world, ``(lat, lon)`` ascending from −90 and −180, NaN where not known, ``OUT_OF_SCOPE`` where nothing
+    is wanted; whole numbers are taken as known. Of a pixel's cells the known ones count, by ``op``: ``mean``, ``max``, ``min``, or ``urgent``
+    for actions (flag values; ``urgency`` ranks them), never a mean. A pixel without a known cell is not known if any of its cells could be known.
+    """
+    if not all(math.isfinite(v) for v in (*x_range, *y_range)) or x_range[0] >= x_range[1] or y_range[0] >= y_range[1]:
+        return None
+    width, height = (min(max(1, int(n)), LONGEST_SIDE) for n in (width, height))
+    x_edges, x_centres = _pixels(x_range, width)
+    y_edges, y_centres = _pixels(y_range, height)
+    if not x_centres.size or not y_centres.size:
+        return None
+    rows, columns = field.shape
+    # In units of cells: column k spans k..k+1 from −180, row k from −90.
+    left, right = _cells((longitude_of(x_edges) + 180) * columns / 360, (longitude_of(x_centres) + 180) * columns / 360, columns)
+    top, bottom = _cells((latitude_of(y_edges) + 90) * rows / 180, (latitude_of(y_centres) + 90) * rows / 180, rows)
+    whole = field.dtype.kind in "ui"
+    out = np.empty((y_centres.size, x_centres.size), field.dtype if whole and op != "mean" else np.float32)
+    rank = np.zeros(256, np.int64) if urgency is None else np.asarray(urgency, np.int64)
+    _reduce(field, top, bottom, left, right, _OPS[op], rank, out)
+    cells = float(np.mean(right - left) * np.mean(bottom - top))
+    return Picture(out, (float(x_edges[0]), float(x_edges[-1])), (float(y_edges[0]), float(y_edges[-1])), cells)
+
+
+def fit_world(width: int, height: int) -> tuple[Range, Range]:
+    """The first view: all longitudes if the inhabited latitudes fit too, else wider; square pixels."""
+    south, north = float(mercator_y(-58.0)), float(mercator_y(76.0))
+    metres = max(2 * EDGE / max(width, 1), (north - south) / max(height, 1))
+    middle = (south + north) / 2
+    return (-metres * width / 2, metres * width / 2), (middle - metres * height / 2, middle + metres * height / 2)
+
+
+def refit(x_range: Range, y_range: Range, width: int, height: int, metres: float) -> tuple[Range, Range]:
+    """The same place at ``metres`` a pixel for a map that became another size."""
+    x, y = sum(x_range) / 2, sum(y_range) / 2
+    return (x - metres * width / 2, x + metres * width / 2), (y - metres * height / 2, y + metres * height / 2)
+
+
+def compile_kernels() -> None:
+    """Have the compiled code ready for the types the dashboard uses, so that no planner waits for it."""
+    for dtype, op in ((np.float32, "mean"), (np.uint8, "min")):
+        viewport(np.zeros((4, 8), dtype), (-EDGE, EDGE), (-EDGE, EDGE), 2, 2, op)  # type: ignore[arg-type]

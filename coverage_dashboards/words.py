@@ -1,0 +1,234 @@
+"""Everything the dashboard says: captions, legends and what the pointer tells, in the words of a planner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from coverage_dashboards import palette
+from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
+from coverage_dashboards.fields import Field, Limits
+from coverage_pipeline.coverage import ACTIONS, HOLDINGS_STATUS, METRICS, SCAN_STATUS
+from coverage_pipeline.months import Month
+
+ACTION_TITLES: Mapping[str, str] = {
+    "ingest": "Ingest",
+    "check": "Check",
+    "task": "Task",
+    "none": "None",
+    "met": "Met",
+    "unknown": "Unknown",
+    "out_of_scope": "Out of scope",
+}
+ACTION_WORDS: Mapping[str, str] = {
+    "ingest": "a clear scene exists that we do not hold – download it",
+    "check": "scenes of unknown cloud exist – look first",
+    "task": "none exists, the sensor can be pointed",
+    "none": "wait for the next pass",
+    "met": "we hold what we want",
+    "unknown": "could not be looked up",
+    "out_of_scope": "nobody wants it here",
+}
+"""What to do, in the order of the legend: first what must not be overlooked."""
+
+_MONTHS = "January February March April May June July August September October November December".split()
+_OVER_TIME = {"rate": "rate (mean month)", "total": "total", "recent": "latest known month", "worst": "worst month"}
+
+
+def month_in_words(month: Month) -> str:
+    """For example ``March 2025``."""
+    return f"{_MONTHS[month.month - 1]} {month.year}"
+
+
+def window_in_words(first: Month, last: Month) -> str:
+    """For example ``January to June 2025``."""
+    if first == last:
+        return month_in_words(first)
+    if first.year == last.year:
+        return f"{_MONTHS[first.month - 1]} to {month_in_words(last)}"
+    return f"{month_in_words(first)} to {month_in_words(last)}"
+
+
+def known_in_words(known: tuple[int, int], months: int) -> str:
+    """How much of the window is known, over the cells of the map."""
+    fewest, most = known
+    if most == 0:
+        return "not known in any month"
+    if fewest == most == months:
+        return f"known in all {months} of {months} months" if months > 1 else "known in the month"
+    if fewest == most:
+        return f"known in {most} of {months} months"
+    if months == 1:
+        return "known in part of the world"
+    return f"between {fewest} and {most} of {months} months known"
+
+
+def caption(view: View, field: Field) -> str:
+    """What the map shows: layer, metric, aggregation, sensors, window and how much of it is known."""
+    scrub = view.aggregation == "scrub"
+    over = f"month by month, {month_in_words(view.month)}" if scrub else _OVER_TIME[view.aggregation]
+    parts = [
+        LAYER_TITLES[view.layer],
+        METRICS[view.metric].title,
+        over,
+        ", ".join(title_of(s) for s in view.sensors),
+        window_in_words(view.first, view.last),
+        known_in_words(field.known_range, field.months),
+    ]
+    return " · ".join(parts)
+
+
+def nothing_known(view: View, ds: Any) -> str:
+    """Why a map would be empty: what was not looked up, for which sensor."""
+    reasons = []
+    window = ds.sel(sensor=list(view.sensors), time=[m.to_datetime64() for m in view.months])
+    catalogue = METRICS[view.metric].layer == "available" or view.metric == "unmet_supply"
+    for sensor in view.sensors:
+        name = "scan_status" if catalogue else "holdings_status"
+        found = {int(v) for v in window[name].sel(sensor=sensor).values}
+        if catalogue and found <= {SCAN_STATUS.index("not_applicable")}:
+            reasons.append(f"{title_of(sensor)} has no public catalogue")
+        elif catalogue and found <= {SCAN_STATUS.index("not_scanned"), SCAN_STATUS.index("not_applicable")}:
+            reasons.append(f"the catalogue of {title_of(sensor)} has not been scanned")
+        elif not catalogue and HOLDINGS_STATUS.index("off") in found:
+            reasons.append(f"the holdings of {title_of(sensor)} could not be reached")
+        elif not catalogue and found <= {HOLDINGS_STATUS.index("not_read")}:
+            reasons.append(f"the holdings of {title_of(sensor)} have not been read")
+        elif METRICS[view.metric].layer == "gap":
+            reasons.append(f"the gap of {title_of(sensor)} has not been made")
+        else:
+            reasons.append(f"no cell of {title_of(sensor)} was looked up")
+    return f"Nothing is known here yet: {'; '.join(reasons)} ({window_in_words(view.first, view.last)})."
+
+
+def number(value: float) -> str:
+    """A value of a colour bar."""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.3g}"
+
+
+def legend_title(field: Field) -> str:
+    """Metric and unit."""
+    title = METRICS[field.metric].title
+    return f"{title} ({field.unit})" if field.unit else title
+
+
+def _swatch(colour: str, ink: str, label: str) -> str:
+    box = f"display:inline-block;width:18px;height:18px;border-radius:3px;border:1px solid {ink}55;background:{colour};flex:none"
+    return f'<span style="display:inline-flex;align-items:center;gap:8px"><span style="{box}"></span><span>{label}</span></span>'
+
+
+def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark: bool) -> str:
+    """The colour bar, or the list of actions, as HTML."""
+    around = palette.theme(dark)
+    if field.metric == "action":
+        return _action_legend(field, dark)
+    ramp = palette.ramp(field.metric, dark)
+    stops = ",".join(ramp[round(k * (len(ramp) - 1) / 15)] for k in range(16))
+    ticks = [limits.low + (limits.high - limits.low) * k / 4 for k in range(5)]
+    if limits.high <= 4 and limits.high == int(limits.high) and field.unit not in ("score 0 to 1",) and limits.high != 1:
+        ticks = [float(k) for k in range(int(limits.high) + 1)]
+    labels = [number(t) for t in ticks]
+    if limits.above:
+        labels[-1] = f"≥ {labels[-1]}"
+    row = "".join(f"<span>{label}</span>" for label in labels)
+    swatches = [_swatch(around.unknown, around.ink, "not known")]
+    if METRICS[field.metric].layer == "gap":
+        swatches.append(_swatch(around.out_of_scope, around.ink, "out of scope"))
+    notes = [pixels]
+    if field.metric == "days_since_last_held":
+        notes.append(f"never held within {lookback_months} months counts as that long")
+    bar = (
+        f'<div style="flex:1 1 300px;max-width:520px;min-width:220px"><div style="font-weight:600;margin-bottom:4px">{escape(legend_title(field))}</div>'
+        f'<div style="height:16px;border-radius:3px;border:1px solid {around.ink}55;background:linear-gradient(to right,{stops})"></div>'
+        f'<div style="display:flex;justify-content:space-between;margin-top:2px">{row}</div></div>'
+    )
+    words = f'<span style="color:{around.quiet_ink}">{escape("; ".join(n for n in notes if n))}</span>'
+    side = f'<div style="display:flex;gap:8px 24px;flex-wrap:wrap;align-items:center">{"".join(swatches)}{words}</div>'
+    return _frame(f'{bar}<div style="flex:1 1 320px;align-self:center">{side}</div>', around)
+
+
+def _frame(body: str, around: palette.Theme) -> str:
+    style = f"display:flex;gap:12px 32px;flex-wrap:wrap;font:15px/1.35 inherit;font-size:15px;color:{around.ink}"
+    return f'<div style="{style}">{body}</div>'
+
+
+def _action_legend(field: Field, dark: bool) -> str:
+    around = palette.theme(dark)
+    colours = dict(zip(ACTIONS, palette.action_colours(ACTIONS, dark), strict=True))
+    entries = []
+    for name, words in ACTION_WORDS.items():
+        share = field.shares[name]
+        if name == "out_of_scope":
+            amount = f"{share.cells:,} cells"
+        else:
+            amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
+        text = f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
+        entries.append(_swatch(colours[name], around.ink, text))
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));gap:8px 20px;width:100%;font-size:14px;line-height:1.3"
+    title = f'<div style="font-weight:600;width:100%">Action this month’s evidence asks for</div>'
+    return _frame(f'{title}<div style="{grid}">{"".join(entries)}</div>', around)
+
+
+def percent(part: float) -> str:
+    """A share in words that never calls something nothing."""
+    if part == 0:
+        return "0 %"
+    if part < 0.01:
+        return "under 1 %"
+    if part > 0.99 and part < 1:
+        return "over 99 %"
+    return f"{part * 100:.0f} %"
+
+
+HOVER_CODE = """
+const degrees = (v, plus, minus) => Math.abs(v).toFixed(said.digits) + '° ' + (v >= 0 ? plus : minus)
+const snap = (v, from) => from + (Math.floor((v - from) / said.resolution) + 0.5) * said.resolution
+if (format == 'lat') return degrees(snap(Math.atan(Math.sinh(value / 6378137)) * 180 / Math.PI, -90), 'N', 'S')
+if (format == 'lon') return degrees(snap(value / 6378137 * 180 / Math.PI, -180), 'E', 'W')
+if (format == 'known') {
+  if (said.months == 1) return value > 0 ? 'known in the month' : ''
+  return (said.many ? 'at least ' : '') + value + ' of ' + said.months + ' months known'
+}
+if (value == null || Number.isNaN(value)) return 'not known'
+if (value < -1e30) return 'out of scope'
+if (said.actions.length) return said.actions[Math.round(value)]
+const text = Math.abs(value) >= 100 ? value.toFixed(0) : Number(value.toPrecision(3)).toString()
+return text + (said.unit == '%' ? ' %' : ' ' + said.unit) + said.pixel
+"""
+"""What the pointer says, in the browser: the server is not asked, however fast the pointer moves."""
+
+
+def hover_words(field: Field, pixel: str, many: bool) -> dict[str, Any]:
+    """What ``HOVER_CODE`` needs to know of the map."""
+    resolution = field.resolution
+    digits = max(0, len(f"{resolution / 2:.6f}".rstrip("0").split(".")[1]))
+    return {
+        "resolution": resolution,
+        "digits": digits,
+        "months": field.months,
+        "many": many,
+        "unit": field.unit,
+        "pixel": pixel,
+        "actions": [f"{ACTION_TITLES[a]}: {ACTION_WORDS[a]}" for a in ACTIONS] if field.metric == "action" else [],
+    }
+
+
+def is_simulated(attrs: Mapping[str, Any]) -> bool:
+    """Whether the cube says that its data are made up."""
+    return "simulat" in str(attrs.get("comment", "")).lower()
+
+
+def lookback_months(attrs: Mapping[str, Any]) -> int:
+    """How far back the holdings were searched."""
+    try:
+        return int(json.loads(attrs.get("settings", "{}")).get("lookback_months", 24))
+    except (TypeError, ValueError):
+        return 24
+
+
+def left_out(choices: Choices, metric: str) -> str:
+    """Why some sensors are not offered, one sentence each."""
+    reasons = [reason for s in choices.sensors if (reason := choices.lacks(s, metric))]
+    return " ".join(f"{reason}." for reason in reasons)

@@ -1,0 +1,293 @@
+"""The whole path as plain functions: what each asset does for one sensor and month, and all of it in one call."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
+
+from coverage_pipeline import holdings as held
+from coverage_pipeline import matchup
+from coverage_pipeline.catalog import ScanReport, availability_table, scan_month
+from coverage_pipeline.catalog.stac import BBox, Patience
+from coverage_pipeline.catalog.statistics import availability_fields
+from coverage_pipeline.celltable import known_area
+from coverage_pipeline.coverage import (
+    ACTIONS,
+    HOLDINGS_STATUS,
+    SCAN_STATUS,
+    CubeSpec,
+    ensure_cube,
+    read_partition,
+    update_snapshot,
+    write_coverage,
+    write_gap,
+)
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.gap import compute_gap
+from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
+from coverage_pipeline.months import Month, window_months
+from coverage_pipeline.sensors import CoverageSensor, registry
+from coverage_pipeline.settings import PlannerSettings, load_settings
+from coverage_pipeline.store import Store, read_parquet, write_parquet
+
+log = logging.getLogger(__name__)
+
+Step = Literal["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
+STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap")
+"""In an order in which each finds what it needs."""
+
+
+class BuildFailed(PlannerError):
+    """Some partitions could not be built; the others are, and what was there before of the failed ones stays."""
+
+    def __init__(self, failures: Mapping[str, str]) -> None:
+        self.failures = dict(failures)
+        lines = "\n".join(f"  {key}: {why}" for key, why in failures.items())
+        super().__init__(f"{len(failures)} partitions failed, the others are built:\n{lines}")
+
+
+@dataclass(frozen=True)
+class Planner:
+    """The settings of a build bound to its store: each method materialises one step of one sensor and month.
+
+    Steps read what former steps wrote, never memory, so that any may be run alone, again, and in any order of partitions.
+    Each returns what a person wants to know of it.
+    """
+
+    settings: PlannerSettings
+    store: Store
+    spec: CubeSpec
+    include_holdings: bool = True
+    patience: Patience = field(default_factory=Patience)
+    bbox: BBox | None = None
+
+    @classmethod
+    def from_settings(cls, settings: PlannerSettings | None = None, *, bbox: BBox | None = None) -> Planner:
+        """The planner of a configuration."""
+        settings = settings or load_settings()
+        scan = settings.scan
+        return cls(
+            settings=settings,
+            store=settings.store(),
+            spec=settings.cube_spec(),
+            patience=Patience(scan.timeout_seconds, scan.retries, scan.backoff_seconds),
+            bbox=bbox,
+        )
+
+    @property
+    def grid(self) -> GridSpec:
+        """The cube's grid."""
+        return self.spec.grid
+
+    @cached_property
+    def sensors(self) -> dict[str, CoverageSensor]:
+        """Sensors of this build by key."""
+        return registry(self.spec.sensors)
+
+    @cached_property
+    def _area(self) -> NDArray[np.bool_]:
+        area = self.settings.area
+        targets = fetch_targets(self.settings.targets) if area.scope == "targets" else None
+        return area_mask(area.scope, self.grid, coastal_margin_km=area.coastal_margin_km, targets=targets)
+
+    def ensure_cube(self) -> None:
+        """Make the cube or grow its axes, so that every partition of this build has its place."""
+        ensure_cube(self.store.zarr, self.spec, lambda sensor: scope_mask(sensor, self._area, self.grid))
+
+    def availability(self, sensor: CoverageSensor, month: Month, progress: Callable[[int], None] | None = None) -> ScanReport:
+        """Scan the catalogue; raises ``CatalogError`` and keeps the former file where it fails."""
+        return scan_month(sensor, month, self.store, bbox=self.bbox, patience=self.patience, progress=progress)
+
+    def holdings(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+        """Extract the month's holdings and the last instants held."""
+        settings = self.settings
+        if not self.include_holdings:
+            settings = settings.model_copy(update={"holdings": settings.holdings.model_copy(update={"source": "off"})})
+        return held.extract_month(sensor, month, self.store, settings)
+
+    def availability_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+        """Grid the scenes that exist."""
+        scenes, scan = read_parquet(self.store.scenes(sensor.key, month))
+        table = availability_table(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud)
+        metadata = {**scan, "grid_resolution": self.grid.resolution, "cloud_lt": self.spec.cloud_lt, "cells": table.num_rows}
+        write_parquet(self.store.stats("available", sensor.key, month), table, metadata)
+        return metadata
+
+    def holdings_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+        """Grid the scenes we hold."""
+        return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt)
+
+    def matchup(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+        """Match scenes with holdings, and grid what exists and is not held."""
+        wanted = self.settings.holdings
+        return matchup.match_month(
+            sensor,
+            month,
+            self.store,
+            self.grid,
+            cloud_lt=self.spec.cloud_lt,
+            tolerance_seconds=wanted.match_tolerance_seconds,
+            min_iou=wanted.min_iou,
+        )
+
+    def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+        """Merge the three statistics into the partition's region of the cube."""
+        available, scan = read_parquet(self.store.stats("available", sensor.key, month))
+        acquired, kept = read_parquet(self.store.stats("held", sensor.key, month))
+        unheld, match = read_parquet(self.store.stats("unheld", sensor.key, month))
+        for name, metadata in (("availability_stats", scan), ("holdings_stats", kept), ("matchup", match)):
+            if metadata["grid_resolution"] != self.grid.resolution or metadata["cloud_lt"] != self.spec.cloud_lt:
+                raise PlannerError(
+                    f"{sensor.key} {month}: {name} was made with grid.resolution {metadata['grid_resolution']} and cloud_lt "
+                    f"{metadata['cloud_lt']}, the settings say {self.grid.resolution} and {self.spec.cloud_lt}; materialise it again"
+                )
+        known = known_area(scan["status"], scan["bbox"], self.grid)
+        fields = availability_fields(available, self.grid, known)
+        fields |= held.holdings_fields(acquired, self.grid, kept["status"], month, self.spec.lookback_months)
+        holdings_known = match["holdings_status"] in ("read", "not_held")
+        unheld_known = known if holdings_known else known_area("not_scanned", None, self.grid)
+        fields |= matchup.unheld_fields(unheld, self.grid, unheld_known, fields["held_clear_days"])
+        scanned = scan["status"] != "not_applicable"
+        not_in_catalog = match["held_not_in_catalog"]
+        provenance = {
+            "scan_status": SCAN_STATUS.index(scan["status"]),
+            "holdings_status": HOLDINGS_STATUS.index(kept["status"]),
+            "scenes_total": scan["scenes"] if scanned else -1,
+            "held_not_in_catalog": -1 if not_in_catalog is None else not_in_catalog,
+            "scanned_at": int(dt.datetime.fromisoformat(scan["scanned_at"]).timestamp()) if scanned else -1,
+            "provider": scan["provider"],
+        }
+        write_coverage(self.store.zarr, sensor.key, month, fields, provenance)
+        return {
+            "scan_status": scan["status"],
+            "holdings_status": kept["status"],
+            "provider": scan["provider"],
+            "scenes": scan["scenes"],
+            "scenes_held": match["held"],
+            "held_not_in_catalog": not_in_catalog,
+            "cells_with_scenes": available.num_rows,
+        }
+
+    def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+        """Compute the gap of a partition from its region of the cube and write it beside it."""
+        part, revision = read_partition(self.store.zarr, sensor.key, month)
+        desired = self.settings.desired()
+        made = compute_gap(part, desired, weights=self.spec.weights, sensors=self.sensors)
+        deficit = made["deficit"].values[0, 0]
+        fields = {
+            "deficit": np.where(np.isnan(deficit), -1, deficit).astype(np.int16),
+            "priority_score": made["priority_score"].values[0, 0],
+            "action": made["action"].values[0, 0],
+        }
+        write_gap(
+            self.store.zarr, sensor.key, month, fields, desired=float(made["desired"].values[0, 0]), made_from=revision
+        )
+        cells = np.bincount(fields["action"].reshape(-1), minlength=len(ACTIONS))
+        return {f"cells_{name}": int(count) for name, count in zip(ACTIONS, cells, strict=True)}
+
+    def finish(self) -> str:
+        """Bring the cube's ``catalog_snapshot`` up to date; returns it."""
+        return update_snapshot(self.store.zarr)
+
+
+@dataclass(frozen=True)
+class PartitionDone:
+    """Progress of a build: one partition ended."""
+
+    sensor: CoverageSensor
+    month: Month
+    reports: dict[Step, Any]
+    error: PlannerError | None
+    seconds: float
+    number: int
+    of: int
+
+
+def build(
+    planner: Planner, *, steps: Iterable[Step] = STEPS, on_partition: Callable[[PartitionDone], None] | None = None
+) -> dict[str, dict[Step, Any]]:
+    """Build every partition of the planner's window; returns the reports by partition key.
+
+    A partition that fails is named and the others go on; raises ``BuildFailed`` at the end. Holdings that cannot be had
+    turn their layer off, or leave an earlier extract as it is.
+    """
+    steps = tuple(steps)
+    planner.ensure_cube()
+    reports: dict[str, dict[Step, Any]] = {}
+    failures: dict[str, str] = {}
+    parts = [(sensor, month) for sensor in planner.spec.sensors for month in planner.spec.months]
+    for number, (sensor, month) in enumerate(parts, start=1):
+        began = time.monotonic()
+        done: dict[Step, Any] = {}
+        error: PlannerError | None = None
+        try:
+            for step in steps:
+                try:
+                    done[step] = getattr(planner, step)(sensor, month)
+                except held.HoldingsUnavailable as unavailable:
+                    log.warning("%s %s: %s; the extract of an earlier run stays", sensor.key, month, unavailable)
+                    done[step] = {"status": "kept", "reason": str(unavailable)}
+        except PlannerError as failure:
+            error = failure
+            failures[f"{month.key}|{sensor.key}"] = str(failure)
+        reports[f"{month.key}|{sensor.key}"] = done
+        if on_partition:
+            on_partition(PartitionDone(sensor, month, done, error, time.monotonic() - began, number, len(parts)))
+    if "coverage" in steps:
+        planner.finish()
+    if failures:
+        raise BuildFailed(failures)
+    return reports
+
+
+def build_coverage_zarr(
+    sensors: Sequence[CoverageSensor],
+    start: str | dt.date,
+    end: str | dt.date,
+    grid: GridSpec,
+    *,
+    dest: Path | UPath | str,
+    parquet_dir: Path | UPath | str,
+    include_holdings: bool = True,
+    bbox: BBox | None = None,
+    settings: PlannerSettings | None = None,
+    on_partition: Callable[[PartitionDone], None] | None = None,
+) -> Path | UPath:
+    """Scan, read holdings, match, grid, merge and compute the gap of every sensor and month; returns ``dest``.
+
+    Sensors, window (widened to whole months), grid and paths are the arguments'; all else (holdings, threshold, cadence, weights,
+    area) comes from ``settings``, by default those of ``load_settings``. Intermediate files go beside ``dest``.
+
+    Raises ``BuildFailed`` naming each partition whose catalogue could not be read in full; the others are built.
+    """
+    settings = settings or load_settings()
+    target = UPath(dest)
+    base = settings.cube_spec()
+    planner = Planner.from_settings(settings, bbox=bbox)
+    spec = CubeSpec(
+        grid=grid,
+        sensors=tuple(sensors),
+        months=tuple(window_months(start, end)),
+        cloud_lt=base.cloud_lt,
+        lookback_months=base.lookback_months,
+        match_tolerance_seconds=base.match_tolerance_seconds,
+        weights=base.weights,
+        area=base.area,
+        note=base.note,
+    )
+    store = Store.below(target.parent, zarr=target, parquet_dir=UPath(parquet_dir))
+    planner = Planner(settings, store, spec, include_holdings, planner.patience, bbox)
+    build(planner, on_partition=on_partition)
+    return dest if isinstance(dest, Path | UPath) else Path(dest)
+

@@ -1,0 +1,27 @@
+"""Available: from a provider's answer to one row a scene, and from there to cells."""
+
+from coverage_pipeline.catalog.errors import (
+    CatalogError,
+    CatalogTruncated,
+    CatalogUnavailable,
+    CatalogUnreadable,
+    CatalogUnsupported,
+)
+from coverage_pipeline.catalog.scan import ScanReport, build_availability_catalog, scan_month
+from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, scenes_from_items
+from coverage_pipeline.catalog.statistics import availability_stats, availability_table
+
+__all__ = [
+    "SCENES_SCHEMA",
+    "CatalogError",
+    "CatalogTruncated",
+    "CatalogUnavailable",
+    "CatalogUnreadable",
+    "CatalogUnsupported",
+    "ScanReport",
+    "availability_stats",
+    "availability_table",
+    "build_availability_catalog",
+    "scan_month",
+    "scenes_from_items",
+]

@@ -1,0 +1,25 @@
+"""How a catalogue fails. Whichever it is, nothing is written and the former file stays."""
+
+from __future__ import annotations
+
+from coverage_pipeline.errors import PlannerError
+
+
+class CatalogError(PlannerError):
+    """A provider did not answer as it should; the scan of that sensor and month failed."""
+
+
+class CatalogUnavailable(CatalogError):
+    """The provider could not be reached, refused, timed out or answered with an error after all retries."""
+
+
+class CatalogUnreadable(CatalogError):
+    """The provider answered with something that is not a page of STAC items, such as a maintenance page."""
+
+
+class CatalogTruncated(CatalogError):
+    """A provider stopped short: it gave fewer scenes than it announced, or a full page with no way on."""
+
+
+class CatalogUnsupported(CatalogError):
+    """The source's kind cannot be read yet."""

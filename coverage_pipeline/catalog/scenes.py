@@ -1,0 +1,332 @@
+"""STAC items made into scenes: one row an acquisition, with its own footprint, time and cloud; the rest rejected with a reason.
+
+Items arrive page by page and leave as flat columns, so that no object of them stays. Copies of a scene are merged once, at
+the end: reprocessings give way to the newest, parts of one Sentinel-2 tile and datatake are united.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from coverage_pipeline.catalog.scene_key import SceneIdentity, parse_time, scene_identity
+from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.sensors import CoverageSensor
+
+TIME = pa.timestamp("us", tz="UTC")
+DEFAULT_CLOUD_FIELD = "eo:cloud_cover"
+"""Where a source names no property of its own: the one of the STAC EO extension."""
+
+SCENES_SCHEMA = pa.schema(
+    [
+        pa.field("scene_key", pa.string(), nullable=False),
+        pa.field("item_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("item_href", pa.string()),
+        pa.field("collection", pa.string()),
+        pa.field("provider", pa.string()),
+        pa.field("platform", pa.string()),
+        pa.field("acquired", TIME, nullable=False),
+        pa.field("datetime", TIME),
+        pa.field("start_datetime", TIME),
+        pa.field("end_datetime", TIME),
+        pa.field("cloud_cover", pa.float64()),  # percent; null: not known
+        pa.field("cloud_raw", pa.string()),  # as the provider wrote it, JSON
+        pa.field(
+            "geometry_source", pa.string(), nullable=False
+        ),  # "footprint", or "bbox" where the item has no geometry
+        pa.field("geometry", pa.binary(), nullable=False),  # WKB, EPSG:4326
+    ]
+)
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string()),
+        pa.field("collection", pa.string()),
+        pa.field("provider", pa.string()),
+        pa.field("item_href", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+
+def parse_cloud(value: Any) -> float:
+    """A cloud percentage, 0..100; strings are parsed, anything else (null, −1, 101, a flag) is NaN: not known."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        number = float(value)
+    except ValueError:
+        return math.nan
+    return number if 0 <= number <= 100 else math.nan
+
+
+def _href(item: Mapping[str, Any]) -> str | None:
+    links = item.get("links")
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("rel") == "self" and isinstance(link.get("href"), str):
+            return str(link["href"])
+    return None
+
+
+def _geometry(item: Mapping[str, Any]) -> tuple[str | None, str]:
+    """GeoJSON text of the footprint, and where it is from. A bounding box serves only where there is no geometry at all."""
+    geometry = item.get("geometry")
+    if geometry is not None:
+        return json.dumps(geometry), "footprint"
+    bbox = item.get("bbox")
+    if isinstance(bbox, list) and len(bbox) in (4, 6) and all(isinstance(v, int | float) for v in bbox):
+        west, south, east, north = (bbox[k] for k in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4)))
+        if west > east:  # GeoJSON: across the antimeridian
+            east += 360
+        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        return json.dumps({"type": "Polygon", "coordinates": [ring]}), "bbox"
+    return None, "footprint"
+
+
+def _read_geometries(texts: list[str | None]) -> NDArray[np.object_]:
+    """Shapely geometries of GeoJSON texts; None where one cannot be read."""
+    found: NDArray[np.object_] = shapely.from_geojson(np.array(texts, dtype=object), on_invalid="ignore")
+    for k in np.flatnonzero(shapely.is_missing(found)):
+        text = texts[k]
+        if text is None:
+            continue
+        try:  # a ring that is not closed is read here and closed
+            found[k] = shapely.geometry.shape(json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, shapely.errors.ShapelyError):
+            found[k] = None
+    return found
+
+
+class SceneCollector:
+    """Gathers pages of items into columns; ``finish`` merges the copies.
+
+    ``half-open window``: only acquisitions with ``start <= acquired < end`` are kept, the others are counted as outside.
+    """
+
+    def __init__(
+        self,
+        sensor: CoverageSensor,
+        *,
+        provider: str | None = None,
+        cloud_field: str | None = None,
+        platforms: tuple[str, ...] = (),
+        start: dt.datetime | None = None,
+        end: dt.datetime | None = None,
+    ) -> None:
+        self.sensor = sensor
+        self.provider = provider
+        self.cloud_field = cloud_field or DEFAULT_CLOUD_FIELD
+        self.platforms = platforms
+        self.start, self.end = start, end
+        self.outside = 0
+        self.other_platform = 0
+        self.duplicates = 0
+        self.superseded = 0
+        self.united = 0
+        self._seen: set[str] = set()
+        self._rows: list[dict[str, Any]] = []
+        self._tables: list[pa.Table] = []
+        self._rejected: list[dict[str, Any]] = []
+
+    def add(self, items: Iterable[Any]) -> int:
+        """Take a page of items; returns how many of them were new (an id not seen before)."""
+        new = 0
+        rows: list[dict[str, Any]] = []
+        texts: list[str | None] = []
+        for item in items:
+            if not isinstance(item, dict):
+                self._reject({}, "not a STAC item")
+                new += 1
+                continue
+            item_id = item.get("id")
+            if isinstance(item_id, str):
+                if item_id in self._seen:
+                    self.duplicates += 1
+                    continue
+                self._seen.add(item_id)
+            new += 1
+            row = self._row(item)
+            if row is None:
+                continue
+            text, row["geometry_source"] = _geometry(item)
+            rows.append(row)
+            texts.append(text)
+        if rows:
+            self._add_rows(rows, texts)
+        return new
+
+    def _row(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        properties = item.get("properties")
+        item_id = item.get("id")
+        if not isinstance(properties, dict) or not isinstance(item_id, str) or not item_id:
+            self._reject(item, "not a STAC item: id or properties missing")
+            return None
+        platform = properties.get("platform")
+        platform = platform if isinstance(platform, str) else None
+        if self.platforms and platform is not None and platform.lower() not in self.platforms:
+            self.other_platform += 1  # the collection's other satellites are not ours to judge
+            return None
+        identity: SceneIdentity = scene_identity(self.sensor.family, item_id, properties)
+        times = {name: parse_time(properties.get(name)) for name in ("datetime", "start_datetime", "end_datetime")}
+        acquired = identity.acquired or times["datetime"] or times["start_datetime"]
+        if acquired is None:
+            given = properties.get("datetime") or properties.get("start_datetime")
+            self._reject(item, "no time" if given is None else f"time cannot be read: {str(given)[:40]!r}")
+            return None
+        if (self.start is not None and acquired < self.start) or (self.end is not None and acquired >= self.end):
+            self.outside += 1
+            return None
+        raw = properties.get(self.cloud_field)
+        return {
+            "scene_key": identity.key or item_id,
+            "item_ids": [item_id],
+            "item_href": _href(item),
+            "collection": item.get("collection") if isinstance(item.get("collection"), str) else None,
+            "provider": self.provider,
+            "platform": platform,
+            "acquired": acquired,
+            **times,
+            "cloud_cover": parse_cloud(raw),
+            "cloud_raw": None if raw is None else json.dumps(raw)[:100],
+            "part": identity.part,
+            "rank": "\x1f".join(identity.rank),
+        }
+
+    def _add_rows(self, rows: list[dict[str, Any]], texts: list[str | None]) -> None:
+        read = _read_geometries(texts)
+        footprints, reasons = normalise_footprints(read)
+        for k in np.flatnonzero(shapely.is_missing(footprints)):
+            unreadable = texts[k] is not None and read[k] is None
+            reason = "geometry cannot be read" if unreadable else str(reasons[k])
+            self._reject(
+                {"id": rows[k]["item_ids"][0], "collection": rows[k]["collection"]}, reason, rows[k]["item_href"]
+            )
+        usable = ~shapely.is_missing(footprints)
+        if not usable.any():
+            return
+        kept = [row for row, ok in zip(rows, usable, strict=True) if ok]
+        columns: dict[str, Any] = {f.name: [row[f.name] for row in kept] for f in SCENES_SCHEMA if f.name != "geometry"}
+        columns["cloud_cover"] = pa.array([row["cloud_cover"] for row in kept], pa.float64(), from_pandas=True)
+        columns["geometry"] = shapely.to_wkb(footprints[usable])
+        table = pa.table(columns, schema=SCENES_SCHEMA)
+        table = table.append_column("part", pa.array([row["part"] for row in kept], pa.string()))
+        self._tables.append(table.append_column("rank", pa.array([row["rank"] for row in kept], pa.string())))
+
+    def _reject(self, item: Mapping[str, Any], reason: str, href: str | None = None) -> None:
+        text = {k: v if isinstance(v := item.get(k), str) else None for k in ("id", "collection")}
+        self._rejected.append(
+            {
+                "item_id": text["id"],
+                "collection": text["collection"],
+                "provider": self.provider,
+                "item_href": href or _href(item),
+                "reason": reason,
+            }
+        )
+
+    @property
+    def received(self) -> int:
+        """Distinct items taken so far."""
+        return len(self._seen) + sum(row["item_id"] is None for row in self._rejected)
+
+    def rejected_by_reason(self) -> dict[str, int]:
+        """How many were rejected, by reason."""
+        return dict(sorted(Counter(row["reason"] for row in self._rejected).items()))
+
+    def rejected(self) -> pa.Table:
+        """The rejected items (``REJECTED_SCHEMA``)."""
+        return pa.Table.from_pylist(self._rejected, schema=REJECTED_SCHEMA)
+
+    def finish(self) -> pa.Table:
+        """The scenes (``SCENES_SCHEMA``), one row a scene, by acquisition time and key."""
+        internal = SCENES_SCHEMA.append(pa.field("part", pa.string())).append(pa.field("rank", pa.string()))
+        table = pa.concat_tables([internal.empty_table(), *self._tables])
+        merged, self.superseded, self.united = merge_copies(table)
+        return merged.sort_by([("acquired", "ascending"), ("scene_key", "ascending")])
+
+
+def merge_copies(table: pa.Table) -> tuple[pa.Table, int, int]:
+    """One row a scene key: the newest copy of each part, and the union of the parts.
+
+    ``table`` has ``SCENES_SCHEMA`` plus ``part`` and ``rank``. Returns the scenes, how many copies a newer one replaced, and how
+    many parts went into a union beyond the first.
+
+    Overlap alone cannot tell a reprocessing from a part: only the datastrip's sensing start can. Where no copy has one, those of the
+    newest baseline are united.
+    """
+    keys = table["scene_key"].to_pandas()
+    copied = keys.duplicated(keep=False).to_numpy()
+    if not copied.any():
+        return table.select(SCENES_SCHEMA.names), 0, 0
+    single = table.filter(pa.array(~copied)).select(SCENES_SCHEMA.names)
+    frame = table.filter(pa.array(copied)).to_pandas(date_as_object=False)
+    frame = frame.sort_values(["scene_key", "rank"])  # the newest of a key comes last
+    unknown_part = frame["part"].isna()
+    baseline = frame["rank"].str.split("\x1f").str[0]
+    newest_baseline = baseline.groupby(frame["scene_key"]).transform("max")
+    is_s2_without_strip = unknown_part & frame["scene_key"].str.startswith("S2")
+    no_strip_at_all = unknown_part.groupby(frame["scene_key"]).transform("all") & is_s2_without_strip
+    united = no_strip_at_all & (baseline == newest_baseline)
+    part = frame["part"].fillna("")
+    part = part.mask(united, frame["rank"])  # every one of them is a part of its own
+    outdated = no_strip_at_all & ~united
+    newest = ~pd.MultiIndex.from_arrays([frame["scene_key"], part]).duplicated(keep="last") & ~outdated.to_numpy()
+    parts = frame[newest].copy()
+    superseded = len(frame) - len(parts)
+    parts["shape"] = shapely.from_wkb(parts["geometry"].to_numpy())
+    parts["area"] = shapely.area(parts["shape"].to_numpy())
+    rows = [_unite(group) for _, group in parts.groupby("scene_key", sort=False)]
+    merged = pa.Table.from_pandas(pd.DataFrame(rows)[SCENES_SCHEMA.names], schema=SCENES_SCHEMA, preserve_index=False)
+    return pa.concat_tables([single, merged]), superseded, len(parts) - len(rows)
+
+
+def _unite(parts: pd.DataFrame) -> dict[str, Any]:
+    """One scene of its parts: the newest part's row, the union's footprint, the area-weighted cloud (unknown if one's is)."""
+    row: dict[str, Any] = parts.iloc[-1].to_dict()
+    if len(parts) > 1:
+        footprint, reason = normalise_footprints(np.array([shapely.union_all(parts["shape"].to_numpy())], dtype=object))
+        assert reason[0] is None, reason[0]  # a union of usable footprints is usable
+        row["geometry"] = shapely.to_wkb(footprint[0])
+        # Parts lie in one tile, so that areas in square degrees weigh as areas on the ground.
+        row["cloud_cover"] = float((parts["cloud_cover"] * parts["area"]).sum(skipna=False) / parts["area"].sum())
+        row["item_ids"] = [item_id for ids in parts["item_ids"] for item_id in ids]
+        row["acquired"] = parts["acquired"].min()
+    return row
+
+
+def scenes_from_items(
+    items: Iterable[Mapping[str, Any]], sensor: CoverageSensor
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Scenes and rejected items of STAC item dictionaries, as the scanner itself makes them.
+
+    Returns two GeoDataFrames: scenes (``SCENES_SCHEMA``, EPSG:4326), one row a scene after merging, and the rejected
+    (``REJECTED_SCHEMA``, with an empty geometry column). Every item is in exactly one, save copies of one scene, which share its row, and
+    other satellites of a shared collection, which belong to neither.
+    """
+    source = sensor.available_sources[0] if sensor.available_sources else None
+    collector = SceneCollector(
+        sensor,
+        cloud_field=source.cloud_field if source else None,
+        platforms=source.platforms if source else (),
+    )
+    collector.add(items)
+    scenes = as_geodataframe(collector.finish())
+    rejected = collector.rejected().to_pandas()
+    return scenes, gpd.GeoDataFrame(rejected, geometry=gpd.GeoSeries([None] * len(rejected)), crs="EPSG:4326")
+
+
+def as_geodataframe(table: pa.Table) -> gpd.GeoDataFrame:
+    """A table with a WKB ``geometry`` column as a GeoDataFrame in EPSG:4326."""
+    frame = table.drop_columns(["geometry"]).to_pandas()
+    geometry = gpd.GeoSeries(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)), crs="EPSG:4326")
+    return gpd.GeoDataFrame(frame, geometry=geometry)

@@ -1,0 +1,115 @@
+"""Available scenes as cells: how many, how many clear, on which days."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+import xarray as xr
+from numpy.typing import NDArray
+from upath import UPath
+
+from coverage_pipeline.celltable import AreaKnown, cell_table, dense, known_area
+from coverage_pipeline.grid import GridSpec, cell_statistics
+from coverage_pipeline.months import Month, window_months
+from coverage_pipeline.sensors import CloudMeaning
+from coverage_pipeline.store import StoreError, read_parquet
+
+
+def scene_arrays(scenes: pa.Table) -> tuple[NDArray[np.object_], NDArray[np.uint8], NDArray[np.float64]]:
+    """Footprints, day of the month (1..31) and cloud (percent, NaN unknown) of a scenes table of one month."""
+    geometry = shapely.from_wkb(scenes["geometry"].to_numpy(zero_copy_only=False))
+    day = pc.day(scenes["acquired"]).to_numpy().astype(np.uint8)
+    cloud = scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
+    return geometry, day, cloud
+
+
+def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning) -> NDArray[np.bool_]:
+    """Clear scenes: of known cloud below the threshold, or of a sensor that sees through cloud. Unknown is never clear."""
+    return np.ones(cloud.shape, bool) if meaning == "not_applicable" else cloud < cloud_lt
+
+
+def availability_table(
+    scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage"
+) -> pa.Table:
+    """One row a cell that a scene of the month touches (see ``celltable``); ``scenes`` holds one month."""
+    geometry, day, percent = scene_arrays(scenes)
+    return cell_table(
+        cell_statistics(geometry, day=day, cloud=percent, clear=is_clear(percent, cloud_lt, cloud), grid=grid)
+    )
+
+
+_NAMES = {
+    "scenes_count": "scenes",
+    "cloud_free_scene_count": "clear",
+    "cloud_unknown_scene_count": "unknown",
+    "mean_scene_cloud_pct": "cloud_mean",
+    "available_days": "days",
+    "clear_days": "clear_days",
+}
+
+
+def availability_fields(table: pa.Table, grid: GridSpec, known: AreaKnown) -> dict[str, NDArray[Any]]:
+    """The cube's Available variables of one partition, each ``(lat, lon)``."""
+    return {variable: dense(table, column, grid, variable, known) for variable, column in _NAMES.items()}
+
+
+def availability_stats(
+    parquet: Path | UPath | str,
+    grid: GridSpec,
+    *,
+    freq: str = "MS",
+    cloud_lt: float = 10.0,
+    cloud: CloudMeaning = "percentage",
+) -> xr.Dataset:
+    """The scenes of one GeoParquet file of ours as a Dataset with the cube's Available variables on (sensor, time, lat, lon).
+
+    Cells outside the area that was scanned are not known (NaN, bit 31). ``cloud_lt`` is the percentage below which a scene is
+    clear. Raises ``ValueError`` for a ``freq`` other than months, ``StoreError`` for a file that is not ours.
+    """
+    if freq != "MS":
+        raise ValueError(f"freq {freq!r} is not possible: the bins are calendar months ('MS')")
+    table, metadata = read_parquet(UPath(parquet))
+    if "start" not in metadata or "scene_key" not in table.column_names:
+        raise StoreError(f"{parquet} is not a file of scenes")
+    last_day = dt.date.fromisoformat(metadata["end"][:10]) - dt.timedelta(days=1)
+    months = window_months(metadata["start"][:10], last_day)
+    frames = [_month_dataset(table, month, grid, metadata, cloud_lt, cloud) for month in months]
+    return xr.concat(frames, dim="time").assign_attrs(sensor=metadata["sensor"], scan_status=metadata["status"])
+
+
+def _month_dataset(
+    table: pa.Table, month: Month, grid: GridSpec, metadata: dict[str, Any], cloud_lt: float, cloud: CloudMeaning
+) -> xr.Dataset:
+    acquired = table["acquired"]
+    inside = pc.and_(
+        pc.greater_equal(acquired, pa.scalar(month.start, acquired.type)),
+        pc.less(acquired, pa.scalar(month.end, acquired.type)),
+    )
+    cells = availability_table(table.filter(inside), grid, cloud_lt=cloud_lt, cloud=cloud)
+    known = known_area(metadata["status"], metadata["bbox"], grid)
+    return fields_dataset(availability_fields(cells, grid, known), [metadata["sensor"]], [month], grid)
+
+
+def fields_dataset(
+    fields: dict[str, NDArray[Any]], sensors: Sequence[str], months: Sequence[Month], grid: GridSpec
+) -> xr.Dataset:
+    """Fields ``(lat, lon)`` of one partition as a decoded Dataset: counts float32 with NaN for not known."""
+    ds = xr.Dataset(coords={
+        "sensor": np.array(sensors, dtype=object),
+        "time": np.array([m.to_datetime64() for m in months]),
+        "lat": grid.lats,
+        "lon": grid.lons,
+    })  # fmt: skip
+    for name, values in fields.items():
+        shown = values.astype(np.float32) if values.dtype.kind == "i" else values
+        if values.dtype.kind == "i":
+            shown[values < 0] = np.nan
+        ds[name] = (("sensor", "time", "lat", "lon"), shown[None, None])
+    return ds

@@ -1,0 +1,90 @@
+"""Cell statistics at rest: a sparse table of touched cells, and how it becomes a dense field of the cube again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from coverage_pipeline.coverage import SCHEMA
+from coverage_pipeline.grid import CellStatistics, GridSpec, split_bbox
+
+CELL_SCHEMA = pa.schema(
+    [
+        pa.field("cell", pa.int64(), nullable=False),  # lat_idx * n_lon + lon_idx, ascending
+        pa.field("scenes", pa.int32(), nullable=False),
+        pa.field("clear", pa.int32(), nullable=False),
+        pa.field("unknown", pa.int32(), nullable=False),
+        pa.field("cloud_mean", pa.float32(), nullable=False),  # percent, NaN where no scene's cloud is known
+        pa.field("days", pa.uint32(), nullable=False),
+        pa.field("clear_days", pa.uint32(), nullable=False),
+        pa.field("unknown_days", pa.uint32(), nullable=False),
+    ]
+)
+
+# Edges of a scanned box are written by people in decimals, cell edges are computed: closer than this they are the same.
+_SAME_EDGE = 1e-9
+
+
+def cell_table(statistics: CellStatistics) -> pa.Table:
+    """The statistics as a table of ``CELL_SCHEMA``, one row a touched cell."""
+    return pa.table({f.name: getattr(statistics, f.name) for f in CELL_SCHEMA}, schema=CELL_SCHEMA)
+
+
+@dataclass(frozen=True)
+class AreaKnown:
+    """Where the absence of a row means zero."""
+
+    everywhere: bool
+    mask: NDArray[np.bool_] | None = None
+    """``(lat, lon)``; None: everywhere, or nowhere."""
+    found_counts: bool = False
+    """Whether a row counts even where absence would not (a partial scan)."""
+
+
+def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> AreaKnown:
+    """What a scan of that status and area says of each cell.
+
+    A cell that a scanned box only partly covers is not known: scenes over its other part were not asked for.
+    """
+    if status in ("not_scanned", "not_applicable"):
+        return AreaKnown(everywhere=False)
+    if status == "partial":
+        return AreaKnown(everywhere=False, found_counts=True)
+    if bbox is None:
+        return AreaKnown(everywhere=True)
+    mask = np.zeros(grid.shape, bool)
+    for west, south, east, north in split_bbox((bbox[0], bbox[1], bbox[2], bbox[3])):
+        rows = (grid.lat_edges[:-1] >= south - _SAME_EDGE) & (grid.lat_edges[1:] <= north + _SAME_EDGE)
+        columns = (grid.lon_edges[:-1] >= west - _SAME_EDGE) & (grid.lon_edges[1:] <= east + _SAME_EDGE)
+        mask |= rows[:, None] & columns[None, :]
+    return AreaKnown(everywhere=False, mask=mask)
+
+
+def dense(table: pa.Table, column: str, grid: GridSpec, variable: str, known: AreaKnown) -> NDArray[Any]:
+    """A column of a cell table as the cube's ``variable``, ``(lat, lon)``: its fill where not known, 0 where nothing touches.
+
+    Raises ``OverflowError`` where a count does not fit the variable's type.
+    """
+    schema = SCHEMA[variable]
+    dtype = np.dtype(schema.dtype)
+    fill = dtype.type(schema.fill)
+    zero = fill if dtype.kind == "f" else dtype.type(0)  # a mean over no scenes is not 0
+    out = np.full(grid.shape, zero if known.everywhere else fill, dtype)
+    if known.mask is not None:
+        out[known.mask] = zero
+    cell = table["cell"].to_numpy()
+    values = table[column].to_numpy()
+    if known.mask is not None:
+        inside = known.mask.reshape(-1)[cell]
+        cell, values = cell[inside], values[inside]
+    elif not (known.everywhere or known.found_counts):
+        return out
+    if dtype.kind == "i" and values.size and int(values.max()) > np.iinfo(dtype).max:
+        raise OverflowError(f"{variable}: {int(values.max())} scenes in one cell do not fit {dtype}; use a finer grid")
+    out.reshape(-1)[cell] = values
+    return out

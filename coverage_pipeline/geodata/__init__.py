@@ -1,0 +1,39 @@
+"""Land, coastlines and country borders of the world, as shipped with the package.
+
+From Natural Earth (public domain), 1:50m land and 1:110m countries, lon/lat, within ±180; see ``make_natural_earth`` for how
+the file is made.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from shapely.geometry import MultiLineString, MultiPolygon
+
+
+@cache
+def _layers() -> dict[str, bytes]:
+    file = resources.files(__name__).joinpath("natural_earth.parquet").read_bytes()
+    return {row["layer"]: row["geometry"] for row in pq.read_table(pa.BufferReader(file)).to_pylist()}
+
+
+@cache
+def land() -> MultiPolygon:
+    """All land, Antarctica down to the pole; lakes of the 1:50m map are holes."""
+    return shapely.from_wkb(_layers()["land"])
+
+
+@cache
+def coastlines() -> MultiLineString:
+    """Outlines of the land, without the edges that the map's seam at ±180 and the pole made."""
+    return shapely.from_wkb(_layers()["coastlines"])
+
+
+@cache
+def borders() -> MultiLineString:
+    """Lines that two countries share; coasts are not among them."""
+    return shapely.from_wkb(_layers()["borders"])

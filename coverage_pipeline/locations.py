@@ -1,0 +1,327 @@
+"""Where coverage is wanted: target areas, the area of interest, and what each sensor can reach.
+
+Masks are bool arrays of ``grid.shape``, (n_lat, n_lon), latitude ascending. Scope is reach ∩ area of interest; outside it
+nothing is ever a deficit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from coverage_pipeline import geodata
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.grid import GridSpec, touched
+from coverage_pipeline.sensors import CoverageSensor
+
+Area = Literal["land", "all", "targets"]
+Mask = NDArray[np.bool_]
+
+ENVIRONMENT = "COVERAGE_TARGETS"
+_POLYGONAL = (3, 6)
+_LINEAR = (1, 2, 5)
+_COLLECTION = 7
+# Mean radius of the Earth, km (IUGG). An ellipsoid would change a 20 km margin by 0.1 km.
+_EARTH_RADIUS_KM = 6371.0088
+
+_log = logging.getLogger(__name__)
+
+
+class LocationsError(PlannerError):
+    """Target areas that cannot be read or used, or an area of interest that needs them where there are none."""
+
+
+def fetch_targets(source: str | None = None) -> gpd.GeoDataFrame:
+    """The areas that planners care about, one row a target: ``id``, ``name``, ``geometry`` in EPSG:4326.
+
+    Parameters
+    ----------
+    source
+        Path or URL of a GeoJSON, GeoParquet, GeoPackage or Shapefile; None takes the environment's ``COVERAGE_TARGETS``.
+
+    Returns
+    -------
+    No rows where neither is set: then nothing is clipped to targets. ``id`` is the file's own, or the row number from 0;
+    ``name`` the file's own, or the id. Polygons are valid and cut at the antimeridian; points and lines stay as they are.
+
+    Raises
+    ------
+    LocationsError
+        The file is missing, unreadable or has no rows; a row has no usable geometry, or two have one id; there is no CRS and
+        the coordinates are not degrees.
+
+    """
+    source = source or os.environ.get(ENVIRONMENT) or None
+    if source is None:
+        return _no_targets()
+    place = _place(source)
+    table = _read(source, place)
+    if not len(table):
+        raise LocationsError(f"targets in {place}: no rows; give a file with at least one area, or unset {ENVIRONMENT}")
+    table = _in_degrees(table.reset_index(drop=True), place)
+    ids = table["id"].astype("string") if "id" in table.columns else pd.Series([None] * len(table), dtype="string")
+    ids = ids.fillna(pd.Series([str(row) for row in range(len(table))], dtype="string"))
+    names = table["name"].astype("string").fillna(ids) if "name" in table.columns else ids
+    if ids.duplicated().any():
+        raise LocationsError(
+            f"targets in {place}: id {ids[ids.duplicated()].iloc[0]!r} comes twice; ids must be unique"
+        )
+    columns = {"id": ids.astype(object), "name": names.astype(object)}
+    return gpd.GeoDataFrame(columns, geometry=_usable(table.geometry.to_numpy(), ids.to_list(), place), crs="EPSG:4326")
+
+
+def targets_union(targets: gpd.GeoDataFrame) -> BaseGeometry:
+    """All targets as one geometry; an empty GeometryCollection where there is none."""
+    return targets.geometry.union_all() if len(targets) else shapely.GeometryCollection()
+
+
+def reach_mask(sensor: CoverageSensor, grid: GridSpec) -> Mask:
+    """Cells whose centre latitude the sensor can image, its limits included."""
+    south, north = sensor.reach
+    rows = (grid.lats >= south) & (grid.lats <= north)
+    return np.repeat(rows[:, None], grid.shape[1], axis=1)
+
+
+def land_mask(grid: GridSpec, coastal_margin_km: float = 20.0) -> Mask:
+    """Cells that land touches, and those within the margin of such a cell; read-only.
+
+    Natural Earth's 1:50m land, Antarctica to the pole. Distances are along great circles on a sphere, between the nearest
+    edges of two cells, longitude measured on the poleward edge. So a cell within the margin of the coast is never left out,
+    and one that is marked lies at most about one cell beyond it. Computed once per grid and margin.
+
+    Raises
+    ------
+    LocationsError
+        The margin is negative or not finite.
+
+    """
+    if not (math.isfinite(coastal_margin_km) and coastal_margin_km >= 0):
+        raise LocationsError(f"coastal_margin_km {coastal_margin_km!r} must be 0 or more kilometres")
+    return _land_mask(grid, float(coastal_margin_km))
+
+
+def area_mask(
+    area: Area, grid: GridSpec, *, coastal_margin_km: float = 20.0, targets: gpd.GeoDataFrame | None = None
+) -> Mask:
+    """Cells of the area of interest: land with its coastal margin, the whole globe, or what the targets touch.
+
+    A polygon touches a cell where their interiors meet; a point lies in the half-open cell that contains it; a line touches
+    the cells it runs through.
+
+    Raises
+    ------
+    LocationsError
+        ``targets`` are asked for and there are none, or the area is unknown.
+
+    """
+    match area:
+        case "land":
+            return land_mask(grid, coastal_margin_km)
+        case "all":
+            return np.ones(grid.shape, np.bool_)
+        case "targets":
+            if targets is None or not len(targets):
+                raise LocationsError(
+                    f"the area of interest is 'targets', but there are no targets: set {ENVIRONMENT} to a file of areas, "
+                    "or choose 'land' or 'all'"
+                )
+            return _targets_mask(targets.geometry.to_numpy(), grid)
+    raise LocationsError(f"unknown area {area!r}: use one of {', '.join(get_args(Area))}")
+
+
+def scope_mask(sensor: CoverageSensor, area_mask: Mask, grid: GridSpec) -> Mask:
+    """Cells where the sensor can be expected to have coverage: its reach within the area of interest."""
+    return reach_mask(sensor, grid) & area_mask
+
+
+def _no_targets() -> gpd.GeoDataFrame:
+    empty = pd.Series([], dtype=object)
+    return gpd.GeoDataFrame({"id": empty, "name": empty}, geometry=gpd.GeoSeries([], dtype="geometry"), crs="EPSG:4326")
+
+
+def _is_url(source: str) -> bool:
+    return "://" in source
+
+
+def _place(source: str) -> str:
+    """The source as messages name it: a URL without credentials or query."""
+    if not _is_url(source):
+        return source
+    parts = urlsplit(source)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+
+
+def _read(source: str, place: str) -> gpd.GeoDataFrame:
+    if not _is_url(source) and not Path(source).exists():
+        raise LocationsError(
+            f"targets: no file at {place}; set {ENVIRONMENT} to a GeoJSON, GeoParquet, GeoPackage or Shapefile"
+        )
+    path = urlsplit(source).path if _is_url(source) else source
+    try:
+        read = gpd.read_parquet if path.lower().endswith((".parquet", ".geoparquet")) else gpd.read_file
+        table = read(source)
+    except Exception as error:
+        # The readers' own words may repeat the address with its credentials.
+        words = f": {error}" if not _is_url(source) else ""
+        raise LocationsError(
+            f"targets in {place} cannot be read ({type(error).__name__}{words}); set {ENVIRONMENT} to a GeoJSON, GeoParquet, "
+            "GeoPackage or Shapefile"
+        ) from (None if _is_url(source) else error)
+    if not isinstance(table, gpd.GeoDataFrame):
+        raise LocationsError(f"targets in {place}: a table without geometry; give a file of areas")
+    return table
+
+
+def _in_degrees(table: gpd.GeoDataFrame, place: str) -> gpd.GeoDataFrame:
+    if table.crs is not None:
+        return table.to_crs("EPSG:4326")
+    west, south, east, north = table.total_bounds
+    if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
+        if all(math.isnan(bound) for bound in (west, south, east, north)):
+            return table.set_crs("EPSG:4326")  # only empty geometries: their rows are named later
+        raise LocationsError(
+            f"targets in {place}: no CRS, and bounds {west:g} {south:g} {east:g} {north:g} are not degrees; add the CRS "
+            "(a .prj beside a shapefile)"
+        )
+    _log.warning(
+        "targets in %s have no CRS; their bounds fit longitude and latitude, so they are taken as EPSG:4326", place
+    )
+    return table.set_crs("EPSG:4326")
+
+
+def _usable(geometries: NDArray[np.object_], ids: list[str], place: str) -> NDArray[np.object_]:
+    """Each row's geometry, polygons made fit for the grid."""
+
+    def refuse(row: int, why: str) -> LocationsError:
+        return LocationsError(f"targets in {place}: row {row} (id {ids[row]!r}) {why}; mend or remove it")
+
+    for row in np.flatnonzero(shapely.is_missing(geometries) | shapely.is_empty(geometries)):
+        raise refuse(int(row), "has no geometry")
+    usable = shapely.force_2d(geometries)
+    bounds = shapely.bounds(usable)
+    kinds = shapely.get_type_id(usable)
+    polygons = np.flatnonzero(np.isin(kinds, _POLYGONAL))
+    normalised, reasons = normalise_footprints(usable[polygons])
+    for row, reason in zip(polygons, reasons, strict=True):
+        if reason is not None:
+            raise refuse(int(row), f"cannot be used: {reason}")
+    usable[polygons] = normalised
+    with np.errstate(invalid="ignore"):
+        outside = ~((np.abs(bounds[:, [0, 2]]) <= 180).all(axis=1) & (np.abs(bounds[:, [1, 3]]) <= 90).all(axis=1))
+    outside[polygons] = False
+    for row in np.flatnonzero(outside):
+        raise refuse(int(row), "leaves longitude ±180 or latitude ±90")
+    return usable
+
+
+def _targets_mask(geometries: NDArray[np.object_], grid: GridSpec) -> Mask:
+    parts = shapely.get_parts(geometries)
+    while (nested := shapely.get_type_id(parts) >= 4).any():  # multi-geometries and collections within collections
+        parts = np.concatenate([parts[~nested], shapely.get_parts(parts[nested])])
+    kinds = shapely.get_type_id(parts)
+    polygons, reasons = normalise_footprints(parts[kinds == 3])
+    if any(reason is not None for reason in reasons):
+        raise LocationsError(f"a target cannot be placed on the grid: {next(r for r in reasons if r is not None)}")
+    mask = touched(polygons, grid)
+    points = [shapely.get_coordinates(parts[kinds == 0])]
+    points += [_points_along(shapely.get_coordinates(line), grid) for line in parts[np.isin(kinds, _LINEAR)]]
+    coordinates = np.concatenate(points)
+    # A point on the last edge (90, 180) has no cell that begins there: it belongs to the last one.
+    rows = np.searchsorted(grid.lat_edges, coordinates[:, 1], side="right") - 1
+    columns = np.searchsorted(grid.lon_edges, coordinates[:, 0], side="right") - 1
+    mask[np.clip(rows, 0, grid.shape[0] - 1), np.clip(columns, 0, grid.shape[1] - 1)] = True
+    return mask
+
+
+def _points_along(line: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float64]:
+    """One point in every cell that a line runs through: the middle of each piece between two grid lines."""
+    found = [line[:1]]
+    for (x0, y0), (x1, y1) in itertools.pairwise(line):
+        dx, dy = x1 - x0, y1 - y0
+        if abs(dx) > 180:  # the short way, across the antimeridian
+            dx -= math.copysign(360, dx)
+        cuts = [np.array([0.0, 1.0])]
+        for start, step, edges in ((x0, dx, grid.lon_edges), (y0, dy, grid.lat_edges)):
+            if step:
+                wanted = (
+                    edges
+                    if start + step <= 180 and start + step >= -180
+                    else np.concatenate([edges - 360, edges, edges + 360])
+                )
+                at = (wanted - start) / step
+                cuts.append(at[(at > 0) & (at < 1)])
+        t = np.unique(np.concatenate(cuts))
+        middle = (t[:-1] + t[1:]) / 2
+        x = x0 + middle * dx
+        found.append(np.column_stack([np.where(np.abs(x) > 180, (x + 180) % 360 - 180, x), y0 + middle * dy]))
+    return np.concatenate(found)
+
+
+@lru_cache(maxsize=8)
+def _land_mask(grid: GridSpec, margin_km: float) -> Mask:
+    land, _ = normalise_footprints(shapely.get_parts(geodata.land()))
+    mask = touched(land, grid)
+    if margin_km > 0:
+        mask = _grown(mask, grid, margin_km)
+    mask.flags.writeable = False
+    return mask
+
+
+def _grown(mask: Mask, grid: GridSpec, margin_km: float) -> Mask:
+    """The mask and all cells whose nearest edge is within the margin of a marked cell's.
+
+    Each row's distance to its nearest marked column is found once; a row a few rows away then asks whether that distance lies
+    within the half-width, in columns, that a circle of the margin's radius has there. That half-width follows from the
+    spherical law of cosines; close to a pole it is the whole parallel, which also covers the way over the pole.
+    """
+    n_lat = grid.shape[0]
+    step = 180 / n_lat
+    columns = _columns_to_nearest(mask)
+    angle = margin_km / _EARTH_RADIUS_KM
+    grown = mask.copy()
+    edges = np.radians(grid.lat_edges)
+    for offset in range(int(math.degrees(angle) / step) + 2):
+        for sign in (-1, 1) if offset else (1,):
+            target = np.arange(max(0, -sign * offset), min(n_lat, n_lat - sign * offset))
+            source = target + sign * offset
+            # facing edges; within one row, and for rows that abut, the poleward edge, where columns are closest
+            lower, upper = np.minimum(target, source), np.maximum(target, source)
+            a, b = edges[lower + 1], edges[upper]
+            if offset == 0:
+                a = b = np.where(np.abs(edges[lower]) > np.abs(edges[lower + 1]), edges[lower], edges[lower + 1])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                cosine = (math.cos(angle) - np.sin(a) * np.sin(b)) / (np.cos(a) * np.cos(b))
+            near_pole = np.minimum(np.cos(a), np.cos(b)) < 1e-9
+            too_far = np.abs(b - a) > angle
+            width = np.degrees(np.arccos(np.clip(np.where(near_pole, -1.0, cosine), -1, 1)))
+            reach = np.where(
+                too_far, -1, np.floor(width / step + 1e-9) + 1
+            )  # +1: from edge to edge, not centre to centre
+            grown[target] |= columns[source] <= reach[:, None]
+    return grown
+
+
+def _columns_to_nearest(mask: Mask) -> NDArray[np.int32]:
+    """Columns from each cell to the nearest marked one of its row, around the globe; more than a row has where none is."""
+    n_lon = mask.shape[1]
+    far = np.int32(4 * n_lon)
+    position = np.arange(2 * n_lon, dtype=np.int32)
+    twice = np.concatenate([mask, mask], axis=1)
+    before = np.maximum.accumulate(np.where(twice, position, -far), axis=1)[:, n_lon:]
+    after = np.minimum.accumulate(np.where(twice, position, far + 2 * n_lon)[:, ::-1], axis=1)[:, ::-1][:, :n_lon]
+    nearest: NDArray[np.int32] = np.minimum(position[n_lon:] - before, after - position[:n_lon])
+    return nearest

@@ -1,0 +1,285 @@
+"""The sensors we plan for: where their scenes are listed, what they can reach and who may point them.
+
+Every fact about a mission carries the page it was taken from (``CoverageSensor.sources``). More sensors, or other catalogues
+for these, are declared in ``config/build.toml`` (see ``settings.SensorSettings``); nothing here needs an edit for that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.months import Month
+
+SourceKind = Literal["stac", "cmr", "earthaccess"]
+SceneFamily = Literal["sentinel-2", "landsat", "emit", "enmap", "other"]
+CloudMeaning = Literal["percentage", "not_applicable"]
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+class SensorError(PlannerError, ValueError):
+    """A sensor or one of its catalogues is declared in a way that cannot be used."""
+
+
+@dataclass(frozen=True)
+class AvailableSource:
+    """One public catalogue that lists a sensor's scenes."""
+
+    kind: SourceKind
+    """How it is asked: a STAC API, NASA's CMR, or CMR through an Earthdata login."""
+    endpoint: str
+    """Root of the API, http or https."""
+    collection_id: str
+    cloud_field: str | None = None
+    """Property that holds the scene's cloud percentage; None: STAC's ``eo:cloud_cover`` where an item has it."""
+    version: str | None = None
+    """Collection version, where the catalogue keeps several under one short name (CMR)."""
+    platforms: tuple[str, ...] = ()
+    """STAC ``platform`` values that belong to the sensor, lower case; empty: all of the collection."""
+    page_size: int = 250
+    """Items asked for a page. Earth Search fails above about 250 (Element84/earth-search#60)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(SourceKind):
+            raise SensorError(f"unknown source kind {self.kind!r}: use one of {', '.join(get_args(SourceKind))}")
+        parts = urlsplit(self.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SensorError(f"bad endpoint {self.endpoint!r}: give the http(s) address of the API's landing page")
+        if parts.username or parts.password:
+            raise SensorError(f"bad endpoint at {parts.hostname!r}: credentials do not belong in an address")
+        if not self.collection_id:
+            raise SensorError(f"no collection_id for {self.endpoint}")
+        if not 1 <= self.page_size <= 10_000:
+            raise SensorError(f"page_size {self.page_size} for {self.endpoint} must be 1..10000")
+        object.__setattr__(self, "platforms", tuple(p.lower() for p in self.platforms))
+
+    @property
+    def provider(self) -> str:
+        """The host that answers, as reports and the cube name it."""
+        return urlsplit(self.endpoint).netloc
+
+
+@dataclass(frozen=True)
+class CoverageSensor:
+    """One sensor, or a family flown as one, that coverage is planned for."""
+
+    key: str
+    """Our stable key, for example ``emit``: part of partition keys and file names, never renamed."""
+    available_sources: tuple[AvailableSource, ...]
+    """Catalogues, primary first; empty where none is public."""
+    held_satellite: str | None
+    """Value of the holdings' sensor column; None where we hold nothing of it."""
+    nominal_revisit_days: float
+    default_desired_per_month: float
+    """Clear observations a month that a planner wants by default."""
+    taskable: bool = False
+    """Whether the sensor can be pointed at a target on request. Downloading an existing scene is another matter."""
+    title: str = ""
+    family: SceneFamily = "other"
+    """Which rule makes the scene key (``catalog.scene_key``)."""
+    cloud: CloudMeaning = "percentage"
+    """``not_applicable`` for a sensor that sees through cloud: then every scene is clear."""
+    reach: tuple[float, float] = (-90.0, 90.0)
+    """Southern and northern latitude it can image, degrees."""
+    first_month: Month | None = None
+    """First month with scenes; earlier ones are not applicable."""
+    last_month: Month | None = None
+    """Last month with scenes; None while it flies."""
+    publication_lag_days: int = 0
+    """Days after a month's end until its catalogue may be called complete."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Page that each fact above was taken from, by field name."""
+
+    def __post_init__(self) -> None:
+        if not _KEY.fullmatch(self.key):
+            raise SensorError(f"sensor key {self.key!r} must be lower-case letters, digits and hyphens")
+        south, north = self.reach
+        if not -90 <= south < north <= 90:
+            raise SensorError(f"sensor {self.key}: reach {self.reach} must be (south, north) within -90..90")
+        if self.first_month and self.last_month and self.last_month < self.first_month:
+            raise SensorError(
+                f"sensor {self.key}: last_month {self.last_month} is before first_month {self.first_month}"
+            )
+        if not self.nominal_revisit_days > 0 or not self.default_desired_per_month >= 0:
+            raise SensorError(f"sensor {self.key}: nominal_revisit_days must be > 0 and default_desired_per_month >= 0")
+        object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
+
+    def flies_in(self, month: Month) -> bool:
+        """Whether the mission delivers scenes in that month."""
+        return (self.first_month is None or month >= self.first_month) and (
+            self.last_month is None or month <= self.last_month
+        )
+
+    def layers(self) -> tuple[str, ...]:
+        """The dashboard layers that make sense: no ``available`` without a catalogue, no ``acquired`` without holdings."""
+        return tuple(
+            layer
+            for layer, there in (
+                ("available", bool(self.available_sources)),
+                ("acquired", self.held_satellite is not None),
+                ("gap", True),
+            )
+            if there
+        )
+
+
+def registry(sensors: Iterable[CoverageSensor]) -> dict[str, CoverageSensor]:
+    """Sensors by key; raises ``SensorError`` where a key comes twice."""
+    found: dict[str, CoverageSensor] = {}
+    for sensor in sensors:
+        if sensor.key in found:
+            raise SensorError(f"sensor {sensor.key!r} is declared twice; keys must be unique")
+        found[sensor.key] = sensor
+    return found
+
+
+def resolve_sensors(keys: Iterable[str], known: Mapping[str, CoverageSensor]) -> list[CoverageSensor]:
+    """The sensors of those keys, in that order; raises ``SensorError`` for an unknown or repeated key."""
+    chosen: dict[str, CoverageSensor] = {}
+    for key in keys:
+        if key not in known:
+            raise SensorError(
+                f"unknown sensor {key!r}: known are {', '.join(sorted(known))}; more can be declared in build.toml"
+            )
+        if key in chosen:
+            raise SensorError(f"sensor {key!r} is listed twice")
+        chosen[key] = known[key]
+    return list(chosen.values())
+
+
+_PC = "https://planetarycomputer.microsoft.com/api/stac/v1"
+_EARTH_SEARCH = "https://earth-search.aws.element84.com/v1"
+_CDSE = "https://stac.dataspace.copernicus.eu/v1"
+_CMR = "https://cmr.earthdata.nasa.gov"
+_DLR = "https://geoservice.dlr.de/eoc/ogc/stac/v1/"
+
+COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
+    registry(
+        [
+            CoverageSensor(
+                key="emit",
+                title="EMIT (ISS)",
+                available_sources=(
+                    AvailableSource("cmr", _CMR, "EMITL2ARFL", version="001"),
+                    AvailableSource("earthaccess", _CMR, "EMITL2ARFL", version="001"),
+                ),
+                held_satellite="EMIT",
+                nominal_revisit_days=4,
+                default_desired_per_month=2,
+                taskable=True,
+                family="emit",
+                reach=(-52.0, 52.0),
+                first_month=Month(2022, 8),
+                publication_lag_days=10,
+                sources={
+                    "available_sources": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
+                    # The station's orbit is not controlled for repeat; ECOSTRESS on the same deck sees a place every 3-5 days.
+                    "nominal_revisit_days": "https://ecostress.jpl.nasa.gov/mission",
+                    "taskable": "https://earth.jpl.nasa.gov/emit/data/data-portal/coverage-and-forecasts/",
+                    "reach": "https://lpdaac.usgs.gov/products/emitl1bradv001/",
+                    "first_month": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
+                    "cloud": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
+                },
+            ),
+            CoverageSensor(
+                key="enmap",
+                title="EnMAP",
+                available_sources=(AvailableSource("stac", _DLR, "ENMAP_HSI_L2A", "eo:cloud_cover", page_size=100),),
+                held_satellite="EnMAP",
+                nominal_revisit_days=27,  # near nadir (±5°); 4 days with ±30° tilt
+                default_desired_per_month=2,
+                taskable=True,
+                family="enmap",
+                reach=(-80.0, 80.0),
+                first_month=Month(2022, 4),
+                publication_lag_days=10,
+                sources={
+                    "available_sources": "https://geoservice.dlr.de/eoc/ogc/stac/v1/collections/ENMAP_HSI_L2A",
+                    "nominal_revisit_days": "https://www.enmap.org/mission/",
+                    "taskable": "https://www.enmap.org/data_access/",
+                    "reach": "https://www.enmap.org/mission/",
+                    "first_month": "https://geoservice.dlr.de/eoc/ogc/stac/v1/collections/ENMAP_HSI_L2A",
+                    "cloud": "https://geoservice.dlr.de/eoc/ogc/stac/v1/collections/ENMAP_HSI_L2A",
+                },
+            ),
+            CoverageSensor(
+                key="prisma",
+                title="PRISMA",
+                available_sources=(),  # no public catalogue: scenes come from ASI on request
+                held_satellite="PRISMA",
+                nominal_revisit_days=29,  # orbit repeat; under 7 days with roll
+                default_desired_per_month=2,
+                taskable=True,
+                reach=(-70.0, 70.0),
+                first_month=Month(2019, 5),
+                sources={
+                    "available_sources": "https://prisma.asi.it/",
+                    "nominal_revisit_days": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
+                    "taskable": "https://prisma.asi.it/",
+                    "reach": "https://doi.org/10.1109/IGARSS.2016.7729033",
+                    "first_month": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
+                    "cloud": "https://prisma.asi.it/",
+                },
+            ),
+            CoverageSensor(
+                key="landsat-8-9",
+                title="Landsat 8/9",
+                available_sources=(
+                    AvailableSource(
+                        "stac", _PC, "landsat-c2-l2", "eo:cloud_cover", platforms=("landsat-8", "landsat-9")
+                    ),
+                    AvailableSource(
+                        "stac", _EARTH_SEARCH, "landsat-c2-l2", "eo:cloud_cover", platforms=("landsat-8", "landsat-9")
+                    ),
+                ),
+                held_satellite="Landsat",
+                nominal_revisit_days=8,  # 16 days each, 8 days apart
+                default_desired_per_month=3,
+                taskable=False,
+                family="landsat",
+                reach=(-82.7, 82.7),
+                first_month=Month(2013, 3),
+                publication_lag_days=16,
+                sources={
+                    "available_sources": "https://planetarycomputer.microsoft.com/dataset/landsat-c2-l2",
+                    "nominal_revisit_days": "https://www.usgs.gov/landsat-missions/landsat-9",
+                    "taskable": "https://www.usgs.gov/landsat-missions/landsat-acquisitions",
+                    "reach": "https://landsat.gsfc.nasa.gov/about/the-worldwide-reference-system/",
+                    "first_month": "https://www.usgs.gov/landsat-missions/landsat-8",
+                    "cloud": "https://planetarycomputer.microsoft.com/dataset/landsat-c2-l2",
+                },
+            ),
+            CoverageSensor(
+                key="sentinel-2",
+                title="Sentinel-2",
+                available_sources=(
+                    AvailableSource("stac", _PC, "sentinel-2-l2a", "eo:cloud_cover"),
+                    AvailableSource("stac", _EARTH_SEARCH, "sentinel-2-l2a", "eo:cloud_cover"),
+                    AvailableSource("stac", _CDSE, "sentinel-2-l2a", "eo:cloud_cover", page_size=100),
+                ),
+                held_satellite=None,
+                nominal_revisit_days=5,
+                default_desired_per_month=6,
+                taskable=False,
+                family="sentinel-2",
+                reach=(-56.0, 84.0),
+                first_month=Month(2015, 6),
+                publication_lag_days=4,
+                sources={
+                    "available_sources": "https://stac.dataspace.copernicus.eu/v1/collections/sentinel-2-l2a",
+                    "nominal_revisit_days": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "taskable": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "reach": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "first_month": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "cloud": "https://sentiwiki.copernicus.eu/web/s2-products",
+                },
+            ),
+        ]
+    )
+)

@@ -1,0 +1,77 @@
+"""A STAC API on loopback: `rustac serve` over files of items, for the demo, air-gapped trials and tests."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from coverage_pipeline.errors import PlannerError
+
+
+class ServingError(PlannerError):
+    """The local STAC API did not come up."""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _rustac() -> str:
+    beside = Path(sys.executable).with_name("rustac")
+    found = str(beside) if beside.exists() else shutil.which("rustac")
+    if not found:
+        raise ServingError("the command rustac is missing; pip install rustac")
+    return found
+
+
+@contextmanager
+def stac_api(files: Sequence[Path], *, port: int | None = None, seconds: float = 120) -> Iterator[str]:
+    """Serve item collections (GeoJSON or stac-geoparquet) from memory; yields the API's address, stops it at the end.
+
+    Raises ``ServingError`` where it does not answer within ``seconds``, with what it said.
+    """
+    port = port or free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [_rustac(), "serve", "--create-collections", "--use-duckdb", "false", "-a", f"127.0.0.1:{port}", *map(str, files)]
+    with TemporaryFile() as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603 our own arguments
+        try:
+            _wait(server, address, seconds, lambda: _text(log))
+            yield address
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _text(log: object) -> str:
+    log.seek(0)  # type: ignore[attr-defined]
+    return str(log.read().decode(errors="replace"))[-500:]  # type: ignore[attr-defined]
+
+
+def _wait(server: subprocess.Popen[bytes], address: str, seconds: float, said: object) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise ServingError(f"rustac serve ended at once: {said()}")  # type: ignore[operator]
+        try:
+            with urllib.request.urlopen(f"{address}/conformance", timeout=5):  # noqa: S310 loopback
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise ServingError(f"rustac serve did not answer on {address} within {seconds:g} s: {said()}")  # type: ignore[operator]

@@ -1,0 +1,490 @@
+"""Every setting: ``config/build.toml`` for the build, ``.env`` and the environment (``COVERAGE_*``) for secrets and overrides.
+
+The environment wins over ``.env``, which wins over the file. ``[grid] resolution`` in the file is ``COVERAGE_GRID_RESOLUTION``
+in the environment; lists and tables are JSON there (a list of keys may also be comma-separated).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from coverage_pipeline.coverage import CubeSpec, DesiredCadence
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
+from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.months import Month, widened, window_months
+from coverage_pipeline.sensors import (
+    COVERAGE_SENSORS,
+    AvailableSource,
+    CoverageSensor,
+    SensorError,
+    resolve_sensors,
+)
+from coverage_pipeline.store import Store
+
+PREFIX = "COVERAGE_"
+DEFAULT_CONFIG = Path("config/build.toml")
+
+
+class SettingsError(PlannerError):
+    """A setting that cannot be used; the message names it, where it came from and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+
+class GridSettings(_Section):
+    """``[grid]``: the cells."""
+
+    resolution: float = 0.1
+    """Side of a cell, degrees; any that divides 180."""
+    crs: str = "EPSG:4326"
+
+    @field_validator("resolution")
+    @classmethod
+    def _divides(cls, resolution: float) -> float:
+        return GridSpec(resolution).resolution
+
+    @field_validator("crs")
+    @classmethod
+    def _degrees(cls, crs: str) -> str:
+        return GridSpec(crs=crs).crs
+
+
+class WindowSettings(_Section):
+    """``[window]``: the months."""
+
+    start: dt.date = dt.date(2025, 1, 1)
+    end: dt.date | None = None
+    """Last day; None: up to the last closed month."""
+    freq: str = "MS"
+
+    @field_validator("freq")
+    @classmethod
+    def _monthly(cls, freq: str) -> str:
+        if freq != "MS":
+            raise ValueError(f"{freq!r} is not possible: the cube's bins are calendar months, freq must be 'MS'")
+        return freq
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WindowSettings:
+        if self.end is not None:
+            window_months(self.start, self.end)
+        return self
+
+    def last_day(self, today: dt.date | None = None) -> dt.date:
+        """The window's last day: the one set, else the last closed month's."""
+        if self.end is not None:
+            return self.end
+        this_month = Month.of(today or dt.datetime.now(dt.UTC))
+        return max(this_month.start.date() - dt.timedelta(days=1), self.start)
+
+
+class SensorSettings(_Section):
+    """``[sensors]``: which sensors, other catalogues for them, and sensors of your own."""
+
+    keys: Annotated[list[str], NoDecode] = ["emit", "enmap", "prisma", "landsat-8-9", "sentinel-2"]
+    sources: dict[str, list[dict[str, Any]]] = {}
+    """``[[sensors.sources.emit]]``: catalogues to ask instead of the registry's, primary first."""
+    declared: dict[str, dict[str, Any]] = {}
+    """``[sensors.declared.my-sensor]``: the fields of ``CoverageSensor``."""
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _comma_separated(cls, keys: Any) -> Any:
+        if not isinstance(keys, str):
+            return keys
+        if keys.lstrip().startswith("["):
+            return TypeAdapter(list[str]).validate_json(keys)
+        return [key.strip() for key in keys.split(",") if key.strip()]
+
+    @model_validator(mode="after")
+    def _resolvable(self) -> SensorSettings:
+        if not self.keys:
+            raise ValueError("keys is empty: name at least one sensor")
+        resolve_sensors(self.keys, self.registry())
+        return self
+
+    def registry(self) -> dict[str, CoverageSensor]:
+        """All known sensors: the registry's, those declared here, with the catalogues named here."""
+        known = dict(COVERAGE_SENSORS)
+        for key, fields in self.declared.items():
+            if key in known:
+                raise SensorError(
+                    f"sensor {key!r} is declared twice: the registry has it already; to ask other catalogues use [[sensors.sources.{key}]]"
+                )
+            known[key] = _declared_sensor(key, fields)
+        for key, sources in self.sources.items():
+            if key not in known:
+                raise SensorError(f"sensors.sources names unknown sensor {key!r}: known are {', '.join(sorted(known))}")
+            known[key] = _with_sources(known[key], tuple(_source(key, s) for s in sources))
+        return known
+
+
+_SENSOR = TypeAdapter(CoverageSensor)
+_SOURCE = TypeAdapter(AvailableSource)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _declared_sensor(key: str, fields: Mapping[str, Any]) -> CoverageSensor:
+    unknown = set(fields) - set(CoverageSensor.__dataclass_fields__)
+    if unknown:
+        raise SensorError(f"sensors.declared.{key}: unknown field {', '.join(sorted(unknown))}")
+    values = dict(fields)
+    if values.get("key", key) != key:
+        raise SensorError(f"sensors.declared.{key}: its key field says {values['key']!r}")
+    for month in ("first_month", "last_month"):
+        if isinstance(values.get(month), str):
+            values[month] = Month.parse(values[month])
+    values.setdefault("held_satellite", None)
+    values["available_sources"] = tuple(_source(key, s) for s in values.get("available_sources", ()))
+    try:
+        return _SENSOR.validate_python({**values, "key": key})
+    except ValidationError as error:
+        raise SensorError(f"sensors.declared.{key}: {_first_error(error)}") from None
+
+
+def _source(key: str, fields: Mapping[str, Any]) -> AvailableSource:
+    unknown = set(fields) - set(AvailableSource.__dataclass_fields__)
+    if unknown:
+        raise SensorError(f"a source of {key}: unknown field {', '.join(sorted(unknown))}")
+    try:
+        return _SOURCE.validate_python(dict(fields))
+    except ValidationError as error:
+        raise SensorError(f"a source of {key}: {_first_error(error)}") from None
+
+
+def _with_sources(sensor: CoverageSensor, sources: tuple[AvailableSource, ...]) -> CoverageSensor:
+    return replace(sensor, available_sources=sources)
+
+
+class GapSettings(_Section):
+    """``[gap]``: what is wanted and what matters."""
+
+    desired: dict[str, Annotated[float, Field(ge=0, le=31)]] = {}
+    """Clear observations wanted a month, by sensor; the registry's default where none is given."""
+    weights: dict[str, float] = dict(DEFAULT_WEIGHTS)
+    """Shares of the priority, summing to 1."""
+
+    @field_validator("weights")
+    @classmethod
+    def _sum_to_one(cls, weights: dict[str, float]) -> dict[str, float]:
+        try:
+            return check_weights(weights)
+        except PlannerError as error:
+            raise ValueError(str(error)) from None
+
+
+class AreaSettings(_Section):
+    """``[area]``: where a deficit counts."""
+
+    scope: Literal["land", "all", "targets"] = "land"
+    coastal_margin_km: Annotated[float, Field(ge=0, le=500)] = 20.0
+
+
+class OutputSettings(_Section):
+    """``[output]``: paths that lie elsewhere than below the root."""
+
+    zarr: str | None = None
+    parquet_dir: str | None = None
+
+
+class HoldingsSettings(_Section):
+    """``[holdings]``: where our own scenes are listed, and how they match the catalogue's."""
+
+    source: Literal["auto", "file", "postgis", "off"] = "auto"
+    """``auto``: the file where ``path`` is set, else the database where one is configured."""
+    path: str | None = None
+    """A GeoParquet file (or anything geopandas reads) with the columns of ``[tiles]``."""
+    lookback_months: Annotated[int, Field(ge=1, le=240)] = 24
+    match_tolerance_seconds: Annotated[float, Field(ge=0, le=43_200)] = 60.0
+    min_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class ScanSettings(_Section):
+    """``[scan]``: how patiently catalogues are asked."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    retries: Annotated[int, Field(ge=0, le=20)] = 5
+    backoff_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0
+
+
+class DatabaseSettings(_Section):
+    """``COVERAGE_DB_*``: the holdings database. Secrets belong in ``.env`` or the environment."""
+
+    url: SecretStr | None = None
+    host: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    name: str | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    schema_name: str | None = Field(default=None, alias="schema")
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    connect_timeout: Annotated[int, Field(ge=1, le=600)] = 10
+
+
+class TilesSettings(_Section):
+    """``COVERAGE_TILES_*``: which table and columns hold the holdings."""
+
+    table: str = "tiles"
+    geom: str = "geometry"
+    date: str = "datetime"
+    sensor: str = "sensor"
+    cloud: str | None = "cloud"
+    scene_id: str | None = None
+    """Column with the scene's or product's id; None where there is none (then time and footprint match)."""
+
+
+class PlannerSettings(BaseSettings):
+    """All settings, validated. Make one with ``load_settings``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
+
+    data: str = "data"
+    """Root of everything written, a folder or a URL."""
+    targets: str | None = None
+    """Sites the gap is evaluated against, a file or URL."""
+    cloud_lt: Annotated[float, Field(gt=0, le=100)] = 10.0
+    """A scene is clear below this cloud percentage."""
+    note: str | None = None
+    """Shown with the cube wherever it is read, such as that its data are simulated."""
+    grid: GridSettings = GridSettings()
+    window: WindowSettings = WindowSettings()
+    sensors: SensorSettings = SensorSettings()
+    gap: GapSettings = GapSettings()
+    area: AreaSettings = AreaSettings()
+    output: OutputSettings = OutputSettings()
+    holdings: HoldingsSettings = HoldingsSettings()
+    scan: ScanSettings = ScanSettings()
+    db: DatabaseSettings = DatabaseSettings()
+    tiles: TilesSettings = TilesSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Sources in falling order; the file's values come in beside ``load_settings``' own, see there."""
+        init = cast("InitSettingsSource", init_settings).init_kwargs
+        overrides, file = init.get("overrides", {}), init.get("file", {})
+        return (
+            InitSettingsSource(settings_cls, overrides),
+            env_settings,
+            _OurDotEnv(cast("DotEnvSettingsSource", dotenv_settings), settings_cls),
+            InitSettingsSource(settings_cls, file),
+        )
+
+    @model_validator(mode="after")
+    def _desired_sensors_known(self) -> PlannerSettings:
+        unknown = sorted(set(self.gap.desired) - set(self.sensors.registry()))
+        if unknown:
+            raise ValueError(f"gap.desired names unknown sensor {', '.join(unknown)}")
+        return self
+
+    def store(self) -> Store:
+        """Where everything lies."""
+        return Store.below(self.data, zarr=self.output.zarr, parquet_dir=self.output.parquet_dir)
+
+    def grid_spec(self) -> GridSpec:
+        """The grid."""
+        return GridSpec(self.grid.resolution, self.grid.crs)
+
+    def months(self) -> list[Month]:
+        """The window's months."""
+        return window_months(self.window.start, self.window.last_day())
+
+    def window_note(self) -> str | None:
+        """What to say of a window that did not name whole months."""
+        return widened(self.window.start, self.window.last_day())
+
+    def registry(self) -> dict[str, CoverageSensor]:
+        """Every sensor that can be named."""
+        return self.sensors.registry()
+
+    def chosen_sensors(self) -> list[CoverageSensor]:
+        """The sensors of the build, in the settings' order."""
+        return resolve_sensors(self.sensors.keys, self.registry())
+
+    def desired(self) -> DesiredCadence:
+        """What is wanted of each sensor."""
+        return DesiredCadence(dict(self.gap.desired))
+
+    def area_in_words(self) -> str:
+        """The area of interest, with what makes it differ from another."""
+        match self.area.scope:
+            case "land":
+                return f"land with a coastal margin of {self.area.coastal_margin_km:g} km"
+            case "all":
+                return "everywhere"
+            case _:
+                source = self.targets or "none"
+                local = Path(source)
+                content = local.read_bytes() if local.is_file() else source.encode()
+                return f"targets {hashlib.sha256(content).hexdigest()[:12]}"
+
+    def cube_spec(self) -> CubeSpec:
+        """Axes and meaning of the cube."""
+        return CubeSpec(
+            grid=self.grid_spec(),
+            sensors=tuple(self.chosen_sensors()),
+            months=tuple(self.months()),
+            cloud_lt=self.cloud_lt,
+            lookback_months=self.holdings.lookback_months,
+            match_tolerance_seconds=self.holdings.match_tolerance_seconds,
+            weights=self.gap.weights,
+            area=self.area_in_words(),
+            note=self.note,
+        )
+
+
+class _OurDotEnv(PydanticBaseSettingsSource):
+    """``.env`` without other programs' variables, which ``extra='forbid'`` would refuse."""
+
+    def __init__(self, inner: DotEnvSettingsSource, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls)
+        self.inner = inner
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self.inner.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        found = self.inner()
+        return {name: value for name, value in found.items() if name in PlannerSettings.model_fields}
+
+
+_SECRETS = {("db", "password"), ("db", "url")}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    for section, name in _SECRETS:
+        if name in content.get(section, {}):
+            raise SettingsError(
+                f"{section}.{name} does not belong in {path}: put {PREFIX}{section.upper()}_{name.upper()} into .env or the environment"
+            )
+    return content
+
+
+def load_settings(config: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> PlannerSettings:
+    """The settings from ``config`` (default: ``COVERAGE_CONFIG``, else ``config/build.toml`` where it exists), ``.env`` and
+    the environment. ``overrides`` (nested dictionaries) win over all of them.
+
+    Raises ``SettingsError`` that names each wrong value, its source and what is allowed.
+    """
+    chosen = Path(config or os.environ.get(f"{PREFIX}CONFIG") or DEFAULT_CONFIG)
+    file = _read_toml(chosen) if (config or chosen != DEFAULT_CONFIG or chosen.exists()) else {}
+    given = dict(overrides or {})
+    try:
+        return PlannerSettings(overrides=given, file=file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError(_explain(error, given, file, chosen)) from None
+    except PlannerError as error:
+        raise SettingsError(str(error)) from None
+    except ValueError as error:  # a variable whose JSON cannot be read
+        raise SettingsError(f"an environment variable {PREFIX}… cannot be read: {error}") from None
+
+
+def _explain(error: ValidationError, overrides: Mapping[str, Any], file: Mapping[str, Any], config: Path) -> str:
+    env = EnvSettingsSource(PlannerSettings)()
+    dotenv = DotEnvSettingsSource(PlannerSettings)()
+    sources: list[tuple[str, Mapping[str, Any], bool]] = [
+        ("the command line", overrides, False),
+        ("the environment", env, True),
+        (".env", dotenv, True),
+        (str(config), file, False),
+    ]
+    lines = []
+    for one in error.errors(include_url=False, include_input=False):
+        loc = tuple(str(part) for part in one["loc"])
+        message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        name, value, origin = ".".join(loc) or "settings", None, "its default"
+        given = [(label, content, is_env, *_dig(content, loc)) for label, content, is_env in sources]
+        given = [entry for entry in given if entry[4] and entry[4] >= min(len(loc), 2)]
+        if given:
+            origin, _, is_env, value, _ = given[0]
+            name = _spelt(loc[:2], is_env) if is_env else ".".join(loc)
+        if len(loc) == 1 and isinstance(value, Mapping):  # a section whose values do not go together
+            leaves = {leaf: (label, is_env) for label, _, is_env, found, _ in reversed(given) for leaf in found}
+            name = ", ".join(
+                f"{_spelt((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items()
+            )
+            lines.append(f"{name}: {message}")
+            continue
+        shown = "" if loc[:2] in _SECRETS or value is None or isinstance(value, dict | SecretStr) else f" = {value!r}"
+        if one["type"] == "extra_forbidden":
+            message = f"no such setting; known here: {', '.join(_known_names(loc[:-1]))}"
+        lines.append(f"{name}{shown} (from {origin}): {message}")
+    return "wrong setting: " + "; ".join(lines)
+
+
+def _spelt(loc: tuple[str, ...], is_env: bool) -> str:
+    return f"{PREFIX}{'_'.join(loc).upper()}" if is_env else ".".join(loc)
+
+
+def _dig(content: Mapping[str, Any], loc: tuple[str, ...]) -> tuple[Any, int]:
+    found: Any = content
+    for depth, part in enumerate(loc):
+        if not isinstance(found, Mapping) or part not in found:
+            return found, depth
+        found = found[part]
+    return found, len(loc)
+
+
+def _known_names(loc: tuple[str, ...]) -> list[str]:
+    model: Any = PlannerSettings
+    for part in loc:
+        model = model.model_fields[part].annotation if part in model.model_fields else model
+    return sorted(field.alias or name for name, field in model.model_fields.items())

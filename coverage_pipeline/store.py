@@ -1,0 +1,152 @@
+"""Where everything lies: one root, a path for every sensor and month, and files that are complete or absent."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.months import Month
+
+METADATA_KEY = b"coverage_planner"
+"""Key of our JSON in a Parquet file's metadata: what was scanned, when, and how it ended."""
+
+StatsLayer = Literal["available", "held", "unheld"]
+
+
+class StoreError(PlannerError):
+    """A file of ours cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The paths of one root, each a local folder or an object store's URL."""
+
+    root: UPath
+    zarr: UPath
+    parquet_dir: UPath
+
+    @classmethod
+    def below(
+        cls,
+        root: str | Path | UPath,
+        *,
+        zarr: str | Path | UPath | None = None,
+        parquet_dir: str | Path | UPath | None = None,
+    ) -> Store:
+        """The store below a root; ``zarr`` and ``parquet_dir`` may lie elsewhere."""
+        base = UPath(root)
+        return cls(
+            root=base,
+            zarr=UPath(zarr) if zarr else base / "coverage.zarr",
+            parquet_dir=UPath(parquet_dir) if parquet_dir else base / "catalog",
+        )
+
+    def scenes(self, sensor: str, month: Month) -> UPath:
+        """Available scenes, GeoParquet; the rejected table and the scan report stand beside it."""
+        return self.parquet_dir / sensor / f"{month.key}.parquet"
+
+    def holdings(self, sensor: str, month: Month) -> UPath:
+        """Holdings of the month (and of the match tolerance on either side), GeoParquet."""
+        return self.root / "holdings" / sensor / f"{month.key}.parquet"
+
+    def last_held(self, sensor: str, month: Month) -> UPath:
+        """For every distinct footprint, the last instant held before the month's end."""
+        return self.root / "holdings" / sensor / f"{month.key}.last.parquet"
+
+    def stats(self, layer: StatsLayer, sensor: str, month: Month) -> UPath:
+        """Cell statistics, one row a touched cell."""
+        return self.root / "stats" / layer / sensor / f"{month.key}.parquet"
+
+    def matchup(self, sensor: str, month: Month) -> UPath:
+        """One row an available scene: held or not, by which holding and rule."""
+        return self.root / "matchup" / sensor / f"{month.key}.parquet"
+
+    @property
+    def requests(self) -> Path:
+        """The request store, a local SQLite file (below the root, or ``data`` where the root is an object store)."""
+        return Path(self.root.path if is_local(self.root) else "data") / "requests.sqlite"
+
+
+def is_local(path: UPath) -> bool:
+    """Whether a path lies in the machine's own file system."""
+    return path.protocol in ("", "file", "local")
+
+
+def sibling(path: UPath, suffix: str) -> UPath:
+    """The file beside ``….parquet`` that ends in ``suffix`` instead."""
+    return path.parent / (path.name.removesuffix(".parquet") + suffix)
+
+
+def write_bytes(path: UPath, content: bytes) -> None:
+    """Write a file so that it is complete or absent, and a former one stays until the new one is whole."""
+    try:
+        if not is_local(path):
+            path.write_bytes(content)  # one PUT
+            return
+        local = Path(path.path)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        temporary = local.parent / f".{local.name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(local)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from error
+
+
+def write_parquet(path: UPath, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a table as Parquet (zstd), with ``metadata`` as JSON under ``METADATA_KEY``."""
+    if metadata is not None:
+        kept = dict(table.schema.metadata or {})
+        table = table.replace_schema_metadata({**kept, METADATA_KEY: json.dumps(dict(metadata)).encode()})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+def read_parquet(path: UPath, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """A table of ours and its metadata; raises ``StoreError`` for a file that is missing or not ours."""
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=columns)
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    return table, _metadata(path, table.schema)
+
+
+def read_metadata(path: UPath) -> dict[str, Any]:
+    """Only the metadata of a file of ours."""
+    try:
+        with path.open("rb") as file:
+            return _metadata(path, pq.read_schema(file))
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def _metadata(path: UPath, schema: pa.Schema) -> dict[str, Any]:
+    raw = (schema.metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        raise StoreError(
+            f"{path} was not written by the coverage planner (its metadata has no {METADATA_KEY.decode()!r})"
+        )
+    metadata: dict[str, Any] = json.loads(raw)
+    return metadata

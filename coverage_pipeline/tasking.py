@@ -1,0 +1,149 @@
+"""From a gap to a request: which action, who may be pointed, and a local record of what was asked for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import shapely
+import xarray as xr
+from shapely.geometry.base import BaseGeometry
+
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.months import UTC, as_date
+from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor, SensorError
+
+RequestKind = Literal["ingest", "task", "none"]
+
+
+class RequestError(PlannerError, ValueError):
+    """A request that cannot be recorded as asked."""
+
+
+def _sensor(key: str, sensors: Mapping[str, CoverageSensor]) -> CoverageSensor:
+    if key not in sensors:
+        raise SensorError(f"unknown sensor {key!r}: known are {', '.join(sorted(sensors))}")
+    return sensors[key]
+
+
+def request_kind(
+    sensor: str, *, unmet_supply: int, sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS
+) -> RequestKind:
+    """Which request closes the gap at one place: ``ingest`` where clear scenes exist that we lack, else ``task`` for a sensor
+    that can be pointed, else ``none`` (a systematic sensor: wait). The cube's ``action`` knows more; this serves single places.
+
+    Raises ``SensorError`` for an unknown sensor and ``ValueError`` for a supply that is not known (negative).
+    """
+    found = _sensor(sensor, sensors)
+    if unmet_supply < 0:
+        raise ValueError(f"unmet_supply {unmet_supply} means not known: no request follows from it")
+    if unmet_supply > 0:
+        return "ingest"
+    return "task" if found.taskable else "none"
+
+
+def taskable_mask(
+    ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, CoverageSensor] = COVERAGE_SENSORS
+) -> xr.DataArray:
+    """Whether each of ``sensors`` can be pointed, as booleans ``(sensor, lat, lon)`` over the dataset's grid."""
+    flags = xr.DataArray(
+        [_sensor(key, known).taskable for key in sensors], dims="sensor", coords={"sensor": list(sensors)}, name="taskable"
+    )
+    field = xr.DataArray(
+        np.ones((ds.sizes["lat"], ds.sizes["lon"]), bool), dims=("lat", "lon"), coords={"lat": ds["lat"], "lon": ds["lon"]}
+    )
+    return (flags & field).rename("taskable")
+
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS requests (
+    id TEXT PRIMARY KEY,
+    created TEXT NOT NULL,
+    sensor TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    window_start TEXT NOT NULL,
+    window_end TEXT NOT NULL,
+    geometry TEXT NOT NULL
+)
+"""
+
+
+def flag_for_request(
+    geometry: BaseGeometry | Mapping[str, Any],
+    window: tuple[dt.date, dt.date],
+    sensor: str,
+    kind: RequestKind,
+    *,
+    store: Path | str,
+    sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS,
+    today: dt.date | None = None,
+) -> str:
+    """Record an intent in the local SQLite file ``store``; returns its id. Nothing is sent anywhere.
+
+    ``geometry`` is a shapely geometry or GeoJSON in EPSG:4326, ``window`` its first and last day. The same request recorded twice
+    is one row. Raises ``RequestError`` for ``none``, a window that is reversed or, for ``task``, not wholly in the future, a
+    geometry that is empty, or a store that cannot be written; ``SensorError`` for a sensor that is unknown.
+    """
+    found = _sensor(sensor, sensors)
+    if kind not in get_args(RequestKind) or kind == "none":
+        raise RequestError(f"kind {kind!r} asks for nothing: use 'ingest' or 'task'")
+    if kind == "task" and not found.taskable:
+        raise RequestError(f"{sensor} cannot be pointed: it images everything on fixed orbits; wait, or ingest what exists")
+    if kind == "ingest" and not found.available_sources:
+        raise RequestError(f"{sensor} has no public catalogue to ingest from")
+    first, last = as_date(window[0]), as_date(window[1])
+    if last < first:
+        raise RequestError(f"the window is reversed: {first} is after {last}")
+    now = today or dt.datetime.now(UTC).date()
+    if kind == "task" and first <= now:
+        raise RequestError(f"nobody can task the past: the window must start after {now}, not on {first}")
+    shape = geometry if isinstance(geometry, BaseGeometry) else _from_geojson(geometry)
+    if shape.is_empty:
+        raise RequestError("the geometry is empty: nothing to request")
+    text = shapely.to_geojson(shapely.set_precision(shapely.normalize(shape), 1e-7))
+    parts = (sensor, kind, first.isoformat(), last.isoformat(), text)
+    request_id = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+    path = Path(store)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=30)) as db, db:
+            db.execute(_TABLE)
+            db.execute(
+                "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (request_id, dt.datetime.now(UTC).isoformat(timespec="seconds"), *parts),
+            )
+    except (OSError, sqlite3.Error) as error:
+        raise RequestError(f"cannot record the request in {path}: {error}") from error
+    return request_id
+
+
+def _from_geojson(geometry: Mapping[str, Any]) -> BaseGeometry:
+    try:
+        return shapely.geometry.shape(geometry)
+    except (ValueError, TypeError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise RequestError(f"the geometry is not GeoJSON: {error}") from error
+
+
+def flagged_requests(store: Path | str) -> list[dict[str, Any]]:
+    """Every recorded request, oldest first; empty where none was ever recorded."""
+    path = Path(store)
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path, timeout=30)) as db:
+        db.row_factory = sqlite3.Row
+        db.execute(_TABLE)
+        return [dict(row) for row in db.execute("SELECT * FROM requests ORDER BY created, id")]
+
+
+def submit_request(provider: str, geometry: BaseGeometry | Mapping[str, Any], window: tuple[dt.date, dt.date]) -> None:
+    """Not possible yet: raises ``NotImplementedError`` that says what to do instead."""
+    raise NotImplementedError(
+        f"Sending requests to {provider} is future work. Record the intent with flag_for_request, then order it in the "
+        "provider's own portal: EMIT at earth.jpl.nasa.gov/emit, EnMAP at planning.enmap.org, PRISMA at prisma.asi.it."
+    )
