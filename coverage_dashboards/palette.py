@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import bokeh.palettes
@@ -76,6 +77,7 @@ def _between(colours: Sequence[str], start: float = 0.0, stop: float = 1.0) -> l
     return out
 
 
+@cache
 def ramp(metric: str, dark: bool) -> list[str]:
     """``STEPS`` colours for a metric, from its lowest to its highest value.
 

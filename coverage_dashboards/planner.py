@@ -13,7 +13,7 @@ from typing import Any
 import panel as pn
 import panel_material_ui as pmui
 
-from coverage_dashboards import palette, words
+from coverage_dashboards import words
 from coverage_dashboards.choices import (
     AGGREGATION_TITLES,
     LAYER_TITLES,
@@ -26,8 +26,9 @@ from coverage_dashboards.choices import (
     title_of,
 )
 from coverage_dashboards.fields import Cube, Field, Limits, field_of, frames_limits, open_cube
+from coverage_dashboards.outlines import prepare_outlines
 from coverage_dashboards.viewport import compile_kernels
-from coverage_dashboards.worldmap import Shown, WorldMap, op_of, outlines
+from coverage_dashboards.worldmap import Shown, WorldMap, op_of
 from coverage_pipeline.coverage import METRICS, CoverageError
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def cube_location() -> str:
 def warm() -> None:
     """Have ready what every planner needs, once for the process: compiled code, outlines."""
     compile_kernels()
-    outlines()
+    prepare_outlines()
 
 
 def page() -> pmui.Page:
@@ -100,6 +101,7 @@ class Planner:
         self._make_places(refused)
         self.page = pmui.Page(
             title=TITLE,
+            header=[self.simulated],
             sidebar=self._sidebar(),
             main=[self._main()],
             sidebar_width=330,
@@ -136,18 +138,13 @@ class Planner:
         self.window.param.watch(self._say_window, "value")
 
     def _sidebar(self) -> list[Any]:
-        def heading(text: str) -> pmui.Typography:
-            return pmui.Typography(text, variant="subtitle2", margin=(12, 10, 2, 10))
-
         return [
-            heading("Layer"),
             self.layer,
-            pn.Spacer(height=6),
+            pn.Spacer(height=8),
             self.metric,
-            heading("Sensors"),
             self.sensors,
             self.left_out,
-            heading("Window"),
+            pmui.Typography("Window", variant="body1", margin=(12, 10, 0, 10), sx={"opacity": 0.8}),
             self.window_said,
             self.window,
             self.aggregation,
@@ -157,27 +154,24 @@ class Planner:
     def _make_places(self, refused: list[str]) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         attrs = self.cube.ds.attrs
-        self.simulated = pmui.Alert(
-            title="Simulated data", object=escape(str(attrs.get("comment", ""))), severity="warning", variant="filled",
-            visible=words.is_simulated(attrs), margin=(0, 0, 6, 0), **wide,
-        )  # fmt: skip
+        self.simulated = pn.pane.HTML(words.simulated(attrs), visible=words.is_simulated(attrs), margin=(0, 10), styles=_BADGE)
         notice = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
         self.notice = pmui.Alert(
             object=notice, severity="info", visible=bool(refused), closeable=True, margin=(0, 0, 6, 0), **wide
         )
-        self.caption = pmui.Typography("", variant="subtitle1", css_classes=["caption"], margin=(0, 2, 0, 2), **wide)
-        snapshot = attrs.get("catalog_snapshot")
-        self.snapshot = pmui.Typography(
-            f"Catalogue as of {snapshot}" if snapshot else "Catalogue not asked yet",
-            variant="body2", sx={"opacity": 0.8}, margin=(0, 2, 6, 2), **wide,
-        )  # fmt: skip
+        self.caption = pmui.Typography("", variant="subtitle1", css_classes=["caption"], margin=(0, 2, 8, 2), **wide)
         self.message = pmui.Alert(object="", severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
-        self.canvas = pn.pane.HoloViews(self.map.plot, sizing_mode="stretch_both", margin=0, min_height=260)
-        self.legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 2), **wide)
+        # The map takes what caption and legend leave, and never pushes the legend off the page.
+        figure = pn.pane.HoloViews(self.map.plot, sizing_mode="stretch_both", margin=0)
+        self.canvas = pn.Column(
+            figure, sizing_mode="stretch_both",
+            styles={"flex": "1 1 0", "min-height": "260px", "overflow": "hidden"},
+        )  # fmt: skip
+        self.legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 2), styles={"flex": "none"}, **wide)
 
     def _main(self) -> pn.Column:
         return pn.Column(
-            self.simulated, self.notice, self.caption, self.snapshot, self.message, self.canvas, self.legend,
+            self.notice, self.caption, self.message, self.canvas, self.legend,
             sizing_mode="stretch_both", margin=(10, 16, 10, 16), styles={"height": "calc(100vh - 84px)", "min-height": "520px"},
         )  # fmt: skip
 
@@ -258,7 +252,9 @@ class Planner:
             return
         field, limits = self._drawn
         dark = bool(self.page.dark_theme)
-        self.caption.object = words.caption(self.view, field)
+        snapshot = self.cube.ds.attrs.get("catalog_snapshot")
+        asked = f"catalogue as of {snapshot}" if snapshot else "catalogue not asked yet"
+        self.caption.object = f"{words.caption(self.view, field)} · {asked}"
         pixels = _PIXELS[op_of(field.metric)]
         self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.cube.ds.attrs), dark)
         self.map.show(Shown(field, limits, dark))
@@ -285,8 +281,9 @@ class Planner:
 
 
 _THEME = {
-    "light": {"palette": {"primary": {"main": "#0b5394"}}},
-    "dark": {"palette": {"primary": {"main": "#7fb8ec"}}},
+    "light": {"palette": {"primary": {"main": "#0b5394", "contrastText": "#ffffff"}}},
+    "dark": {"palette": {"primary": {"main": "#2b74b8", "contrastText": "#ffffff"}}},
 }
+_BADGE = {"background": "#ffb300", "color": "#1c1c1c", "padding": "4px 14px", "border-radius": "16px", "font-size": "15px"}
 
-__all__ = ["Planner", "cube_location", "page", "palette"]
+__all__ = ["Planner", "cube_location", "page"]

@@ -111,7 +111,7 @@ def number(value: float) -> str:
 def legend_title(field: Field) -> str:
     """Metric and unit."""
     title = METRICS[field.metric].title
-    return f"{title} ({field.unit})" if field.unit else title
+    return f"{title} ({field.unit})" if field.unit and field.unit not in title.lower().split() else title
 
 
 def _swatch(colour: str, ink: str, label: str) -> str:
@@ -166,8 +166,8 @@ def _action_legend(field: Field, dark: bool) -> str:
             amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
         text = f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
         entries.append(_swatch(colours[name], around.ink, text))
-    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));gap:8px 20px;width:100%;font-size:14px;line-height:1.3"
-    title = f'<div style="font-weight:600;width:100%">Action this month’s evidence asks for</div>'
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:6px 18px;width:100%;font-size:14px;line-height:1.3"
+    title = '<div style="font-weight:600;width:100%">Action this month’s evidence asks for</div>'
     return _frame(f'{title}<div style="{grid}">{"".join(entries)}</div>', around)
 
 
@@ -191,10 +191,12 @@ if (format == 'known') {
   if (said.months == 1) return value > 0 ? 'known in the month' : ''
   return (said.many ? 'at least ' : '') + value + ' of ' + said.months + ' months known'
 }
-if (value == null || Number.isNaN(value)) return 'not known'
-if (value < -1e30) return 'out of scope'
-if (said.actions.length) return said.actions[Math.round(value)]
-const text = Math.abs(value) >= 100 ? value.toFixed(0) : Number(value.toPrecision(3)).toString()
+// Bokeh says "NaN" of its own accord and asks no formatter, so the value is looked up where the pointer is.
+const seen = source.data.image[0][special_vars.image_index.flat_index]
+if (seen == null || Number.isNaN(seen)) return 'not known'
+if (seen < -1e30) return 'out of scope'
+if (said.actions.length) return said.actions[Math.round(seen)]
+const text = Math.abs(seen) >= 100 ? seen.toFixed(0) : Number(seen.toPrecision(3)).toString()
 return text + (said.unit == '%' ? ' %' : ' ' + said.unit) + said.pixel
 """
 """What the pointer says, in the browser: the server is not asked, however fast the pointer moves."""
@@ -218,6 +220,13 @@ def hover_words(field: Field, pixel: str, many: bool) -> dict[str, Any]:
 def is_simulated(attrs: Mapping[str, Any]) -> bool:
     """Whether the cube says that its data are made up."""
     return "simulat" in str(attrs.get("comment", "")).lower()
+
+
+def simulated(attrs: Mapping[str, Any]) -> str:
+    """The badge of a cube of made-up data, with what the cube itself says of them."""
+    said = str(attrs.get("comment", "")).strip()
+    rest = said.split(":", 1)[1].strip() if said.lower().startswith("simulated data:") else said
+    return f"<b>Simulated data</b> – {escape(rest)}"
 
 
 def lookback_months(attrs: Mapping[str, Any]) -> int:

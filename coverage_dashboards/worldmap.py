@@ -6,31 +6,26 @@ One ``WorldMap`` is one planner's. What it draws from is shared (``fields``); wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import holoviews as hv
 import numpy as np
-import shapely
-from bokeh.models import CustomJSHover, HoverTool, LinearColorMapper, PanTool, Range1d, ResetTool, WheelZoomTool
+from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, LinearColorMapper, PanTool, Range1d, ResetTool, WheelZoomTool
 from numpy.typing import NDArray
 
 from coverage_dashboards import palette, words
 from coverage_dashboards.fields import Field, Limits
+from coverage_dashboards.outlines import NAMES, Name, outlines
 from coverage_dashboards.viewport import (
     EDGE,
-    LATITUDE_LIMIT,
     URGENCY,
     Op,
     Picture,
     Range,
     fit_world,
-    mercator_x,
-    mercator_y,
     refit,
     viewport,
 )
-from coverage_pipeline import geodata
 from coverage_pipeline.coverage import ACTIONS, METRICS
 
 hv.extension("bokeh", logo=False)
@@ -72,26 +67,6 @@ def pixel_words(metric: str, cells: float) -> str:
     return f", {names[op_of(metric)]} of about {cells:.0f} cells"
 
 
-@cache
-def outlines() -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Coastlines and borders in metres, projected once for all: lines one after the other, with NaN between."""
-    return {
-        "borders": _broken_line(geodata.borders()),
-        "coastlines": _broken_line(geodata.coastlines()),
-    }
-
-
-def _broken_line(lines: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    # A tenth of a cell is nothing on this map, and a third of the points.
-    points, number = shapely.get_coordinates(shapely.get_parts(shapely.simplify(lines, 0.01)), return_index=True)
-    points = points.copy()
-    points[np.abs(points[:, 1]) > LATITUDE_LIMIT] = np.nan
-    breaks = np.flatnonzero(np.diff(number)) + 1
-    points = np.insert(points, breaks, np.nan, axis=0)
-    # Half a metre is exact enough; float32 halves what every planner downloads.
-    return mercator_x(points[:, 0]).astype(np.float32), mercator_y(points[:, 1]).astype(np.float32)
-
-
 class WorldMap:
     """One planner's map."""
 
@@ -102,15 +77,16 @@ class WorldMap:
         self._size: tuple[int, int] | None = None
         self._view: tuple[Range, Range] = fit_world(*FIRST_SIZE)
         self._reported: tuple[Range | None, Range | None] = (None, None)
+        self._moved = False  # by the planner: until then a map of another size shows the whole world again
         self._move = False
         self._version = 0
         self._changed = Changed()
-        self._said = {
-            key: CustomJSHover(code=f"const said = args_of; const format = '{key}';{words.HOVER_CODE}".replace("args_of", "words"))
-            for key in ("value", "known", "lat", "lon")
-        }
+        self._said = CustomJSHover(code=words.HOVER_CODE)
         self._mapper = LinearColorMapper(palette=["#000000"] * 2, low=0, high=1)
         self._lines: list[Any] = []
+        self._halos: list[Any] = []
+        self._outlines: dict[Name, Any] = {}
+        self._outlined: tuple[Any, Any] | None = None
         streams = [self._changed, hv.streams.RangeXY(), hv.streams.PlotSize()]
         self.plot = hv.DynamicMap(self._draw, streams=streams).opts(self._options())
 
@@ -127,6 +103,7 @@ class WorldMap:
         wheel = WheelZoomTool(zoom_on_axis=False)
         return hv.opts.Image(
             responsive=True,
+            min_height=260,
             tools=[hover, PanTool(), wheel, ResetTool()],
             default_tools=[],
             active_tools=["pan", "wheel_zoom"],
@@ -137,12 +114,11 @@ class WorldMap:
             clim=(0, 1),
             cmap=["#000000", "#ffffff"],
             framewise=False,
-            min_height=260,
             hooks=[self._finish],
         )
 
     def _formatters(self) -> dict[str, CustomJSHover]:
-        return {"@image": self._said["value"], "@known": self._said["known"], "$y": self._said["lat"], "$x": self._said["lon"]}
+        return dict.fromkeys(("@known", "$x", "$y"), self._said)
 
     def _draw(
         self, version: int, x_range: Range | None, y_range: Range | None, width: int | None, height: int | None, scale: float
@@ -151,7 +127,7 @@ class WorldMap:
         if width and height and (width, height) != self._size:
             self._resize(width, height)
         elif x_range and y_range and (x_range, y_range) != self._reported:
-            self._view = (x_range, y_range)
+            self._view, self._moved = (x_range, y_range), True
         self._reported = (x_range, y_range)
         shown = self.shown
         self.picture = None
@@ -161,12 +137,12 @@ class WorldMap:
             known = viewport(field.known_months, *self._view, *self._size, "min")
         if self.picture is None or known is None:
             # The browser has not told its size yet, or looks beside the world.
-            empty = np.full((2, 2), np.nan, np.float32)
+            empty = np.zeros((2, 2), np.float32)
             return _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), np.zeros((2, 2), np.uint8))
         return _image(self.picture, known.values)
 
     def _resize(self, width: int, height: int) -> None:
-        if self._size is None:
+        if self._size is None or not self._moved:
             self._view = fit_world(width, height)
         else:
             x_range, y_range = self._view
@@ -184,24 +160,32 @@ class WorldMap:
             figure.min_border = 0
             for r in (figure.x_range, figure.y_range):
                 _bound(r)
-            for name, width, alpha in (("borders", 0.7, 0.45), ("coastlines", 0.9, 0.75)):
-                x, y = outlines()[name]
-                self._lines.append(figure.line(x, y, line_width=width, line_alpha=alpha, line_color=around.line, level="annotation"))
+            for name in NAMES:
+                # A halo keeps the line readable on the dark and on the pale end of every ramp.
+                source = self._outlines[name] = ColumnDataSource({"x": [], "y": []})
+                width, alpha = (1.0, 0.9) if name == "coastlines" else (0.8, 0.55)
+                for lines, wider, share in ((self._halos, 1.5, 0.5), (self._lines, 0.0, 1.0)):
+                    lines.append(figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share))
+        if self._size is not None and self._outlined != (self._view, self._size):
+            self._outlined = (self._view, self._size)
+            for name, source in self._outlines.items():
+                x, y = outlines(name, *self._view, self._size[0])
+                source.data = {"x": x, "y": y}
         if self._move or not plot.drawn:
             (figure.x_range.start, figure.x_range.end), (figure.y_range.start, figure.y_range.end) = self._view
             figure.x_range.reset_start, figure.x_range.reset_end = fit_world(*(self._size or FIRST_SIZE))[0]
             figure.y_range.reset_start, figure.y_range.reset_end = fit_world(*(self._size or FIRST_SIZE))[1]
             self._move = False
         figure.background_fill_color = around.page
-        for line in self._lines:
-            line.glyph.line_color = around.line
-        self._colour(plot.handles["glyph"], around)
+        for lines, colour in ((self._lines, around.line), (self._halos, around.page)):
+            for line in lines:
+                line.glyph.line_color = colour
+        self._colour(plot.handles["glyph"], plot.handles["source"], around)
 
-    def _colour(self, glyph: Any, around: palette.Theme) -> None:
+    def _colour(self, glyph: Any, source: Any, around: palette.Theme) -> None:
         shown, mapper = self.shown, self._mapper
-        blank = "rgba(0,0,0,0)"
         if shown is None or self.picture is None:
-            mapper.update(nan_color=blank, low_color=blank)
+            mapper.update(palette=["rgba(0,0,0,0)"] * 2)
         else:
             metric = shown.field.metric
             colours = palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
@@ -209,9 +193,8 @@ class WorldMap:
                 palette=colours, low=shown.limits.low, high=shown.limits.high, nan_color=around.unknown, low_color=around.out_of_scope
             )
             said = words.hover_words(shown.field, pixel_words(metric, self.picture.cells), self.picture.cells >= 1.5)
-            for formatter in self._said.values():
-                if formatter.args.get("words") != said:
-                    formatter.args = {"words": said}
+            if self._said.args.get("said") != said:
+                self._said.args = {"said": said, "source": source}
         if glyph.color_mapper is not mapper:
             glyph.color_mapper = mapper
 
@@ -221,17 +204,21 @@ def _bound(axis: Range1d) -> None:
     axis.min_interval, axis.max_interval = CLOSEST, 3.9 * EDGE
 
 
+# With a range of their own, HoloViews need not search every picture for its smallest and largest value.
+_LAYERS = [hv.Dimension("value", range=(0, 1)), hv.Dimension("known", range=(0, 1))]
+
+
 def _image(picture: Picture, known: NDArray[np.uint8]) -> hv.Image:
     rows, columns = picture.values.shape
     (left, right), (bottom, top) = picture.x_range, picture.y_range
     x = left + (np.arange(columns) + 0.5) * (right - left) / columns
     y = bottom + (np.arange(rows) + 0.5) * (top - bottom) / rows
-    return hv.Image((x, y, picture.values, known), ["x", "y"], ["value", "known"], bounds=(left, bottom, right, top))
+    return hv.Image((x, y, picture.values, known), ["x", "y"], _LAYERS, bounds=(left, bottom, right, top))
 
 
 _TOOLTIP = """
 <div style="font-size:14px;line-height:1.4;padding:2px 4px;max-width:340px">
-  <div style="font-weight:600">@image{value}</div>
+  <div style="font-weight:600">$x{value}</div>
   <div>@known{known}</div>
   <div>$y{lat}, $x{lon}</div>
 </div>

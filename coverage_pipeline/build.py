@@ -33,7 +33,7 @@ from coverage_pipeline.coverage import (
     write_gap,
 )
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.gap import compute_gap
+from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
 from coverage_pipeline.months import Month, window_months
@@ -181,7 +181,7 @@ class Planner:
 
     def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Compute the gap of a partition from its region of the cube and write it beside it."""
-        part, revision = read_partition(self.store.zarr, sensor.key, month)
+        part, revision = read_partition(self.store.zarr, sensor.key, month, GAP_INPUTS)
         desired = self.settings.desired()
         made = compute_gap(part, desired, weights=self.spec.weights, sensors=self.sensors)
         deficit = made["deficit"].values[0, 0]

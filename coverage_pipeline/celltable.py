@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coverage_pipeline.coverage import SCHEMA
+from coverage_pipeline.coverage import SCAN_STATUS, SCHEMA
 from coverage_pipeline.grid import CellStatistics, GridSpec, split_bbox
 
 CELL_SCHEMA = pa.schema(
@@ -41,9 +41,9 @@ class AreaKnown:
 
     everywhere: bool
     mask: NDArray[np.bool_] | None = None
-    """``(lat, lon)``; None: everywhere, or nowhere."""
+    """``(lat, lon)``, the cells that lie in the area asked for; None: all do, or none."""
     found_counts: bool = False
-    """Whether a row counts even where absence would not (a partial scan)."""
+    """Whether only rows count, and absence never does (a partial scan)."""
 
 
 def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> AreaKnown:
@@ -51,18 +51,19 @@ def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> Are
 
     A cell that a scanned box only partly covers is not known: scenes over its other part were not asked for.
     """
+    if status not in SCAN_STATUS:
+        raise ValueError(f"unknown scan status {status!r}: one of {', '.join(SCAN_STATUS)}")
     if status in ("not_scanned", "not_applicable"):
         return AreaKnown(everywhere=False)
-    if status == "partial":
-        return AreaKnown(everywhere=False, found_counts=True)
+    partial = status == "partial"
     if bbox is None:
-        return AreaKnown(everywhere=True)
+        return AreaKnown(everywhere=not partial, found_counts=partial)
     mask = np.zeros(grid.shape, bool)
     for west, south, east, north in split_bbox((bbox[0], bbox[1], bbox[2], bbox[3])):
         rows = (grid.lat_edges[:-1] >= south - _SAME_EDGE) & (grid.lat_edges[1:] <= north + _SAME_EDGE)
         columns = (grid.lon_edges[:-1] >= west - _SAME_EDGE) & (grid.lon_edges[1:] <= east + _SAME_EDGE)
         mask |= rows[:, None] & columns[None, :]
-    return AreaKnown(everywhere=False, mask=mask)
+    return AreaKnown(everywhere=False, mask=mask, found_counts=partial)
 
 
 def dense(table: pa.Table, column: str, grid: GridSpec, variable: str, known: AreaKnown) -> NDArray[Any]:
@@ -75,7 +76,7 @@ def dense(table: pa.Table, column: str, grid: GridSpec, variable: str, known: Ar
     fill = dtype.type(schema.fill)
     zero = fill if dtype.kind == "f" else dtype.type(0)  # a mean over no scenes is not 0
     out = np.full(grid.shape, zero if known.everywhere else fill, dtype)
-    if known.mask is not None:
+    if known.mask is not None and not known.found_counts:
         out[known.mask] = zero
     cell = table["cell"].to_numpy()
     values = table[column].to_numpy()

@@ -12,6 +12,7 @@ import datetime as dt
 import json
 import logging
 import secrets
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -381,9 +382,11 @@ def _create(path: UPath, spec: CubeSpec) -> None:
 
 
 def _axes(group: zarr.Group) -> tuple[list[str], list[Month]]:
-    sensors = [str(key) for key in np.atleast_1d(group["sensor"][:])]
+    # A writer killed while it grew the axes leaves entries without a name at the end; months follow from the first one.
+    sensors = [str(key) for key in np.atleast_1d(group["sensor"][:]) if key]
     days = np.atleast_1d(group["time"][:]).astype("datetime64[D]")
-    return sensors, [Month.of(day) for day in days]
+    first = Month.of(days[0])
+    return sensors, [first.shift(k) for k in range(len(days))]
 
 
 def _refuse_mismatch(path: UPath, group: zarr.Group, spec: CubeSpec) -> dict[str, Any]:
@@ -416,36 +419,71 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
     """
     path = _url(path)
     with _metadata_lock(path):
+        settings = spec.meaning()
         if not _exists(path):
             if _is_local(path) and Path(path.path).exists() and any(Path(path.path).iterdir()):
                 raise CoverageMismatch(f"{path} exists and is not a coverage cube; name another in output.zarr")
-            _create(path, spec)
-            added: Sequence[CoverageSensor] = spec.sensors
-            group = _open_group(path, "r+")
-        else:
-            group = _open_group(path, "r+")
-            settings = _refuse_mismatch(path, group, spec)
-            added = _grow(path, group, spec)
-            gap_changed = [n for n in _GAP_MEANING if settings.get(n) != spec.meaning()[n]]
-            if gap_changed:
-                log.warning(
-                    "%s changed: every gap in %s is not known until it is made again", ", ".join(gap_changed), path
-                )
-                group["gap_revision"][...] = np.uint64(0)
-                if "area" in gap_changed:
-                    added = spec.sensors
-            group.attrs["settings"] = json.dumps(spec.meaning())
-            if spec.note:
-                group.attrs["comment"] = spec.note
-        keys, _ = _axes(group)
-        for sensor in added:
-            group["in_scope"][keys.index(sensor.key)] = scope(sensor).astype(np.int8)
-        for sensor in spec.sensors:
-            group["taskable"][keys.index(sensor.key)] = np.int8(sensor.taskable)
-        _consolidate(path)
+            _create_whole(path, spec)
+        group = _open_group(path, "r+")
+        former = _refuse_mismatch(path, group, spec)
+        _grow(path, group, spec)
+        gap_changed = [n for n in _GAP_MEANING if former.get(n) != settings[n]]
+        if gap_changed:
+            log.warning("%s changed: every gap in %s is not known until it is made again", ", ".join(gap_changed), path)
+            group["gap_revision"][...] = np.uint64(0)
+        if former != settings:
+            group.attrs["settings"] = json.dumps(settings)
+        _write_scopes(group, spec, scope)
+        if spec.note and group.attrs.get("comment") != spec.note:
+            group.attrs["comment"] = spec.note
+        if not _is_consolidated(path, group):
+            _consolidate(path)
 
 
-def _grow(path: UPath, group: zarr.Group, spec: CubeSpec) -> list[CoverageSensor]:
+def _create_whole(path: UPath, spec: CubeSpec) -> None:
+    """Make the cube under another name first: one whose maker was killed half-way must not look like a cube."""
+    if not _is_local(path):
+        _create(path, spec)
+        return
+    local = Path(path.path)
+    unfinished = local.parent / f".{local.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _create(UPath(unfinished), spec)
+    unfinished.rename(local)
+
+
+def _write_scopes(group: zarr.Group, spec: CubeSpec, scope: Callable[[CoverageSensor], NDArray[np.bool_]]) -> None:
+    """Bring ``in_scope`` and ``taskable`` up to date, wherever the attribute ``scopes`` does not say that they are.
+
+    A sensor whose scope is not written would be out of scope everywhere, so the attribute is set after the data.
+    """
+    keys, _ = _axes(group)
+    scopes: dict[str, str] = json.loads(str(group.attrs.get("scopes", "{}")))
+    for sensor in spec.sensors:
+        wanted = f"{spec.area}, latitudes {sensor.reach[0]:g}..{sensor.reach[1]:g}"
+        at = keys.index(sensor.key)
+        if group["taskable"][at] != sensor.taskable:
+            group["taskable"][at] = np.int8(sensor.taskable)
+        if scopes.get(sensor.key) == wanted:
+            continue
+        if sensor.key in scopes:
+            group["gap_revision"][at] = np.uint64(0)
+        group["in_scope"][at] = scope(sensor).astype(np.int8)
+        scopes[sensor.key] = wanted
+        group.attrs["scopes"] = json.dumps(scopes)
+
+
+def _is_consolidated(path: UPath, group: zarr.Group) -> bool:
+    """Whether what xarray and GDAL read of the axes and attributes is what stands there."""
+    try:
+        read = _open_group(path, "r", consolidated=True)
+    except ValueError:  # none yet
+        return False
+    same_axes = all(read[name].shape == group[name].shape for name in ("revision", "time", "sensor"))
+    return same_axes and dict(read.attrs) == dict(group.attrs)
+
+
+def _grow(path: UPath, group: zarr.Group, spec: CubeSpec) -> None:
     keys, months = _axes(group)
     if spec.months and spec.months[0] < months[0]:
         raise CoverageMismatch(
@@ -455,16 +493,16 @@ def _grow(path: UPath, group: zarr.Group, spec: CubeSpec) -> list[CoverageSensor
     last = max(months[-1], *spec.months)
     all_months = months_between(months[0], last)
     added = [s for s in spec.sensors if s.key not in keys]
-    if len(all_months) == len(months) and not added:
-        return []
+    days = _days(all_months)
+    if group["sensor"].shape[0] == len(keys) + len(added) and np.array_equal(group["time"][:], days) and not added:
+        return
     lengths = _lengths(spec.grid, len(keys) + len(added), len(all_months))
     for name, variable in SCHEMA.items():
         group[name].resize(tuple(lengths[d] for d in variable.dims))
     group["time"].resize((len(all_months),))
-    group["time"][:] = _days(all_months)
+    group["time"][:] = days
     group["sensor"].resize((lengths["sensor"],))
     group["sensor"][:] = np.array([*keys, *(s.key for s in added)], dtype=np.dtypes.StringDType())
-    return added
 
 
 @dataclass(frozen=True)
@@ -480,6 +518,16 @@ def _place(group: zarr.Group, sensor: str, month: Month) -> Place:
     if sensor not in keys or month not in months:
         raise CoverageError(f"the cube has no place for {sensor} {month}: make it with ensure_cube first")
     return Place(keys.index(sensor), months.index(month))
+
+
+def _refuse_misfits(group: zarr.Group, fields: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse what Zarr would cast or broadcast silently: the NaN of a float count would become 0."""
+    for name, values in fields.items():
+        array = group[name]
+        if values.dtype != array.dtype or values.shape != array.shape[-2:]:
+            raise CoverageError(
+                f"{name} must be {array.dtype} of shape {array.shape[-2:]}, got {values.dtype} of shape {values.shape}"
+            )
 
 
 def write_coverage(
@@ -498,6 +546,7 @@ def write_coverage(
         raise CoverageError(f"partition {month}|{sensor} lacks {', '.join(missing)}")
     group = _open_group(_url(path), "r+")
     at = _place(group, sensor, month)
+    _refuse_misfits(group, {name: fields[name] for name in COVERAGE_VARIABLES})
     group["revision"][at.sensor, at.time] = np.uint64(0)
     for name in COVERAGE_VARIABLES:
         group[name][at.sensor, at.time] = fields[name]
@@ -520,6 +569,7 @@ def write_gap(
     """Write one partition's gap, made from the coverage of revision ``made_from``."""
     group = _open_group(_url(path), "r+")
     at = _place(group, sensor, month)
+    _refuse_misfits(group, {name: fields[name] for name in GAP_VARIABLES})
     group["gap_revision"][at.sensor, at.time] = np.uint64(0)
     for name in GAP_VARIABLES:
         group[name][at.sensor, at.time] = fields[name]
@@ -541,27 +591,42 @@ def update_snapshot(path: UPath | Path | str) -> str:
     return snapshot
 
 
-def read_partition(path: UPath | Path | str, sensor: str, month: Month) -> tuple[xr.Dataset, int]:
-    """One partition as ``(sensor: 1, time: 1, lat, lon)`` in memory, decoded, and the revision it was read at.
+def read_partition(
+    path: UPath | Path | str, sensor: str, month: Month, variables: Sequence[str] = COVERAGE_VARIABLES
+) -> tuple[xr.Dataset, int]:
+    """Variables of one partition as ``(sensor: 1, time: 1, lat, lon)`` in memory, decoded, and the revision they were read at.
 
-    Raises ``CoverageError`` where the partition is not written, or moves while it is being read.
+    Read straight from the arrays: going through ``open_coverage`` would cost a task a chunk. Raises ``CoverageError`` where the
+    partition is not written, or moves while it is being read.
     """
     path = _url(path)
-    ds = open_coverage(path)
-    where = {"sensor": [sensor], "time": [month.to_datetime64()]}
-    try:
-        part = ds.sel(where)
-    except KeyError:
-        raise CoverageError(f"{path} has no partition {month}|{sensor}") from None
-    revision = int(part["revision"].item())
-    if revision == 0:
-        raise CoverageError(f"partition {month}|{sensor} of {path} is not written; materialise coverage first")
-    part = part.load()
+    if not _exists(path):
+        raise CoverageError(f"no coverage cube at {path}: materialise coverage first")
     group = _open_group(path, "r")
     at = _place(group, sensor, month)
+    revision = int(group["revision"][at.sensor, at.time])
+    if revision == 0:
+        raise CoverageError(f"partition {month}|{sensor} of {path} is not written; materialise coverage first")
+    ds = xr.Dataset(
+        coords={
+            "sensor": np.array([sensor], dtype=object),
+            "time": [month.to_datetime64()],
+            "lat": group["lat"][:],
+            "lon": group["lon"][:],
+        },
+        attrs=dict(group.attrs),
+    )
+    for name in variables:
+        values = group[name][at.sensor, at.time]
+        if SCHEMA[name].masked:
+            values = np.where(values == SCHEMA[name].fill, np.float32(np.nan), values.astype(np.float32))
+        ds[name] = (_CELLS, values[None, None])
+    for name in ("scan_status", "holdings_status"):
+        ds[name] = (_PARTITION, np.asarray(group[name][at.sensor, at.time]).reshape(1, 1))
+    ds["in_scope"] = (("sensor", "lat", "lon"), group["in_scope"][at.sensor][None])
     if int(group["revision"][at.sensor, at.time]) != revision:
         raise CoverageError(f"partition {month}|{sensor} of {path} is being written by another run; try again")
-    return part, revision
+    return ds, revision
 
 
 def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
@@ -590,6 +655,8 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
         ds[name] = ds[name].where(whole, np.uint8(hidden)).astype(np.uint8).assign_attrs(ds[name].attrs)
     for name in ("scenes_total", "held_not_in_catalog", "scanned_at"):
         ds[name] = ds[name].where(whole)
+    ds["provider"] = ds["provider"].where(whole, "")
+    ds["desired"] = ds["desired"].where(gap_whole)
     ds.encoding["source"] = str(path)
     return ds
 
@@ -600,18 +667,35 @@ def _hide(array: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
     return xr.where(known, array, hidden).transpose(*array.dims).astype(array.dtype).assign_attrs(array.attrs)
 
 
-def _revisions(path: str) -> NDArray[np.uint64]:
-    group = _open_group(UPath(path), "r")
-    return np.stack([np.asarray(group["revision"][...]), np.asarray(group["gap_revision"][...])])
-
-
 def _is_current(ds: xr.Dataset) -> bool:
+    """Whether the partitions that the dataset holds (it may be a part of the cube) are those that stand there now."""
     source = ds.encoding.get("source")
     if source is None:  # a dataset in memory has no writer
         return True
-    now = _revisions(source)
-    then = np.stack([ds["revision"].values, ds["gap_revision"].values])
-    return now.shape == then.shape and bool((now == then).all())
+    group = _open_group(UPath(source), "r")
+    keys, months = _axes(group)
+    try:
+        sensors = [keys.index(str(key)) for key in np.atleast_1d(ds["sensor"].values)]
+        times = [months.index(Month.of(t)) for t in np.atleast_1d(ds["time"].values)]
+    except ValueError:  # another cube stands there
+        return False
+    at = np.ix_(sensors, times)
+    return all(
+        np.array_equal(np.asarray(group[name][...])[at], ds[name].values.reshape(len(sensors), len(times)))
+        for name in ("revision", "gap_revision")
+    )
+
+
+def _opened_again(ds: xr.Dataset) -> xr.Dataset:
+    """The same part of the cube as it stands now."""
+    source = ds.encoding["source"]
+    if ds.encoding.get("gap_computed"):
+        raise CoverageError(f"{source} was rewritten since this gap was computed from it: open it and compute the gap again")
+    now = open_coverage(source)
+    try:
+        return now.sel({dim: ds[dim].values for dim in _CELLS if now.sizes[dim] != ds.sizes[dim]})
+    except KeyError as error:
+        raise CoverageError(f"{source} is another cube now: open it again") from error
 
 
 def select(ds: xr.Dataset, q: CoverageQuery) -> xr.DataArray:
@@ -626,7 +710,7 @@ def select(ds: xr.Dataset, q: CoverageQuery) -> xr.DataArray:
     Raises ``CoverageError`` for an unknown metric, sensor or aggregation, or a window outside the cube.
     """
     for _ in range(5):
-        current = ds if _is_current(ds) else open_coverage(ds.encoding["source"])
+        current = ds if _is_current(ds) else _opened_again(ds)
         result = _select(current, q)
         if _is_current(current):
             return result
@@ -673,7 +757,7 @@ def _month_field(ds: xr.Dataset, q: CoverageQuery, month: Month, shape: tuple[in
     """One month of the metric, its sensors combined; NaN where not known."""
     rule = METRICS[q.metric].across_sensors
     combined: NDArray[np.float32] | None = None
-    sensors = [s for s in q.sensors if _applies(ds, q.metric, s, month)]
+    sensors = [s for s in dict.fromkeys(q.sensors) if _applies(ds, q.metric, s, month)]
     for sensor in sensors:
         values = ds[q.metric].sel(sensor=sensor, time=month.to_datetime64()).values
         values = _urgency(values) if q.metric == "action" else values.astype(np.float32)
@@ -702,11 +786,26 @@ def _from_urgency(rank: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
+def _within(ds: xr.Dataset, bbox: tuple[float, float, float, float]) -> xr.Dataset:
+    """The dataset's cells that the box touches; the dataset may itself be a part of the globe."""
+    grid = grid_of(ds)
+    try:
+        rows, columns = bbox_to_index(bbox, grid)
+    except ValueError as error:
+        raise CoverageError(str(error)) from None
+    slices = {}
+    for dim, wanted in (("lat", grid.lats[rows]), ("lon", grid.lons[columns])):
+        limits = [wanted[0] - grid.resolution / 4, wanted[-1] + grid.resolution / 4]
+        slices[dim] = slice(*(int(i) for i in np.searchsorted(ds[dim].values, limits)))
+        if slices[dim].start == slices[dim].stop:
+            raise CoverageError(f"bbox {bbox} holds no cell of the dataset")
+    return ds.isel(slices)
+
+
 def _select(ds: xr.Dataset, q: CoverageQuery) -> xr.DataArray:
     months = _check(ds, q)
     if q.bbox is not None:
-        rows, columns = bbox_to_index(q.bbox, grid_of(ds))
-        ds = ds.isel(lat=rows, lon=columns)
+        ds = _within(ds, q.bbox)
     shape = (ds.sizes["lat"], ds.sizes["lon"])
     worst = np.fmax if METRICS[q.metric].worse == "high" else np.fmin
     known_months = np.zeros(shape, np.int16)

@@ -27,6 +27,8 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {"deficit": 0.4, "staleness": 0.3, "unmet
 longest run of days without a clear observation held."""
 
 _NEEDED = ("unmet_supply", "ingestable_days", "check_days", "held_clear_days", "days_since_last_held")
+GAP_INPUTS = (*_NEEDED, "scenes_count")
+"""What ``compute_gap`` reads of a partition."""
 _CODE = {name: np.uint8(code) for code, name in enumerate(ACTIONS)}
 
 
@@ -56,7 +58,7 @@ def compute_gap(
     ``ds`` has the cube's dims and variables as ``open_coverage`` gives them; lazy in, lazy out. ``unmet_supply`` and the
     masks must be there: what exists and is not held is a difference of sets of scenes, which counts cannot give.
     ``in_scope``, ``scan_status`` and ``holdings_status`` default to: everywhere; complete (read) where the counts are known.
-    ``lookback_days`` (default: from the dataset's settings, else 24 months) scales staleness.
+    ``lookback_days`` (default: the months of the dataset's settings, else 24, to each month's end) scales staleness.
 
     deficit = ceil(max(0, desired − held clear observations)), −1 (NaN) where not known;
     priority = w_deficit·min(1, deficit/desired) + w_staleness·min(1, days_since_last_held/lookback)
@@ -105,7 +107,8 @@ def compute_gap(
         ~applicable | (conclusive & catalog_cell),
         held_known,
         not_held,
-        kwargs={"weights": shares, "lookback_days": _lookback_days(ds) if lookback_days is None else lookback_days},
+        _lookback_days(ds, months) if lookback_days is None else lookback_days,
+        kwargs={"weights": shares},
         output_core_dims=[[], [], []],
         dask="parallelized",
         output_dtypes=[np.float32, np.float32, np.uint8],
@@ -118,18 +121,25 @@ def compute_gap(
         out[name].attrs = {"long_name": SCHEMA[name].long_name} | (
             {"units": SCHEMA[name].units} if SCHEMA[name].units else {}
         )
+    out.encoding = {**ds.encoding, "gap_computed": True}  # `select` must not put the cube's own gap in its place
     out["action"].attrs |= {"flag_values": list(range(len(ACTIONS))), "flag_meanings": " ".join(ACTIONS)}
     return out
 
 
-def _lookback_days(ds: xr.Dataset) -> float:
+def _lookback_days(ds: xr.Dataset, months: list[Month]) -> xr.DataArray:
+    """Days of the lookback that ends with each month: what ``days_since_last_held`` is where nothing was found in it."""
     settings = json.loads(ds.attrs["settings"]) if "settings" in ds.attrs else {}
-    return float(settings.get("lookback_months", 24)) * 365.25 / 12
+    lookback = int(settings.get("lookback_months", 24))
+    days = [(month.end - month.shift(1 - lookback).start).days for month in months]
+    return xr.DataArray(np.array(days, np.float32), dims="time", coords={"time": ds["time"]})
 
 
 def _catalog_knowledge(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Whether a catalogue can be asked at all; whether finding nothing in it is conclusive; whether it covers the cell."""
-    cell = ds["scenes_count"].notnull() if "scenes_count" in ds else ds["unmet_supply"].notnull()
+    # What is not held must be known, too: a matchup made while the holdings were off leaves it unknown.
+    cell = ds["unmet_supply"].notnull() & (((ds["ingestable_days"] | ds["check_days"]) & daymask.UNKNOWN) == 0)
+    if "scenes_count" in ds:
+        cell = cell & ds["scenes_count"].notnull()
     if "scan_status" not in ds:
         return xr.DataArray(True), xr.DataArray(True), cell
     status = ds["scan_status"]
@@ -158,9 +168,9 @@ def _gap(
     absence_counts: NDArray[np.bool_],
     held_known: NDArray[np.bool_],
     not_held: NDArray[np.bool_],
+    lookback_days: NDArray[np.float32] | float,
     *,
     weights: Mapping[str, float],
-    lookback_days: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
     """Deficit, priority and action of arrays that broadcast against each other. The order of the table is the order here."""
     flies = ~np.isnan(desired)

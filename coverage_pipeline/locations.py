@@ -33,8 +33,7 @@ Mask = NDArray[np.bool_]
 
 ENVIRONMENT = "COVERAGE_TARGETS"
 _POLYGONAL = (3, 6)
-_LINEAR = (1, 2, 5)
-_COLLECTION = 7
+_LINEAR = (1, 2)
 # Mean radius of the Earth, km (IUGG). An ellipsoid would change a 20 km margin by 0.1 km.
 _EARTH_RADIUS_KM = 6371.0088
 
@@ -211,7 +210,7 @@ def _usable(geometries: NDArray[np.object_], ids: list[str], place: str) -> NDAr
 
     for row in np.flatnonzero(shapely.is_missing(geometries) | shapely.is_empty(geometries)):
         raise refuse(int(row), "has no geometry")
-    usable = shapely.force_2d(geometries)
+    usable: NDArray[np.object_] = shapely.force_2d(geometries)
     bounds = shapely.bounds(usable)
     kinds = shapely.get_type_id(usable)
     polygons = np.flatnonzero(np.isin(kinds, _POLYGONAL))

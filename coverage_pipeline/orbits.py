@@ -272,12 +272,12 @@ _COLLECTIONS = {
     "enmap": "ENMAP_HSI_L2A",
     "emit": "EMITL2ARFL",
 }
-# A small share of scenes comes without a usable cloud percentage; EMIT's Level 2A catalogue entries lack it most often.
+# A small share of scenes comes without a usable cloud percentage. The shares are assumptions, chosen so that every sensor has some.
 _CLOUD_UNKNOWN = {"sentinel-2": 0.002, "landsat-8-9": 0.003, "enmap": 0.01, "emit": 0.08, "prisma": 0.02}
-# Shares seen among 1,000 real Sentinel-2 items of Colorado: 13 pairs of two datastrips; reprocessed copies vary with the provider.
+# Parts: 13 pairs among 1,000 real Sentinel-2 items of Colorado. Copies: an assumption, they vary with the provider.
 _SPLIT_SHARE, _COPY_SHARE = 0.013, 0.01
 _TILE_MIN_SHARE = 0.01  # of a tile that a pass must cover to give a product
-_ENMAP_STRIPS, _PRISMA_STRIPS = 430, 260  # datatakes a month: with their tiles some 3,000 and 400 scenes
+_ENMAP_STRIPS, _PRISMA_STRIPS = 430, 260  # datatakes a month, assumed: some 3,000 and 400 scenes
 
 _COLUMNS = ("datetime", "end", "geometry", "cloud", "platform", "orbit", "frame", "number", "scene", "part", "copy")
 
@@ -524,7 +524,9 @@ def _touches_land(footprints: Geometries) -> NDArray[np.bool_]:
 def _on_land(lat: Floats, lon: Floats) -> NDArray[np.bool_]:
     grid = GridSpec(0.25)
     row = np.clip(((lat + 90) * 4).astype(int), 0, grid.shape[0] - 1)
-    return land_mask(grid, 0.0)[row, np.clip(((lon + 180) * 4).astype(int), 0, grid.shape[1] - 1)]
+    column = np.clip(((lon + 180) * 4).astype(int), 0, grid.shape[1] - 1)
+    found: NDArray[np.bool_] = land_mask(grid, 0.0)[row, column]
+    return found
 
 
 def _sun_elevation(time: NDArray[np.datetime64], lat: Floats, lon: Floats) -> Floats:
@@ -533,7 +535,9 @@ def _sun_elevation(time: NDArray[np.datetime64], lat: Floats, lon: Floats) -> Fl
     declination = np.radians(23.44) * np.sin(2 * np.pi * (day - 80) / 365.24)
     hour = np.radians(15 * (day % 1 * 24 - 12) + lon)
     phi = np.radians(lat)
-    return np.degrees(np.arcsin(np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(hour)))
+    sine = np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(hour)
+    elevation: Floats = np.degrees(np.arcsin(np.clip(sine, -1, 1)))
+    return elevation
 
 
 # --- passes and scenes ----------------------------------------------------------------------------------------------------------
@@ -541,7 +545,8 @@ def _sun_elevation(time: NDArray[np.datetime64], lat: Floats, lon: Floats) -> Fl
 
 def _times(mission: Mission, orbit: Ints, along: Floats) -> NDArray[np.datetime64]:
     flown = np.rint(along / 360 * mission.period_s * 1000).astype("timedelta64[ms]")
-    return mission.node_time(orbit) + flown
+    times: NDArray[np.datetime64] = mission.node_time(orbit) + flown
+    return times
 
 
 def _table(mission: Mission, orbit: Ints, start: NDArray[np.datetime64], **columns: Any) -> pd.DataFrame:
@@ -801,7 +806,8 @@ def _tasked(mission: Mission, month: Month, density: float, seed: int, rng: np.r
     time = _times(mission, orbit, along)
     keep = _on_land(lat, lon) & (_sun_elevation(time, lat, lon) > mission.min_sun)
     keep &= (time >= month.to_datetime64()) & (time < month.shift(1).to_datetime64())
-    demand = 1 / (1 + np.exp(-2.5 * (_noise(lat, lon, np.zeros(tries), seed + 2, 1.0) - 0.6)))
+    # Passes crowd together towards the poles; requests do not
+    demand = np.cos(np.radians(lat)) / (1 + np.exp(-2.5 * (_noise(lat, lon, np.zeros(tries), seed + 2, 1.0) - 0.6)))
     chosen = np.flatnonzero(keep & (rng.random(tries) < demand))[:strips]
     chosen = chosen[np.argsort(time[chosen], kind="stable")]
     strip = np.repeat(np.arange(len(chosen)), length[chosen])

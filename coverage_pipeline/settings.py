@@ -7,14 +7,17 @@ in the environment; lists and tables are JSON there (a list of keys may also be 
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_origin
 
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -22,6 +25,7 @@ from pydantic import (
     SecretStr,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -39,7 +43,7 @@ from coverage_pipeline.coverage import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.grid import GridSpec
-from coverage_pipeline.months import Month, widened, window_months
+from coverage_pipeline.months import Month, as_date, widened, window_months
 from coverage_pipeline.sensors import (
     COVERAGE_SENSORS,
     AvailableSource,
@@ -86,6 +90,14 @@ class WindowSettings(_Section):
     end: dt.date | None = None
     """Last day; None: up to the last closed month."""
     freq: str = "MS"
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _dated(cls, day: Any, info: ValidationInfo) -> Any:
+        if not isinstance(day, str):
+            return day
+        month_only = info.field_name == "end" and len(day.strip()) == 7
+        return Month.parse(day).end.date() - dt.timedelta(days=1) if month_only else as_date(day)
 
     @field_validator("freq")
     @classmethod
@@ -156,7 +168,8 @@ _SOURCE = TypeAdapter(AvailableSource)
 def _first_error(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
 
 
 def _declared_sensor(key: str, fields: Mapping[str, Any]) -> CoverageSensor:
@@ -170,7 +183,10 @@ def _declared_sensor(key: str, fields: Mapping[str, Any]) -> CoverageSensor:
         if isinstance(values.get(month), str):
             values[month] = Month.parse(values[month])
     values.setdefault("held_satellite", None)
-    values["available_sources"] = tuple(_source(key, s) for s in values.get("available_sources", ()))
+    sources = values.get("available_sources", ())
+    if not isinstance(sources, list | tuple) or not all(isinstance(s, Mapping) for s in sources):
+        raise SensorError(f"sensors.declared.{key}: available_sources must be a list of tables with kind, endpoint, collection_id")
+    values["available_sources"] = tuple(_source(key, s) for s in sources)
     try:
         return _SENSOR.validate_python({**values, "key": key})
     except ValidationError as error:
@@ -242,6 +258,24 @@ class ScanSettings(_Section):
     backoff_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0
 
 
+class OrchestrationSettings(_Section):
+    """``[orchestration]``: how Dagster runs the partitions."""
+
+    backfill: Literal["partitions", "ranges"] = "partitions"
+    """``partitions``: one run a partition, with its own tags, checks and retries. ``ranges``: up to ``months_per_run`` months of one
+    sensor in one run, many times faster for a long history."""
+    months_per_run: Annotated[int, Field(ge=1, le=240)] = 12
+    automation: bool = True
+    """Whether the monthly materialisation is on when the code location is loaded."""
+    cron: str = "0 6 5 * *"
+    """When the trailing months are scanned again, UTC. Not the first of the month: publication lags."""
+    trailing_months: Annotated[int, Field(ge=1, le=24)] = 2
+    """Closed months scanned at each tick: late scenes are found in the older ones."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often an asset is tried again where the failure may pass (a catalogue or database that does not answer)."""
+    retry_delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+
+
 class DatabaseSettings(_Section):
     """``COVERAGE_DB_*``: the holdings database. Secrets belong in ``.env`` or the environment."""
 
@@ -299,6 +333,7 @@ class PlannerSettings(BaseSettings):
     output: OutputSettings = OutputSettings()
     holdings: HoldingsSettings = HoldingsSettings()
     scan: ScanSettings = ScanSettings()
+    orchestration: OrchestrationSettings = OrchestrationSettings()
     db: DatabaseSettings = DatabaseSettings()
     tiles: TilesSettings = TilesSettings()
 
@@ -325,7 +360,7 @@ class PlannerSettings(BaseSettings):
     def _desired_sensors_known(self) -> PlannerSettings:
         unknown = sorted(set(self.gap.desired) - set(self.sensors.registry()))
         if unknown:
-            raise ValueError(f"gap.desired names unknown sensor {', '.join(unknown)}")
+            raise ValueError(f"unknown sensor {', '.join(unknown)}: known are {', '.join(sorted(self.sensors.registry()))}")
         return self
 
     def store(self) -> Store:
@@ -400,6 +435,9 @@ class _OurDotEnv(PydanticBaseSettingsSource):
 
 
 _SECRETS = {("db", "password"), ("db", "url")}
+_DB_SHOWN = {("port",), ("sslmode",), ("connect_timeout",)}
+_CHECKED_TOGETHER = ("gap", "desired")
+"""What is wrong where an error names no place: the only check of the settings as a whole is of these names."""
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -411,7 +449,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
     for section, name in _SECRETS:
-        if name in content.get(section, {}):
+        if name in (content[section] if isinstance(content.get(section), Mapping) else {}):
             raise SettingsError(
                 f"{section}.{name} does not belong in {path}: put {PREFIX}{section.upper()}_{name.upper()} into .env or the environment"
             )
@@ -424,7 +462,9 @@ def load_settings(config: Path | str | None = None, overrides: Mapping[str, Any]
 
     Raises ``SettingsError`` that names each wrong value, its source and what is allowed.
     """
-    chosen = Path(config or os.environ.get(f"{PREFIX}CONFIG") or DEFAULT_CONFIG)
+    _refuse_misspelt()
+    named = _variables(os.environ).get(f"{PREFIX}CONFIG") or _variables(_dotenv()).get(f"{PREFIX}CONFIG")
+    chosen = Path(config or named or DEFAULT_CONFIG)
     file = _read_toml(chosen) if (config or chosen != DEFAULT_CONFIG or chosen.exists()) else {}
     given = dict(overrides or {})
     try:
@@ -434,7 +474,56 @@ def load_settings(config: Path | str | None = None, overrides: Mapping[str, Any]
     except PlannerError as error:
         raise SettingsError(str(error)) from None
     except ValueError as error:  # a variable whose JSON cannot be read
-        raise SettingsError(f"an environment variable {PREFIX}… cannot be read: {error}") from None
+        raise SettingsError(_unreadable_json() or f"an environment variable {PREFIX}… cannot be read: {error}") from None
+
+
+def _dotenv() -> dict[str, str | None]:
+    return dotenv_values(".env", encoding="utf-8")
+
+
+def _variables(source: Mapping[str, str | None]) -> dict[str, str]:
+    """The variables that may be ours, by name in capitals."""
+    return {name.upper(): value for name, value in source.items() if name.upper().startswith(PREFIX) and value is not None}
+
+
+def _known_variables() -> set[str]:
+    known = {f"{PREFIX}CONFIG"}
+    for name, field in PlannerSettings.model_fields.items():
+        known.add(_spelt((name,), is_env=True))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            known |= {_spelt((name, leaf), is_env=True) for leaf in _known_names((name,))}
+    return known
+
+
+def _refuse_misspelt() -> None:
+    """Refuse a variable whose name is all but one of ours. Others are other programs': ``COVERAGE_FILE`` is coverage.py's."""
+    known = _known_variables()
+    sections = tuple(_spelt((name,), is_env=True) + "_" for name in PlannerSettings.model_fields)
+    ours = {name.removeprefix(PREFIX): name for name in known}
+    for label, source in (("the environment", os.environ), (".env", _dotenv())):
+        for name in sorted(_variables(source).keys() - known):
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1, cutoff=0.8)
+            # One that begins like a section of ours gets a better answer from its section, which knows its names.
+            if near and not name.startswith(sections):
+                raise SettingsError(f"wrong setting: {name} (from {label}): no such setting; did you mean {ours[near[0]]}?")
+
+
+def _unreadable_json() -> str | None:
+    """Which variable's JSON cannot be read; the library names only the section."""
+    tables = {
+        _spelt((name, *leaf), is_env=True)
+        for name, field in PlannerSettings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for leaf in [(), *((n,) for n, f in field.annotation.model_fields.items() if get_origin(f.annotation) is dict)]
+    }
+    for label, source in (("the environment", os.environ), (".env", _dotenv())):
+        for name, value in _variables(source).items():
+            try:
+                if name in tables:
+                    json.loads(value)
+            except json.JSONDecodeError as error:
+                return f'wrong setting: {name} (from {label}): not JSON ({error}); write a table such as {{"emit": 3}}'
+    return None
 
 
 def _explain(error: ValidationError, overrides: Mapping[str, Any], file: Mapping[str, Any], config: Path) -> str:
@@ -448,7 +537,7 @@ def _explain(error: ValidationError, overrides: Mapping[str, Any], file: Mapping
     ]
     lines = []
     for one in error.errors(include_url=False, include_input=False):
-        loc = tuple(str(part) for part in one["loc"])
+        loc = tuple(str(part) for part in one["loc"]) or _CHECKED_TOGETHER
         message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         name, value, origin = ".".join(loc) or "settings", None, "its default"
         given = [(label, content, is_env, *_dig(content, loc)) for label, content, is_env in sources]
@@ -456,14 +545,16 @@ def _explain(error: ValidationError, overrides: Mapping[str, Any], file: Mapping
         if given:
             origin, _, is_env, value, _ = given[0]
             name = _spelt(loc[:2], is_env) if is_env else ".".join(loc)
-        if len(loc) == 1 and isinstance(value, Mapping):  # a section whose values do not go together
+        if len(loc) == 1 and isinstance(value, Mapping) and one["type"] != "extra_forbidden":  # a section whose values do not go together
             leaves = {leaf: (label, is_env) for label, _, is_env, found, _ in reversed(given) for leaf in found}
             name = ", ".join(
                 f"{_spelt((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items()
             )
             lines.append(f"{name}: {message}")
             continue
-        shown = "" if loc[:2] in _SECRETS or value is None or isinstance(value, dict | SecretStr) else f" = {value!r}"
+        # Of the database only what cannot be a secret: a password may stand under a misspelt name.
+        secret = loc[0] == "db" and loc[1:] not in _DB_SHOWN
+        shown = "" if secret or value is None or isinstance(value, dict | SecretStr) else f" = {value!r}"
         if one["type"] == "extra_forbidden":
             message = f"no such setting; known here: {', '.join(_known_names(loc[:-1]))}"
         lines.append(f"{name}{shown} (from {origin}): {message}")

@@ -298,7 +298,9 @@ def _unite(parts: pd.DataFrame) -> dict[str, Any]:
         assert reason[0] is None, reason[0]  # a union of usable footprints is usable
         row["geometry"] = shapely.to_wkb(footprint[0])
         # Parts lie in one tile, so that areas in square degrees weigh as areas on the ground.
-        row["cloud_cover"] = float((parts["cloud_cover"] * parts["area"]).sum(skipna=False) / parts["area"].sum())
+        mean = float((parts["cloud_cover"] * parts["area"]).sum(skipna=False) / parts["area"].sum())
+        # Rounding must not leave the parts' range: 10 and 10 is not clear at a threshold of 10, and nothing passes 100.
+        row["cloud_cover"] = float(np.clip(mean, parts["cloud_cover"].min(), parts["cloud_cover"].max()))
         row["item_ids"] = [item_id for ids in parts["item_ids"] for item_id in ids]
         row["acquired"] = parts["acquired"].min()
     return row

@@ -137,7 +137,8 @@ class StacSource:
         ``CatalogTruncated``; a consumer that saw every page without one has all there is.
         """
         with self._failures_named("opening its landing page"):
-            client = Client.open(self.source.endpoint, stac_io=self._io)
+            # open() sets the timeout of the IO it is given, to none where it is given none.
+            client = Client.open(self.source.endpoint, stac_io=self._io, timeout=self._io.timeout)
         boxes: list[BBox | None] = [None] if bbox is None else list(_boxes(bbox))
         received = 0
         for box in boxes:
@@ -150,7 +151,9 @@ class StacSource:
     def _require_collection(self, client: Client) -> None:
         """Nothing found is believed only of a collection that exists: many servers answer a misspelt one with an empty page."""
         with self._failures_named("looking up its collection, as nothing was found in it"):
-            client.get_collection(self.source.collection_id)
+            found = client.get_collection(self.source.collection_id)
+        if found is None or found.id != self.source.collection_id:
+            raise self._failed(CatalogUnavailable, "has no such collection; check collection_id in [[sensors.sources.…]]")
 
     def _search(
         self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int
@@ -196,24 +199,27 @@ class StacSource:
         received = len(ids) + unnamed
         if announced is not None and received < announced:
             raise self._truncated("it stopped short", announced, received)
-        if announced is None and len(features) == limit and first_try and limit > 1:
-            # A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells.
-            again = {
-                f["id"]
-                for page in self._pages(client, start, end, bbox, limit - 1)
-                for f in page
-                if isinstance(f, dict) and isinstance(f.get("id"), str)
-            }
-            if again - ids or ids - again:
-                raise self._truncated(
-                    "a full last page had no next, and another page size gave other items", None, len(ids)
-                )
-        elif announced is None and len(features) == limit and not first_try:
-            raise self._truncated(
-                f"its pages end full at sizes {limit + 1} and {limit}, with no next and no total", None, received
-            )
+        if announced is None and len(features) == limit:
+            if not first_try:
+                raise self._truncated("its last page is full at every page size, with no next and no total", None, received)
+            self._ask_again(client, start, end, bbox, limit, ids)
         if announced is not None and first_try:
             self.announced = (self.announced or 0) + announced
+
+    def _ask_again(
+        self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int, ids: set[str]
+    ) -> None:
+        """A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells."""
+        sizes = [*range(limit - 1, 1, -1), *range(limit + 1, 2 * limit + 3)]
+        other = next(size for size in sizes if len(ids) % size)
+        again = {
+            f["id"]
+            for page in self._pages(client, start, end, bbox, other)
+            for f in page
+            if isinstance(f, dict) and isinstance(f.get("id"), str)
+        }
+        if again != ids:
+            raise self._truncated("a full last page had no next, and another page size gave other items", None, len(ids))
 
     def _truncated(self, what: str, announced: int | None, received: int) -> CatalogError:
         total = "no total announced" if announced is None else f"{announced} announced"

@@ -1,0 +1,52 @@
+"""Dagster's entry point: ``dagster dev -w workspace.yaml``, or ``make dagster``."""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from coverage_pipeline.orchestration.assets import planner_assets
+from coverage_pipeline.orchestration.automation import automation_conditions, automation_sensor
+from coverage_pipeline.orchestration.checks import planner_checks
+from coverage_pipeline.orchestration.partitions import sensor_months_definition
+from coverage_pipeline.orchestration.resources import PlannerResource
+from coverage_pipeline.settings import PlannerSettings, load_settings
+
+
+def planner_definitions(settings: PlannerSettings, config: str | None = None) -> dg.Definitions:
+    """Assets, checks, automation and resources of one configuration."""
+    with warnings.catch_warnings():
+        # Backfill policies are beta and partitioned checks preview; the versions are pinned, and people need not be told each time.
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+        return _definitions(settings, config)
+
+
+def _definitions(settings: PlannerSettings, config: str | None) -> dg.Definitions:
+    sensor_months = sensor_months_definition(settings)
+    wanted = settings.orchestration
+    policy = dg.BackfillPolicy.multi_run(wanted.months_per_run) if wanted.backfill == "ranges" else None
+    again_later = dg.RetryPolicy(
+        max_retries=wanted.retries,
+        delay=wanted.retry_delay_seconds,
+        backoff=dg.Backoff.EXPONENTIAL,
+        jitter=dg.Jitter.PLUS_MINUS,
+    )
+    assets = planner_assets(sensor_months, policy, automation_conditions(wanted), again_later)
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=planner_checks(sensor_months),
+        jobs=[dg.define_asset_job("everything", selection=dg.AssetSelection.all(), partitions_def=sensor_months)],
+        sensors=[automation_sensor(wanted)],
+        resources={"planner": PlannerResource(config=config), "duckdb": DuckDBResource(database=":memory:")},
+        # A process costs more than a partition's work: the steps of a run share one.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location, by ``config/build.toml``, ``.env`` and the environment."""
+    return planner_definitions(load_settings())

@@ -1,0 +1,177 @@
+"""The demo: a simulated archive, served, scanned and built through the assets, as a deployment would do it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from coverage_pipeline.coverage import ACTIONS, open_coverage
+from coverage_pipeline.definitions import planner_definitions
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.months import Month, months_between
+from coverage_pipeline.orbits import simulated_holdings, simulated_holdings_without_catalog, write_archive
+from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.serving import stac_api
+from coverage_pipeline.settings import PlannerSettings, load_settings
+
+NOTE = "Simulated data: scenes, clouds and holdings are made up for the demo; nothing here was observed."
+MONTHS = tuple(months_between(Month(2025, 1), Month(2025, 6)))
+# Systematic missions are thinned so that the demo ends in minutes; the pointed ones have about their real volume.
+DENSITY = {"emit": 1.0, "enmap": 1.0, "landsat-8-9": 0.4, "sentinel-2": 0.05}
+_HELD_SHARE = {"emit": 0.35, "enmap": 0.4, "landsat-8-9": 0.3}
+_COLLECTION = {
+    "emit": "EMITL2ARFL",
+    "enmap": "ENMAP_HSI_L2A",
+    "landsat-8-9": "landsat-c2-l2",
+    "sentinel-2": "sentinel-2-l2a",
+}
+_PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A built demo."""
+
+    root: Path
+    config: Path
+    seconds: float
+
+    @property
+    def zarr(self) -> Path:
+        """The cube."""
+        return self.root / "coverage.zarr"
+
+
+def _config(root: Path, address: str, resolution: float) -> str:
+    sources = "\n".join(
+        f'[[sensors.sources.{key}]]\nkind = "stac"\nendpoint = "{address}"\ncollection_id = "{collection}"\npage_size = {_PAGE_SIZE}\n'
+        for key, collection in _COLLECTION.items()
+    )
+    return f"""# Written by the demo. Everything it describes is simulated.
+data = {json.dumps(str(root))}
+note = {json.dumps(NOTE)}
+
+[grid]
+resolution = {resolution}
+
+[window]
+start = {MONTHS[0].start.date()}
+end = {MONTHS[-1].end.date() - pd.Timedelta(days=1)}
+
+[sensors]
+keys = ["emit", "enmap", "prisma", "landsat-8-9", "sentinel-2"]
+
+[holdings]
+path = {json.dumps(str(root / "holdings.parquet"))}
+
+[orchestration]
+backfill = "ranges"
+automation = false
+retry_delay_seconds = 1
+
+{sources}"""
+
+
+def _archive(root: Path) -> list[Path]:
+    return write_archive(root / "archive", MONTHS, list(_COLLECTION), density=DENSITY)
+
+
+def _holdings(files: list[Path]) -> gpd.GeoDataFrame:
+    frames = []
+    for file in files:
+        sensor = COVERAGE_SENSORS[file.stem]
+        if sensor.held_satellite is None:
+            continue
+        items = json.loads(file.read_text())["features"]
+        frames.append(simulated_holdings(items, sensor, share=_HELD_SHARE[sensor.key]))
+    prisma = COVERAGE_SENSORS["prisma"]
+    frames += [simulated_holdings_without_catalog(prisma, month) for month in MONTHS]
+    together = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    return gpd.GeoDataFrame(together, geometry="geometry", crs="EPSG:4326")
+
+
+def build_demo(root: Path, *, console: Console, resolution: float = 0.1) -> Demo:
+    """Make, serve, scan and build everything below ``root``, which is emptied first; raises ``PlannerError`` if a run fails."""
+    began = time.monotonic()
+    root = root.resolve()
+    marker = root / "build.toml"
+    if root.exists() and any(root.iterdir()) and not marker.exists():
+        raise PlannerError(f"{root} is not empty and holds no earlier demo; name another folder")
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    marker.write_text("# the demo is being made\n")
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("simulating an archive", total=2)
+        files = _archive(root)
+        progress.advance(task)
+        _holdings(files).to_parquet(root / "holdings.parquet")
+        progress.advance(task)
+        task = progress.add_task("serving it as a STAC API", total=1)
+        with stac_api(files) as address:
+            progress.advance(task)
+            marker.write_text(_config(root, address, resolution))
+            settings = load_settings(marker)
+            task = progress.add_task("scanning and building through Dagster", total=len(settings.sensors.keys) * len(MONTHS))
+            for sensor, months in _materialise(settings, marker, root / "dagster"):
+                progress.update(task, advance=months, description=f"scanned and built {sensor.title}")
+    return Demo(root, marker, time.monotonic() - began)
+
+
+def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterator[tuple[CoverageSensor, int]]:
+    """One run a sensor over all its months, as a ranged backfill would launch them."""
+    home.mkdir(parents=True)
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    os.environ["DAGSTER_HOME"] = str(home)
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\npython_logs:\n  python_log_level: ERROR\n")
+    definitions = planner_definitions(settings, str(config))
+    job = definitions.resolve_job_def("everything")
+    with dg.DagsterInstance.get() as instance:
+        for sensor in settings.chosen_sensors():
+            first, last = (f"{month}|{sensor.key}" for month in (MONTHS[0], MONTHS[-1]))
+            result = job.execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+            )
+            if not result.success:
+                failed = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+                why = "; ".join(str(data.error.message if data.error else data.user_failure_data) for data in failed)
+                raise PlannerError(f"the demo's run for {sensor.key} failed: {why}")
+            yield sensor, len(MONTHS)
+
+
+def summary(demo: Demo) -> Table:
+    """What the demo's cube holds, a line a sensor."""
+    ds = open_coverage(demo.zarr)
+    table = Table(title=f"Simulated, {len(MONTHS)} months, made in {demo.seconds:.0f} s", caption="actions in percent of the cells in scope")
+    shown = ("met", "ingest", "check", "task", "none", "unknown")
+    table.add_column("sensor", no_wrap=True)
+    table.add_column("scenes", justify="right", no_wrap=True)
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for key in ds["sensor"].values:
+        one = ds.sel(sensor=key)
+        actions = np.zeros(len(ACTIONS), np.int64)
+        for month in range(one.sizes["time"]):
+            actions += np.bincount(one["action"].isel(time=month).values.reshape(-1), minlength=len(ACTIONS))
+        within = actions.sum() - actions[ACTIONS.index("out_of_scope")]
+        scenes = one["scenes_total"].values
+        total = "not listed" if np.isnan(scenes).all() else f"{int(np.nansum(scenes)):,}"
+        shares = [f"{100 * actions[ACTIONS.index(name)] / within:.1f}" for name in shown]
+        table.add_row(str(key), total, *shares)
+    return table

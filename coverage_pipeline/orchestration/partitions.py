@@ -1,0 +1,43 @@
+"""The one partitioning of everything: month × sensor, with keys such as ``2025-01|emit``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import dagster as dg
+
+from coverage_pipeline.months import Month
+from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.settings import PlannerSettings
+
+
+class SensorMonth(NamedTuple):
+    """One partition."""
+
+    key: str
+    sensor: CoverageSensor
+    month: Month
+
+
+def sensor_months_definition(settings: PlannerSettings) -> dg.MultiPartitionsDefinition:
+    """Months from the window's start to its end (or the last closed month) × the sensors of the settings.
+
+    The dimension names and sensor keys are part of the history: renaming one orphans it.
+    """
+    start = Month.of(settings.window.start)
+    end = settings.window.end
+    months = dg.MonthlyPartitionsDefinition(
+        start_date=start.key,
+        end_date=Month.of(end).shift(1).key if end is not None else None,
+        fmt="%Y-%m",
+    )
+    sensors = dg.StaticPartitionsDefinition(list(settings.sensors.keys))
+    return dg.MultiPartitionsDefinition({"month": months, "sensor": sensors})
+
+
+def sensor_months_of(context: dg.AssetExecutionContext, sensors: dict[str, CoverageSensor]) -> Iterator[SensorMonth]:
+    """The partitions of a run: one, or the range of a ranged backfill."""
+    for key in context.partition_keys:
+        month, sensor = key.split("|")  # dimensions in the order of their names
+        yield SensorMonth(key, sensors[sensor], Month.parse(month))

@@ -1,0 +1,17 @@
+"""What the assets are given: the planner of the code location's settings."""
+
+import dagster as dg
+
+from coverage_pipeline.build import Planner
+from coverage_pipeline.settings import load_settings
+
+
+class PlannerResource(dg.ConfigurableResource):  # type: ignore[misc]
+    """The settings file to plan by; everything else comes from it and the environment."""
+
+    config: str | None = None
+    """Settings file; None: ``COVERAGE_CONFIG``, else ``config/build.toml``."""
+
+    def planner(self) -> Planner:
+        """A planner of the current settings."""
+        return Planner.from_settings(load_settings(self.config))

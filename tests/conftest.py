@@ -1,0 +1,55 @@
+"""What every test stands on: no settings from outside, and real services or an honest skip."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coverage_pipeline.serving import stac_api
+
+REQUIRED = os.environ.get("COVERAGE_REQUIRE_SERVICES") == "1"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither this shell's COVERAGE_* nor the project's config or a developer's .env may reach a test."""
+    for name in list(os.environ):
+        if name.startswith("COVERAGE_") and name not in ("COVERAGE_REQUIRE_SERVICES", "COVERAGE_SCREENSHOTS"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+def without_service(what: str) -> None:
+    """Skip for a missing service; fail where services are required (CI)."""
+    if REQUIRED:
+        pytest.fail(f"{what} is missing, and services are required here: make services")
+    pytest.skip(f"{what} is missing: make services installs it (as root, on Debian)")
+
+
+def write_items(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Items as the files that ``rustac serve`` loads, without their assets (which nothing here reads, and which are large)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "items.json"
+    features = [{**item, "assets": {}} for item in items]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return [path]
+
+
+@pytest.fixture
+def serve_items(tmp_path: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], str]]:
+    """Serves STAC items with ``rustac serve`` until the test ends; gives the API's address."""
+    with ExitStack() as stack:
+        number = 0
+
+        def serve(items: Sequence[Mapping[str, Any]]) -> str:
+            nonlocal number
+            number += 1
+            return stack.enter_context(stac_api(write_items(tmp_path / f"served-{number}", items)))
+
+        yield serve

@@ -1,0 +1,284 @@
+"""The served page in a real browser, which may reach nothing but this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coverage_dashboards import palette
+from tests.dashboards.cubes import build_cube
+
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(120)]
+
+CHROMIUM = Path("/usr/bin/chromium")
+APP = Path(__file__).parents[2] / "coverage_dashboards" / "app.py"
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+ARGS += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 10_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        if os.environ.get("COVERAGE_REQUIRE_SERVICES") == "1":
+            pytest.fail(f"{CHROMIUM} is missing and COVERAGE_REQUIRE_SERVICES=1")
+        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=ARGS)
+        yield browser
+        browser.close()
+
+
+def _serve(cube: Path, log: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "panel", "serve", str(APP), "--address", "127.0.0.1", "--port", str(port), "--warm"]
+    command += ["--websocket-compression-level", "1"]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, env=os.environ | {"COVERAGE_OUTPUT_ZARR": str(cube)}, cwd=APP.parents[1], stdout=out, stderr=subprocess.STDOUT
+        )
+        try:
+            url = f"http://127.0.0.1:{port}/app"
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    urllib.request.urlopen(url, timeout=5).close()
+                    break
+                except OSError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        pytest.fail(f"panel serve did not come up:\n{log.read_text()}")
+                    time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(10)
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture(scope="module")
+def served(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("served")
+    yield from _serve(build_cube(folder / "coverage.zarr", 4.0, 7), folder / "panel.log")
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that may ask nothing of the internet, and whose errors fail the test."""
+    wrong: list[str] = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+
+    def guard(route: Any) -> None:
+        if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            route.continue_()
+        else:
+            wrong.append(f"asked for {route.request.url}")
+            route.abort()
+
+    context.route("**/*", guard)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    page.on("websocket", lambda ws: None if ws.url.startswith("ws://127.0.0.1:") else wrong.append(f"websocket to {ws.url}"))
+    page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
+    page.on("console", lambda message: wrong.append(f"console: {message.text}") if message.type == "error" else None)
+    yield page
+    context.close()
+    assert not wrong, wrong
+
+
+def caption(page: Any) -> Any:
+    return page.locator(".caption")
+
+
+def legend(page: Any) -> Any:
+    return page.locator(".legend")
+
+
+def look(page: Any, name: str) -> None:
+    """Keep a screenshot where somebody asked for them."""
+    folder = os.environ.get("COVERAGE_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+_PLACE = """(canvas, [lon, lat]) => {
+  const figure = [...Bokeh.documents[0].all_models].find(m => m.type == 'Figure')
+  const box = canvas.getBoundingClientRect(), {x_range, y_range, inner_width, inner_height} = figure
+  const x = lon * Math.PI / 180 * 6378137, y = Math.asinh(Math.tan(lat * Math.PI / 180)) * 6378137
+  const across = (x - x_range.start) / (x_range.end - x_range.start), up = (y - y_range.start) / (y_range.end - y_range.start)
+  return [box.x + (box.width - inner_width) / 2 + across * inner_width, box.y + (box.height - inner_height) / 2 + (1 - up) * inner_height]
+}"""
+
+_COLOUR = """(canvas, [x, y]) => {
+  const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width
+  const p = canvas.getContext('2d').getImageData(Math.round((x - box.x) * ratio), Math.round((y - box.y) * ratio), 1, 1).data
+  return '#' + [...p.slice(0, 3)].map(v => v.toString(16).padStart(2, '0')).join('')
+}"""
+
+
+def canvas(page: Any) -> Any:
+    return page.locator(".bk-Figure canvas").first
+
+
+def place(page: Any, lon: float, lat: float) -> list[float]:
+    """Where on the screen a place is drawn."""
+    return canvas(page).evaluate(_PLACE, [lon, lat])
+
+
+def colour(page: Any, lon: float, lat: float) -> str:
+    """The pixel that is really drawn at a place."""
+    return canvas(page).evaluate(_COLOUR, place(page, lon, lat))
+
+
+def expect_colour(page: Any, lon: float, lat: float, wanted: str) -> None:
+    """As soon as it is drawn."""
+    deadline, found = time.monotonic() + PATIENCE / 1000, ""
+    while time.monotonic() < deadline:
+        found = colour(page, lon, lat)
+        if found == wanted:
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{found} at {lon}, {lat} where {wanted} was expected")
+
+
+def test_the_first_map_shows_scenes_of_emit_and_tells_unknown_from_zero(page: Any, served: str) -> None:
+    page.goto(served)
+    expect(page).to_have_title("Coverage planner")
+    expect(caption(page)).to_contain_text("Available · Scenes · rate (mean month) · EMIT (ISS) · January to June 2025")
+    expect(caption(page)).to_contain_text("between 0 and 6 of 6 months known")
+    expect(caption(page)).to_contain_text("catalogue as of 2026-01-01")
+    expect(page.get_by_text("Simulated data")).to_be_visible()
+    expect(legend(page)).to_contain_text("Scenes (scenes a month)")
+    expect(page.get_by_text("PRISMA has no public catalogue.")).to_be_visible()
+    # In the North Atlantic EMIT never looks; between 20 and 60 degrees east nobody looked it up.
+    expect_colour(page, -50, 60, palette.ramp("scenes_count", False)[0])
+    expect_colour(page, 50, 60, palette.LIGHT.unknown)
+    look(page, "available_light")
+
+
+def test_choices_change_map_caption_legend_and_address(page: Any, served: str) -> None:
+    page.goto(served)
+    expect(caption(page)).to_contain_text("EMIT (ISS)")
+    page.get_by_label("Landsat 8/9").click()
+    expect(caption(page)).to_contain_text("EMIT (ISS), Landsat 8/9")
+    page.get_by_role("button", name="Acquired").click()
+    expect(caption(page)).to_contain_text("Acquired · Scenes held · rate (mean month)")
+    expect(legend(page)).to_contain_text("Scenes held (scenes a month)")
+    expect(page.get_by_text("Sentinel-2 is not in our holdings.")).to_be_visible()
+    look(page, "acquired_light")
+    page.get_by_role("combobox").first.click()
+    page.get_by_text("Days since last held", exact=True).click()
+    expect(caption(page)).to_contain_text("Days since last held · latest known month")
+    expect(legend(page)).to_contain_text("never held within 24 months counts as that long")
+    look(page, "days_since_last_held_light")
+    expect(page).to_have_url(re.compile("layer=acquired&metric=days_since_last_held&sensors=emit%?2?C?,?landsat-8-9.*agg=recent"))
+    page.reload()
+    expect(caption(page)).to_contain_text("Acquired · Days since last held · latest known month · EMIT (ISS), Landsat 8/9")
+    for name in ("EMIT (ISS)", "Landsat 8/9"):
+        page.get_by_label(name).click()
+    expect(page.get_by_text("Choose at least one sensor on the left.")).to_be_visible()
+
+
+def test_the_gap_names_actions_scope_and_what_the_pointer_is_over(page: Any, served: str) -> None:
+    page.goto(f"{served}?layer=gap&metric=deficit&sensors=emit")
+    expect(caption(page)).to_contain_text("Gap · Deficit · worst month · EMIT (ISS)")
+    expect(legend(page)).to_contain_text("Deficit (clear observations)")
+    expect(legend(page)).to_contain_text("out of scope")
+    expect_colour(page, -30, 30, palette.LIGHT.out_of_scope)
+    x, y = place(page, 22, -4)
+    page.mouse.move(x, y - 3)
+    page.mouse.move(x, y)
+    tooltip = page.locator(".bk-Tooltip")
+    expect(tooltip).to_contain_text(re.compile(r"\d clear observations"))
+    expect(tooltip).to_contain_text("6 of 6 months known")
+    expect(tooltip).to_contain_text("4° S, 22° E")
+    look(page, "deficit_light")
+    page.get_by_role("combobox").first.click()
+    page.get_by_text("Action", exact=True).click()
+    expect(legend(page)).to_contain_text("Ingest: a clear scene exists that we do not hold – download it")
+    for text in ("Task: none exists", "Check: scenes of unknown cloud", "None: wait", "Unknown: could not be looked up"):
+        expect(legend(page)).to_contain_text(text)
+    expect(legend(page)).to_contain_text("of the area in scope")
+    page.mouse.move(*place(page, -30, 30))
+    expect(tooltip).to_contain_text("Out of scope")
+    look(page, "action_light")
+
+
+def test_not_known_is_said_by_the_pointer(page: Any, served: str) -> None:
+    page.goto(served)
+    expect_colour(page, 50, 60, palette.LIGHT.unknown)
+    x, y = place(page, 50, 60)
+    page.mouse.move(x, y - 3)
+    page.mouse.move(x, y)
+    expect(page.locator(".bk-Tooltip")).to_contain_text("not known")
+    expect(page.locator(".bk-Tooltip")).to_contain_text("0 of 6 months known")
+
+
+def test_the_map_follows_the_theme(page: Any, served: str) -> None:
+    page.goto(served)
+    expect_colour(page, -50, 60, palette.ramp("scenes_count", False)[0])
+    page.get_by_label("Toggle theme").click()
+    expect_colour(page, -50, 60, palette.ramp("scenes_count", True)[0])
+    expect_colour(page, 50, 60, palette.DARK.unknown)
+    look(page, "available_dark")
+    page.get_by_role("button", name="Gap").click()
+    expect(caption(page)).to_contain_text("Gap · Action")
+    expect_colour(page, -30, 30, palette.DARK.out_of_scope)
+    look(page, "action_dark")
+
+
+def test_zooming_keeps_cells_and_limits(page: Any, served: str) -> None:
+    page.goto(served)
+    expect_colour(page, 50, 60, palette.LIGHT.unknown)
+    ends = legend(page).inner_text()
+    page.mouse.move(*place(page, 60, 58))
+    for _ in range(4):
+        page.mouse.wheel(0, -300)
+        page.wait_for_timeout(100)
+    # 4° cells: their edges lie on multiples of 4, so the hole ends exactly at 60° E.
+    expect_colour(page, 59.8, 58, palette.LIGHT.unknown)
+    assert colour(page, 60.2, 58) != palette.LIGHT.unknown
+    assert legend(page).inner_text() == ends
+    look(page, "zoomed_in_light")
+
+
+def test_scrubbing_changes_the_month_and_keeps_the_colour_limits(page: Any, served: str) -> None:
+    page.goto(f"{served}?metric=held_count&agg=scrub")
+    expect(caption(page)).to_contain_text("month by month, January 2025")
+    ends = legend(page).inner_text()
+    page.get_by_role("button", name="Next frame").click()
+    expect(caption(page)).to_contain_text("month by month, February 2025")
+    assert legend(page).inner_text() == ends
+    expect(page).to_have_url(re.compile("month=2025-02"))
+    look(page, "scrub_light")
+
+
+def test_a_strange_address_is_told_and_does_no_harm(page: Any, served: str) -> None:
+    page.goto(f"{served}?layer=gap&metric=%3Cscript%3E&sensors=emit,nosuch&t0=9999-99")
+    expect(page.get_by_text("(metric, sensors, window); it was left out")).to_be_visible()
+    expect(caption(page)).to_contain_text("Gap · Action · latest known month · EMIT (ISS)")
+
+
+def test_without_a_cube_the_page_says_how_to_build_one(page: Any, tmp_path: Path) -> None:
+    for url in _serve(tmp_path / "none.zarr", tmp_path / "panel.log"):
+        page.goto(url)
+        expect(page.get_by_text("There is no coverage to show yet")).to_be_visible()
+        expect(page.get_by_text("make demo")).to_be_visible()
+        expect(page.get_by_text("coverage-planner build", exact=True)).to_be_visible()
+        look(page, "no_cube_light")
