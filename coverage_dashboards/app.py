@@ -1,4 +1,4 @@
-"""What ``panel serve coverage_dashboards/app.py --warm --websocket-compression-level 1`` shows, once for every planner."""
+"""The page that ``panel serve coverage_dashboards/app.py --warm`` makes, once for every planner who opens it."""
 
 from coverage_dashboards.planner import page
 

@@ -1,6 +1,7 @@
 """What a planner can choose, as the cube has it, and the address that holds a choice.
 
-An address comes from anybody: whatever it says that the cube does not have is left out, and the planner is told which part.
+An address comes from anybody: whatever it says that the cube does not have is left out, and the planner is told which
+part.
 """
 
 from __future__ import annotations
@@ -134,7 +135,9 @@ class Choices:
         return View(METRICS[metric].layer, metric, (sensor,), first, last, METRICS[metric].default, first)
 
     def settled(self, view: View) -> View:
-        """The view with everything that no longer fits set to what does: metric to layer, sensors to metric, month to window."""
+        """The view with everything that no longer fits set to what does: metric to layer, sensors to metric, month to
+        window.
+        """
         metric = view.metric if view.metric in metrics_of(view.layer) else metrics_of(view.layer)[0]
         aggregation = view.aggregation if view.aggregation in aggregations_of(metric) else METRICS[metric].default
         has = self.sensors_of(metric)
@@ -143,7 +146,9 @@ class Choices:
         return replace(view, metric=metric, aggregation=aggregation, sensors=sensors, month=month)
 
     def from_address(self, asked: Mapping[str, Sequence[bytes | str]]) -> tuple[View, list[str]]:
-        """The view an address asks for, and which of its parts had to be left out (names of ours, never its own words)."""
+        """The view an address asks for, and which of its parts had to be left out (names of ours, never its own
+        words).
+        """
         view, refused = self.first_view(), []
 
         def value(name: str) -> str | None:

@@ -1,7 +1,9 @@
 """What the map is drawn from: fields of the cube, computed once for everybody who looks.
 
-All sessions of a server share one cache. A key is the cube, the revisions its partitions have, and the question; while one
-session computes a key, the others that ask for it wait and then share it. The least recently seen fields go when memory is full.
+All sessions of a server share one cache. A key is the cube, the revisions its partitions have, and the question;
+while one
+session computes a key, the others that ask for it wait and then share it. The least recently seen fields go when
+memory is full.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ CACHE_BYTES = 1 << 30
 """About thirty global fields at 0.1°."""
 
 LOOK_AGAIN_SECONDS = 20.0
-"""A planner sees a finished run this much later at most: asking the cube for its revisions on every click costs too much."""
+"""A planner sees a finished run this much later at most: asking the cube for its revisions on every click costs too
+much."""
 
 
 class _Sized(Protocol):
@@ -35,7 +38,9 @@ class _Sized(Protocol):
 
 
 class FieldCache:
-    """Least recently used things up to a number of bytes; every key is computed once, however many threads ask for it."""
+    """Least recently used things up to a number of bytes; every key is computed once, however many threads ask for
+    it.
+    """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self.max_bytes = max_bytes
@@ -133,7 +138,8 @@ class Field:
     @property
     def resolution(self) -> float:
         """Degrees a cell."""
-        return 180.0 / self.values.shape[0]
+        rows: int = self.values.shape[0]
+        return 180.0 / rows
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,9 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
         shares = _shares(values)
         counted = known[values != ACTIONS.index("out_of_scope")]
     elif METRICS[query.metric].layer == "gap":
-        scope = cache.get((cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors))
+        scope = cache.get(
+            (cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors)
+        )
         values = np.where(scope, values, OUT_OF_SCOPE)
         counted = known[scope]
     months = int(selected.attrs["months"])
@@ -236,7 +244,9 @@ def _limits(ds: xr.Dataset, metric: str, values: NDArray[np.float32]) -> Limits:
 
 
 def _round_up(value: float) -> float:
-    """The next number with one or two plain leading digits: a colour bar that ends at 12 is read more easily than at 11.37."""
+    """The next number with one or two plain leading digits: a colour bar that ends at 12 is read more easily than at
+    11.37.
+    """
     scale = 10.0 ** math.floor(math.log10(value))
     nice = next(n for n in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * scale >= value * (1 - 1e-9))
     return float(f"{nice * scale:.3g}")
@@ -244,7 +254,7 @@ def _round_up(value: float) -> float:
 
 def _shares(action: NDArray[np.float32]) -> dict[str, Share]:
     """Cells of each action, and its part of the area in scope: a cell at 60° is half as large as one at the equator."""
-    rows, columns = action.shape
+    rows = action.shape[0]
     edges = np.sin(np.radians(np.arange(rows + 1) * 180.0 / rows - 90.0))
     area = np.diff(edges)
     code = action.astype(np.int64) + np.arange(rows)[:, None] * len(ACTIONS)

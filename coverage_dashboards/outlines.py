@@ -1,7 +1,9 @@
 """Coastlines and borders as the map needs them: in metres, as fine as the zoom can show, and only those in view.
 
-The browser strokes a line along its whole length at every repaint, seen or not: all the coasts of the 1:50m map cost a zoom
-two seconds. What is in view at a fitting level costs next to nothing, and is cheap enough to send along with the picture.
+The browser strokes a line along its whole length at every repaint, seen or not: all the coasts of the 1:50m map cost
+a zoom
+two seconds. What is in view at a fitting level costs next to nothing, and is cheap enough to send along with the
+picture.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def _lines(name: Name, tolerance: float) -> Lines:
     x, y = mercator_x(flat[:, 0]), mercator_y(flat[:, 1])
     number = np.repeat(np.arange(len(pieces)), [len(points) + 1 for points in pieces])
     starts = np.flatnonzero(np.diff(number, prepend=-1))
-    boxes = np.stack([reduce.reduceat(v, starts) for reduce, v in ((np.fmin, x), (np.fmin, y), (np.fmax, x), (np.fmax, y))], axis=1)
+    boxes = np.stack(
+        [reduce.reduceat(v, starts) for reduce, v in ((np.fmin, x), (np.fmin, y), (np.fmax, x), (np.fmax, y))], axis=1
+    )
     # Half a metre is exact enough, and half as much to send.
     return Lines(x.astype(np.float32), y.astype(np.float32), number, boxes)
 

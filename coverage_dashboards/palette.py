@@ -1,6 +1,7 @@
-"""Colours, for light and dark pages: every ramp can be told apart by colour-blind eyes, and *not known* looks like no number.
+"""Colours, for light and dark pages: every ramp can be told apart by colour-blind eyes, and *not known* looks like no
+number.
 
-Ramps come from ColorBrewer and matplotlib (through bokeh) and Peter Kovesi's perceptually uniform set (through colorcet).
+Ramps come from ColorBrewer and matplotlib (through bokeh) and Peter Kovesi's perceptually uniform set (colorcet).
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ class Theme:
     out_of_scope: str
 
 
-LIGHT = Theme(page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", out_of_scope="#ccd8e4")
-DARK = Theme(page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", out_of_scope="#2f4357")
+LIGHT = Theme(
+    page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", out_of_scope="#ccd8e4"
+)
+DARK = Theme(
+    page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", out_of_scope="#2f4357"
+)
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which stay apart for every common colour blindness.
 ACTION_COLOURS: dict[str, str] = {
@@ -81,8 +86,8 @@ def _between(colours: Sequence[str], start: float = 0.0, stop: float = 1.0) -> l
 def ramp(metric: str, dark: bool) -> list[str]:
     """``STEPS`` colours for a metric, from its lowest to its highest value.
 
-    Deficit and unmet supply are diverging ramps centred at 0; neither can be negative, so the half above 0 is what there is.
-    Days since last held run the other way than counts: the longer ago, the more it stands out.
+    Deficit and unmet supply are diverging ramps centred at 0; neither can be negative, so the half above 0 is what
+    there is. Days since last held run the other way than counts: the longer ago, the more it stands out.
     """
     match KINDS.get(metric, "count"), dark:
         case "count", False:

@@ -124,7 +124,8 @@ class Planner:
         self.left_out = pmui.Typography("", variant="body2", sx={"opacity": 0.8}, margin=(0, 10, 5, 10), **wide)
         self.window_said = pmui.Typography("", variant="body1", margin=(0, 10, 0, 10), **wide)
         self.window = pmui.IntRangeSlider(
-            label="", start=0, end=max(months, 1), step=1, value=(0, max(months, 1)), show_value=False, tooltips=False, disabled=months == 0,
+            label="", start=0, end=max(months, 1), step=1, value=(0, max(months, 1)),
+            show_value=False, tooltips=False, disabled=months == 0,
             margin=(0, 18, 5, 18), **wide,
         )  # fmt: skip
         self.aggregation = pmui.Select(label="Over time", **wide)
@@ -154,7 +155,9 @@ class Planner:
     def _make_places(self, refused: list[str]) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         attrs = self.cube.ds.attrs
-        self.simulated = pn.pane.HTML(words.simulated(attrs), visible=words.is_simulated(attrs), margin=(0, 10), styles=_BADGE)
+        self.simulated = pn.pane.HTML(
+            words.simulated(attrs), visible=words.is_simulated(attrs), margin=(0, 10), styles=_BADGE
+        )
         notice = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
         self.notice = pmui.Alert(
             object=notice, severity="info", visible=bool(refused), closeable=True, margin=(0, 0, 6, 0), **wide
@@ -172,7 +175,8 @@ class Planner:
     def _main(self) -> pn.Column:
         return pn.Column(
             self.notice, self.caption, self.message, self.canvas, self.legend,
-            sizing_mode="stretch_both", margin=(10, 16, 10, 16), styles={"height": "calc(100vh - 84px)", "min-height": "520px"},
+            sizing_mode="stretch_both", margin=(10, 16, 10, 16), styles={"height": "calc(100vh - 84px)", "min-height":
+            "520px"},
         )  # fmt: skip
 
     # --- what happens
@@ -196,7 +200,9 @@ class Planner:
         if event.obj is self.sensors:
             # What is not offered for this metric stays wanted, for the metrics that have it.
             offered = set(self.choices.sensors_of(self.view.metric))
-            self._wanted_sensors = tuple(s for s in self.choices.sensors if s in event.new or (s in self._wanted_sensors and s not in offered))
+            self._wanted_sensors = tuple(
+                s for s in self.choices.sensors if s in event.new or (s in self._wanted_sensors and s not in offered)
+            )
         months = self.choices.months
         first, last = (months[min(k, len(months) - 1)] for k in self.window.value)
         metric, aggregation = self.metric.value, self.aggregation.value
@@ -206,7 +212,9 @@ class Planner:
             aggregation = METRICS[metric].default
         shown = self.view.months
         month = shown[min(self.month.value, len(shown) - 1)]
-        self._show(self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month)))
+        self._show(
+            self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month))
+        )
 
     def _show(self, view: View) -> None:
         self.view = view
@@ -276,7 +284,9 @@ class Planner:
             options={AGGREGATION_TITLES[a]: a for a in aggregations_of(view.metric)}, value=view.aggregation
         )
         shown = view.months
-        self.month.param.update(options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month))
+        self.month.param.update(
+            options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month)
+        )
         self.month.visible = view.aggregation == "scrub"
 
 
@@ -284,6 +294,12 @@ _THEME = {
     "light": {"palette": {"primary": {"main": "#0b5394", "contrastText": "#ffffff"}}},
     "dark": {"palette": {"primary": {"main": "#2b74b8", "contrastText": "#ffffff"}}},
 }
-_BADGE = {"background": "#ffb300", "color": "#1c1c1c", "padding": "4px 14px", "border-radius": "16px", "font-size": "15px"}
+_BADGE = {
+    "background": "#ffb300",
+    "color": "#1c1c1c",
+    "padding": "4px 14px",
+    "border-radius": "16px",
+    "font-size": "15px",
+}
 
 __all__ = ["Planner", "cube_location", "page"]

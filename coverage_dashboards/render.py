@@ -13,8 +13,8 @@ from coverage_pipeline.coverage import ACTIONS, METRICS
 def to_geoviews(da: xr.DataArray, *, dark: bool = False, width: int = 900, height: int = 480) -> Any:
     """What ``coverage.select`` gave, rasterised by datashader over coastlines; a ``scrub`` gets a slider of months.
 
-    Colours are the dashboard's, and cells that are not known have its grey. GeoViews takes seconds to import, so only this
-    function does it. It draws coastlines from the package, without the internet.
+    Colours are the dashboard's, and cells that are not known have its grey. GeoViews takes seconds to import, so only
+    this function does it. It draws coastlines from the package, without the internet.
     """
     import geoviews as gv
     import hvplot.xarray  # noqa: F401  (registers .hvplot)

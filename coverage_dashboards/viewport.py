@@ -1,10 +1,12 @@
 """What of a global field a window onto the map shows: one value a screen pixel, in Web Mercator (EPSG:3857).
 
-Mercator is separable: a pixel column is a range of longitudes and a pixel row a range of latitudes whatever the other one is. So
-the warp is two lists of cell ranges and one pass over the pixels, where a general reprojection of the same grid takes 19 s.
+Mercator is separable: a pixel column is a range of longitudes and a pixel row a range of latitudes whatever the other
+one is. So
+the warp is two lists of cell ranges and one pass over the pixels, where a general reprojection of the same grid takes
+19 s.
 
-The rule, along each axis: a pixel shows the cells whose centres lie in it, and where none does, the cell that holds the pixel's
-centre. Hence a pixel shows only cells it overlaps, and at no zoom is a cell lost.
+The rule, along each axis: a pixel shows the cells whose centres lie in it, and where none does, the cell that holds
+the pixel's centre. Hence a pixel shows only cells it overlaps, and at no zoom is a cell lost.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Picture:
-    """The part of a view that lies on the world: one value a pixel, southernmost row first, and its extent in metres."""
+    """The part of a view that lies on the world: one value a pixel, southernmost row first, and its extent in
+    metres.
+    """
 
     values: NDArray[Any]
     x_range: Range
@@ -82,7 +86,9 @@ def _pixels(view: Range, count: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     return edges, edges[:-1] + size / 2
 
 
-def _cells(edges: NDArray[np.float64], centres: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _cells(
+    edges: NDArray[np.float64], centres: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and last (exclusive) cell of each pixel; edges and centres of the pixels in units of cells."""
     bounds = np.ceil(edges - 0.5).astype(np.int64)
     holds = np.clip(np.floor(centres).astype(np.int64), 0, count - 1)
@@ -123,13 +129,23 @@ def _reduce(field, top, bottom, left, right, op, rank, out):  # type: ignore[no-
 
 
 def viewport(
-    field: NDArray[Any], x_range: Range, y_range: Range, width: int, height: int, op: Op, urgency: NDArray[np.int64] | None = None
+    field: NDArray[Any],
+    x_range: Range,
+    y_range: Range,
+    width: int,
+    height: int,
+    op: Op,
+    urgency: NDArray[np.int64] | None = None,
 ) -> Picture | None:
-    """The field as ``width`` × ``height`` pixels of the view, of which only those on the world are made; None if none is.
+    """The field as ``width`` × ``height`` pixels of the view, of which only those on the world are made; None if none
+    is.
 
-    ``field`` is the whole world, ``(lat, lon)`` ascending from −90 and −180, NaN where not known, ``OUT_OF_SCOPE`` where nothing
-    is wanted; whole numbers are taken as known. Of a pixel's cells the known ones count, by ``op``: ``mean``, ``max``, ``min``, or ``urgent``
-    for actions (flag values; ``urgency`` ranks them), never a mean. A pixel without a known cell is not known if any of its cells could be known.
+    ``field`` is the whole world, ``(lat, lon)`` ascending from −90 and −180, NaN where not known, ``OUT_OF_SCOPE``
+    where nothing
+    is wanted; whole numbers are taken as known. Of a pixel's cells the known ones count, by ``op``: ``mean``,
+    ``max``, ``min``, or ``urgent``
+    for actions (flag values; ``urgency`` ranks them), never a mean. A pixel without a known cell is not known if any
+    of its cells could be known.
     """
     if not all(math.isfinite(v) for v in (*x_range, *y_range)) or x_range[0] >= x_range[1] or y_range[0] >= y_range[1]:
         return None
@@ -140,7 +156,9 @@ def viewport(
         return None
     rows, columns = field.shape
     # In units of cells: column k spans k..k+1 from −180, row k from −90.
-    left, right = _cells((longitude_of(x_edges) + 180) * columns / 360, (longitude_of(x_centres) + 180) * columns / 360, columns)
+    left, right = _cells(
+        (longitude_of(x_edges) + 180) * columns / 360, (longitude_of(x_centres) + 180) * columns / 360, columns
+    )
     top, bottom = _cells((latitude_of(y_edges) + 90) * rows / 180, (latitude_of(y_centres) + 90) * rows / 180, rows)
     whole = field.dtype.kind in "ui"
     out = np.empty((y_centres.size, x_centres.size), field.dtype if whole and op != "mean" else np.float32)

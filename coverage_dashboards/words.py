@@ -33,7 +33,20 @@ ACTION_WORDS: Mapping[str, str] = {
 }
 """What to do, in the order of the legend: first what must not be overlooked."""
 
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _OVER_TIME = {"rate": "rate (mean month)", "total": "total", "recent": "latest known month", "worst": "worst month"}
 
 
@@ -114,9 +127,17 @@ def legend_title(field: Field) -> str:
     return f"{title} ({field.unit})" if field.unit and field.unit not in title.lower().split() else title
 
 
+_BOX = "display:block;border-radius:3px;flex:none"
+_ENTRY = "display:inline-flex;align-items:center;gap:8px"
+_GRID = (
+    "display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:6px 18px;"
+    "width:100%;font-size:14px;line-height:1.3"
+)
+
+
 def _swatch(colour: str, ink: str, label: str) -> str:
-    box = f"display:inline-block;width:18px;height:18px;border-radius:3px;border:1px solid {ink}55;background:{colour};flex:none"
-    return f'<span style="display:inline-flex;align-items:center;gap:8px"><span style="{box}"></span><span>{label}</span></span>'
+    box = f"{_BOX};width:18px;height:18px;border:1px solid {ink}55;background:{colour}"
+    return f'<span style="{_ENTRY}"><span style="{box}"></span><span>{label}</span></span>'
 
 
 def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark: bool) -> str:
@@ -127,7 +148,12 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
     ramp = palette.ramp(field.metric, dark)
     stops = ",".join(ramp[round(k * (len(ramp) - 1) / 15)] for k in range(16))
     ticks = [limits.low + (limits.high - limits.low) * k / 4 for k in range(5)]
-    if limits.high <= 4 and limits.high == int(limits.high) and field.unit not in ("score 0 to 1",) and limits.high != 1:
+    if (
+        limits.high <= 4
+        and limits.high == int(limits.high)
+        and field.unit not in ("score 0 to 1",)
+        and limits.high != 1
+    ):
         ticks = [float(k) for k in range(int(limits.high) + 1)]
     labels = [number(t) for t in ticks]
     if limits.above:
@@ -140,8 +166,10 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
     if field.metric == "days_since_last_held":
         notes.append(f"never held within {lookback_months} months counts as that long")
     bar = (
-        f'<div style="flex:1 1 300px;max-width:520px;min-width:220px"><div style="font-weight:600;margin-bottom:4px">{escape(legend_title(field))}</div>'
-        f'<div style="height:16px;border-radius:3px;border:1px solid {around.ink}55;background:linear-gradient(to right,{stops})"></div>'
+        '<div style="flex:1 1 300px;max-width:520px;min-width:220px">'
+        f'<div style="font-weight:600;margin-bottom:4px">{escape(legend_title(field))}</div>'
+        f'<div style="{_BOX};height:16px;border:1px solid {around.ink}55;'
+        f'background:linear-gradient(to right,{stops})"></div>'
         f'<div style="display:flex;justify-content:space-between;margin-top:2px">{row}</div></div>'
     )
     words = f'<span style="color:{around.quiet_ink}">{escape("; ".join(n for n in notes if n))}</span>'
@@ -164,11 +192,12 @@ def _action_legend(field: Field, dark: bool) -> str:
             amount = f"{share.cells:,} cells"
         else:
             amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
-        text = f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
+        text = (
+            f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
+        )
         entries.append(_swatch(colours[name], around.ink, text))
-    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:6px 18px;width:100%;font-size:14px;line-height:1.3"
     title = '<div style="font-weight:600;width:100%">Action this month’s evidence asks for</div>'
-    return _frame(f'{title}<div style="{grid}">{"".join(entries)}</div>', around)
+    return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
 
 
 def percent(part: float) -> str:

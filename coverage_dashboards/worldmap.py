@@ -1,6 +1,7 @@
 """The map: a HoloViews ``DynamicMap`` that draws only the pixels of the browser's window, in Web Mercator.
 
-One ``WorldMap`` is one planner's. What it draws from is shared (``fields``); what it draws is as large as the window, whatever the grid.
+One ``WorldMap`` is one planner's. What it draws from is shared (``fields``); what it draws is as large as the window,
+whatever the grid.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
-from bokeh.models import ColumnDataSource, CustomJSHover, HoverTool, LinearColorMapper, PanTool, Range1d, ResetTool, WheelZoomTool
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJSHover,
+    HoverTool,
+    LinearColorMapper,
+    PanTool,
+    Range1d,
+    ResetTool,
+    WheelZoomTool,
+)
 from numpy.typing import NDArray
 
 from coverage_dashboards import palette, words
@@ -31,7 +41,8 @@ from coverage_pipeline.coverage import ACTIONS, METRICS
 hv.extension("bokeh", logo=False)
 
 LOD_TIMEOUT = 80
-"""Milliseconds that Bokeh waits after a zoom before it tells the server; its default of 500 is most of a zoom's latency."""
+"""Milliseconds that Bokeh waits after a zoom before it tells the server; its default of 500 is most of a zoom's
+latency."""
 FIRST_SIZE = (1200, 700)
 CLOSEST = 20_000.0
 """Metres across the closest view: two cells of 0.1°."""
@@ -53,7 +64,9 @@ class Shown:
 
 
 def op_of(metric: str) -> Op:
-    """How the cells under one pixel become its colour: the worst for what must not be overlooked, the mean for the rest."""
+    """How the cells under one pixel become its colour: the worst for what must not be overlooked, the mean for the
+    rest.
+    """
     if metric == "action":
         return "urgent"
     return "max" if METRICS[metric].default == "worst" else "mean"
@@ -99,7 +112,9 @@ class WorldMap:
         self._changed.event(version=self._version)
 
     def _options(self) -> Any:
-        hover = HoverTool(tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal")
+        hover = HoverTool(
+            tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal"
+        )
         wheel = WheelZoomTool(zoom_on_axis=False)
         return hv.opts.Image(
             responsive=True,
@@ -121,7 +136,13 @@ class WorldMap:
         return dict.fromkeys(("@known", "$x", "$y"), self._said)
 
     def _draw(
-        self, version: int, x_range: Range | None, y_range: Range | None, width: int | None, height: int | None, scale: float
+        self,
+        version: int,
+        x_range: Range | None,
+        y_range: Range | None,
+        width: int | None,
+        height: int | None,
+        scale: float,
     ) -> hv.Image:
         """The picture of the current view, as two layers: the value, and how many months of it are known."""
         if width and height and (width, height) != self._size:
@@ -165,7 +186,9 @@ class WorldMap:
                 source = self._outlines[name] = ColumnDataSource({"x": [], "y": []})
                 width, alpha = (1.0, 0.9) if name == "coastlines" else (0.8, 0.55)
                 for lines, wider, share in ((self._halos, 1.5, 0.5), (self._lines, 0.0, 1.0)):
-                    lines.append(figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share))
+                    lines.append(
+                        figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share)
+                    )
         if self._size is not None and self._outlined != (self._view, self._size):
             self._outlined = (self._view, self._size)
             for name, source in self._outlines.items():
@@ -188,9 +211,15 @@ class WorldMap:
             mapper.update(palette=["rgba(0,0,0,0)"] * 2)
         else:
             metric = shown.field.metric
-            colours = palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
+            colours = (
+                palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
+            )
             mapper.update(
-                palette=colours, low=shown.limits.low, high=shown.limits.high, nan_color=around.unknown, low_color=around.out_of_scope
+                palette=colours,
+                low=shown.limits.low,
+                high=shown.limits.high,
+                nan_color=around.unknown,
+                low_color=around.out_of_scope,
             )
             said = words.hover_words(shown.field, pixel_words(metric, self.picture.cells), self.picture.cells >= 1.5)
             if self._said.args.get("said") != said:

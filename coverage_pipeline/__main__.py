@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from upath import UPath
 
 from coverage_pipeline import __version__
 from coverage_pipeline.build import STEPS, BuildFailed, PartitionDone, Planner, Step, build
@@ -91,7 +92,7 @@ def _settings(
     if grid is not None:
         overrides["grid"] = {"resolution": grid}
     if out is not None:
-        place = Path(out)
+        place = UPath(out)  # a folder's path or an object store's address
         overrides["output"] = {"zarr": out, "parquet_dir": str(place.parent / "catalog")}
         overrides["data"] = str(place.parent)
     settings = load_settings(config, overrides)

@@ -186,7 +186,7 @@ class DesiredCadence:
         if key in self.per_sensor:
             return self.per_sensor[key]
         if key not in known:
-            raise CoverageError(f"no desired cadence for sensor {key!r}: give [cadence] {key} = … in build.toml")
+            raise CoverageError(f"no desired cadence for sensor {key!r}: give {key} = … below [gap.desired] in build.toml")
         return known[key].default_desired_per_month
 
 

@@ -38,7 +38,7 @@ def _definitions(settings: PlannerSettings, config: str | None) -> dg.Definition
     return dg.Definitions(
         assets=assets,
         asset_checks=planner_checks(sensor_months),
-        jobs=[dg.define_asset_job("everything", selection=dg.AssetSelection.all(), partitions_def=sensor_months)],
+        jobs=[dg.define_asset_job("everything", selection=dg.AssetSelection.all())],
         sensors=[automation_sensor(wanted)],
         resources={"planner": PlannerResource(config=config), "duckdb": DuckDBResource(database=":memory:")},
         # A process costs more than a partition's work: the steps of a run share one.

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, Protocol
 
 import geopandas as gpd
@@ -34,7 +35,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import GridSpec, cell_statistics, latest_in_cells, split_bbox
-from coverage_pipeline.months import UTC, Month, as_date, window_months
+from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
 from coverage_pipeline.store import Store, read_metadata, read_parquet, write_parquet
@@ -84,8 +85,10 @@ class HoldingsRefused(PlannerError):
 class HoldingsSource(Protocol):
     """Where holdings come from."""
 
-    name: str
-    """For reports; never holds a secret."""
+    @property
+    def name(self) -> str:
+        """For reports; never holds a secret."""
+        ...
 
     def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
         """Holdings with ``since <= datetime < until``: columns datetime, sensor, cloud, scene_id, geometry (WKB bytes)."""
@@ -121,28 +124,34 @@ class FileHoldings:
                 with place.open("rb") as file:
                     table = gpd.read_parquet(file)
             else:
-                table = gpd.read_file(self.path)
+                table = gpd.read_file(self.path, use_arrow=True)  # through Arrow a date stays a date, without a time
         except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError) as error:
             raise HoldingsRefused(f"holdings file {self.path} cannot be read as GeoParquet or a vector file: {error}") from error
         wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor, "geometry": self.tiles.geom}
         optional = {"cloud": self.tiles.cloud, "scene_id": self.tiles.scene_id}
-        for name, column in {**wanted, **{n: c for n, c in optional.items() if c is not None}}.items():
+        for name, column in {**wanted, **{n: c for n, c in optional.items() if c}}.items():
             if column not in table.columns:
                 if name in optional and column == TilesSettings.model_fields[name].default:
                     continue
                 setting = {"datetime": "DATE", "geometry": "GEOM"}.get(name, name.upper())
+                there_are = ", ".join(map(str, table.columns))
                 raise HoldingsRefused(
-                    f"holdings file {self.path} has no column {column!r} (it has {', '.join(map(str, table.columns))}); set COVERAGE_TILES_{setting}"
+                    f"holdings file {self.path} has no column {column!r} (it has {there_are}); set COVERAGE_TILES_{setting}"
                 )
-        shape = table.set_geometry(self.tiles.geom).geometry
+        try:
+            shape = table.set_geometry(self.tiles.geom).geometry
+        except (TypeError, ValueError) as error:
+            raise HoldingsRefused(
+                f"column {self.tiles.geom!r} of holdings file {self.path} holds no footprints ({error}); set COVERAGE_TILES_GEOM"
+            ) from error
         if shape.crs is not None and not shape.crs.equals("EPSG:4326", ignore_axis_order=True):
             shape = shape.to_crs("EPSG:4326")
         frame = pd.DataFrame(
             {
                 "datetime": table[self.tiles.date],
                 "sensor": table[self.tiles.sensor],
-                "cloud": table[self.tiles.cloud] if self.tiles.cloud in table else np.nan,
-                "scene_id": table[self.tiles.scene_id] if self.tiles.scene_id in table else None,
+                "cloud": table.get(self.tiles.cloud, np.nan),
+                "scene_id": table.get(self.tiles.scene_id),
                 "geometry": shape.to_wkb(),
             }
         )
@@ -187,10 +196,12 @@ class PostgisHoldings:
         if self.db.url is not None:
             try:
                 url = sa.make_url(self.db.url.get_secret_value())
-            except sa.exc.ArgumentError:  # its text would show the password
+            except (sa.exc.ArgumentError, ValueError):  # their text would show the password, or a part of it
                 raise HoldingsRefused(
                     "COVERAGE_DB_URL is not a database address; write postgresql://user:password@host:5432/name"
                 ) from None
+            if "@" in (url.host or ""):  # the password's second half: it must get into no message
+                raise HoldingsRefused("COVERAGE_DB_URL has more than one @: write an @ of the user or the password as %40")
             if url.get_backend_name() != "postgresql":
                 raise HoldingsRefused(f"COVERAGE_DB_URL names {url.get_backend_name()!r}; only postgresql is possible")
             return url.set(drivername="postgresql+psycopg2")
@@ -210,14 +221,17 @@ class PostgisHoldings:
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
-        # The session's zone decides what a timestamp without zone means when compared: UTC, as everything here.
-        options: dict[str, Any] = {"connect_timeout": self.db.connect_timeout, "options": "-c timezone=UTC"}
+        # The session's zone decides what a timestamp without zone means when compared: UTC, as everything here. The address's own
+        # options stay, before it.
+        given = self._url().query.get("options", ())
+        session = " ".join([*([given] if isinstance(given, str) else given), "-c timezone=UTC"])
+        options: dict[str, Any] = {"connect_timeout": self.db.connect_timeout, "options": session}
         if self.db.sslmode:
             options["sslmode"] = self.db.sslmode
         try:
             engine = sa.create_engine(self._url(), connect_args=options, poolclass=sa.pool.NullPool)
-        except ModuleNotFoundError as error:
-            raise HoldingsDriverMissing(f"the holdings' database driver is missing ({error.name}); pip install psycopg2-binary") from error
+        except ImportError as error:  # the module, or the libpq it was built for
+            raise HoldingsDriverMissing(f"the holdings' database driver is missing ({error}); pip install psycopg2-binary") from error
         try:
             with engine.connect() as connection:
                 yield connection.execution_options(postgresql_readonly=True, stream_results=True)
@@ -225,19 +239,43 @@ class PostgisHoldings:
             said = self._clean(error)
             # A server that says FATAL is there and refuses us, unless it is only starting, stopping or full for now.
             passing = ("starting up", "shutting down", "too many", "remaining connection slots", "recovery mode")
-            if "FATAL" in said and not any(word in said for word in passing):
+            # What libpq itself finds wanting once the server has answered carries no FATAL.
+            ours = ("no password supplied", "does not support SSL", "certificate")
+            if ("FATAL" in said and not any(word in said for word in passing)) or any(word in said for word in ours):
                 raise HoldingsRefused(
-                    f"the holdings database refused the connection: {said}; check COVERAGE_DB_USER, COVERAGE_DB_PASSWORD and COVERAGE_DB_NAME"
+                    f"the holdings database refused the connection: {said}; check COVERAGE_DB_USER, COVERAGE_DB_PASSWORD, COVERAGE_DB_NAME "
+                    "and COVERAGE_DB_SSLMODE"
                 ) from None
             raise HoldingsUnreachable(
                 f"the holdings database cannot be reached ({self.name}): {said}; check COVERAGE_DB_HOST and COVERAGE_DB_PORT"
             ) from None
-        except (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.InternalError) as error:
+        except (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.InternalError, sa.exc.NotSupportedError) as error:
             raise HoldingsRefused(
-                f"the holdings table does not fit the settings ({self.name}): {self._clean(error)}; check COVERAGE_DB_SCHEMA and COVERAGE_TILES_*"
+                f"the holdings table does not fit the settings ({self.name}): {self._clean(error)}; {self._way_out(error)}"
             ) from None
         finally:
             engine.dispose()
+
+    def _way_out(self, error: sa.exc.DBAPIError) -> str:
+        """What to set, by the server's code of the error (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+        said = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or "")
+        match getattr(error.orig, "pgcode", None):
+            case "42P01" | "3F000":
+                return "set COVERAGE_TILES_TABLE and COVERAGE_DB_SCHEMA"
+            case "42703":
+                wrong = [n for n, value in self.tiles.model_dump().items() if n != "table" and value and f'column "{value}"' in said]
+                if wrong:
+                    empty = " (empty: there is none)" if set(wrong) <= {"cloud", "scene_id"} else ""
+                    return f"set {' or '.join(f'COVERAGE_TILES_{name.upper()}' for name in wrong)}{empty}"
+            case "42883" if "operator" in said:  # only the time is compared with something of another type
+                return "set COVERAGE_TILES_DATE (a column of timestamps or dates)"
+            case "42846" | "XX000" if "geometry" in said:
+                return "set COVERAGE_TILES_GEOM"
+            case "42704" | "42883" if "geometry" in said or "st_" in said.lower():
+                return "PostGIS is not where the user can see it: CREATE EXTENSION postgis, or put its schema on the search_path"
+            case "42501":
+                return "grant COVERAGE_DB_USER the right to read it"
+        return "check COVERAGE_DB_SCHEMA and COVERAGE_TILES_*"
 
     def _column(self, name: str) -> sa.ColumnClause[Any]:
         return sa.column(sa.quoted_name(name, quote=True))
@@ -310,17 +348,36 @@ def holdings_source(settings: PlannerSettings) -> HoldingsSource:
 
 
 def _as_utc(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Times as UTC; a time without zone is UTC. Raises ``HoldingsRefused`` for what is no time."""
+    """Times as UTC; a time without zone is UTC, text must be ISO 8601. Raises ``HoldingsRefused`` for what is no time."""
+    given = values.dropna()
+    if pd.api.types.is_numeric_dtype(given) or (given.dtype == object and any(isinstance(v, Number) for v in given)):
+        if len(given):  # pandas would take numbers as nanoseconds since 1970, and every month would be empty
+            raise HoldingsRefused(f"the holdings' date column holds numbers such as {given.iloc[0]}, not times; set COVERAGE_TILES_DATE")
+        values = pd.Series(pd.NaT, index=values.index)
     try:
-        return pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
+        return pd.to_datetime(values, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
     except (ValueError, TypeError) as error:
         raise HoldingsRefused(f"the holdings' date column holds something that is no time: {error}; set COVERAGE_TILES_DATE") from None
 
 
 def _is_date(values: pd.Series[Any]) -> NDArray[np.bool_]:
-    if values.dtype != object:
+    """Which values are a day without a time, as a date or as text."""
+    if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype)):
         return np.full(len(values), str(values.dtype).startswith("date32"))
-    return np.array([isinstance(v, dt.date) and not isinstance(v, dt.datetime) for v in values], bool)
+    return np.array(
+        [
+            len(v.strip()) <= len("2025-01-31") if isinstance(v, str) else isinstance(v, dt.date) and not isinstance(v, dt.datetime)
+            for v in values
+        ],
+        bool,
+    )
+
+
+def _as_id(value: Any) -> str | None:
+    """A scene id as text, as the database gives it; None where there is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None
 
 
 def _normalised(frame: pd.DataFrame, sensor: CoverageSensor | None) -> tuple[pa.Table, int]:
@@ -328,9 +385,10 @@ def _normalised(frame: pd.DataFrame, sensor: CoverageSensor | None) -> tuple[pa.
     shapes, _ = normalise_footprints(shapely.from_wkb(frame["geometry"].to_numpy(dtype=object), on_invalid="ignore"))
     usable = ~shapely.is_missing(shapes) & frame["datetime"].notna().to_numpy()
     kept = frame[usable].reset_index(drop=True)
-    cloud = pd.to_numeric(kept["cloud"], errors="coerce").astype("float64")
+    percent = kept["cloud"].map(lambda v: None if isinstance(v, bool) else v)  # a flag is no percentage
+    cloud = pd.to_numeric(percent, errors="coerce").astype("float64")
     cloud = cloud.where(cloud.between(0, 100))
-    ids = [str(v) if isinstance(v, str) and v else None for v in kept["scene_id"]]
+    ids = [_as_id(v) for v in kept["scene_id"]]
     family = sensor.family if sensor else "other"
     table = pa.table(
         {
@@ -358,16 +416,18 @@ def fetch_holdings(
     satellites: Sequence[str] | None = None,
     settings: PlannerSettings | None = None,
 ) -> gpd.GeoDataFrame:
-    """Holdings that meet the area within ``start``..``end`` (a day as end is included; an instant is not).
+    """Holdings that meet the area within ``start``..``end`` (a day or month as end is included; an instant is not).
 
     ``bbox`` (degrees, west > east across the antimeridian) and ``aoi`` (EPSG:4326) narrow the area, ``satellites`` the sensor
     column. Returns a GeoDataFrame with datetime (UTC), sensor, cloud (percent, NaN unknown), scene_id and geometry.
 
     Raises ``HoldingsUnavailable`` (not configured, driver missing, unreachable) or ``HoldingsRefused`` (wrong password, table,
-    column or file).
+    column or file), ``MonthError`` for a window that is reversed.
     """
     settings = settings or load_settings()
-    since, until = _instant(start, end_of_day=False), _instant(end, end_of_day=True)
+    since, until = _instant(start, is_end=False), _instant(end, is_end=True)
+    if until < since:
+        raise MonthError(f"the window is reversed: start {start} is after end {end}")
     table, _ = _normalised(holdings_source(settings).rows(since, until, satellites), None)
     frame = as_geodataframe(table)[["datetime", "sensor", "cloud", "scene_id", "geometry"]]
     if bbox is not None:
@@ -378,14 +438,16 @@ def fetch_holdings(
     return frame.reset_index(drop=True)
 
 
-def _instant(value: str | dt.date, *, end_of_day: bool) -> dt.datetime:
+def _instant(value: str | dt.date, *, is_end: bool) -> dt.datetime:
     if isinstance(value, str) and len(value) > 10:
         value = dt.datetime.fromisoformat(value)
+    if is_end and isinstance(value, str) and len(value.strip()) == 7:
+        return Month.parse(value).end
     if isinstance(value, dt.datetime):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     day = as_date(value)
     start = dt.datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return start + dt.timedelta(days=1) if end_of_day else start
+    return start + dt.timedelta(days=1) if is_end else start
 
 
 def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: PlannerSettings) -> dict[str, Any]:
@@ -447,9 +509,7 @@ def _read_month(
     return table, last, rejected
 
 
-def holdings_table(
-    holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage"
-) -> pa.Table:
+def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
     """One row a cell (``HELD_SCHEMA``) that a holding of the month touches, or that was held within the lookback."""
     mine = holdings.filter(holdings["in_month"])
     percent = mine["cloud"].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -528,4 +588,3 @@ def write_holdings_stats(sensor: CoverageSensor, month: Month, store: Store, gri
     metadata = {**metadata, "grid_resolution": grid.resolution, "cloud_lt": cloud_lt, "cells": table.num_rows}
     write_parquet(store.stats("held", sensor.key, month), table, metadata)
     return metadata
-

@@ -32,6 +32,7 @@ MATCHUP_SCHEMA = pa.schema(
 )
 
 _KNOWN_HOLDINGS = ("read", "not_held")
+_DAY = 86_400_000_000  # microseconds
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ def match_scenes(scenes: pa.Table, holdings: pa.Table, *, tolerance_seconds: flo
     first: neighbouring Sentinel-2 tiles overlap by up to half, and anything looser marks unheld scenes as held.
     """
     n = scenes.num_rows
-    match = Match(
-        np.full(n, -1), np.zeros(n, bool), np.full(n, np.nan), np.full(n, np.nan), np.zeros(holdings.num_rows, bool)
-    )
+    match = Match(np.full(n, -1), np.zeros(n, bool), np.full(n, np.nan), np.full(n, np.nan), np.zeros(holdings.num_rows, bool))
     if n == 0 or holdings.num_rows == 0:
         return match
     taken = pc.index_in(holdings["scene_key"], value_set=scenes["scene_key"].combine_chunks()).to_numpy(zero_copy_only=False)
@@ -79,11 +78,12 @@ def _match_footprints(
     scene_shapes = shapely.from_wkb(scenes["geometry"].to_numpy(zero_copy_only=False)[free])
     held_shapes = shapely.from_wkb(holdings["geometry"].to_numpy(zero_copy_only=False)[nameless])
     h, s = shapely.STRtree(scene_shapes).query(held_shapes)
-    scene_time = scenes["acquired"].cast(pa.int64()).to_numpy()[free][s] / 1e6
-    held_time = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless][h] / 1e6
+    # Whole microseconds: as seconds since 1970 in float64 a difference is off by up to 0.2 µs, and the tolerance is inclusive.
+    scene_time = scenes["acquired"].cast(pa.int64()).to_numpy()[free][s]
+    held_time = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless][h]
     date_only = holdings["date_only"].to_numpy(zero_copy_only=False)[nameless][h]
-    apart = np.abs(scene_time - held_time)
-    near = np.where(date_only, scene_time // 86_400 == held_time // 86_400, apart <= tolerance)
+    apart = np.abs(scene_time - held_time) / 1e6
+    near = np.where(date_only, scene_time // _DAY == held_time // _DAY, apart <= tolerance)
     h, s, apart = h[near], s[near], apart[near]
     common = shapely.area(shapely.intersection(held_shapes[h], scene_shapes[s]))
     iou = common / (shapely.area(held_shapes[h]) + shapely.area(scene_shapes[s]) - common)
@@ -152,9 +152,7 @@ def match_month(
     shapes, day, percent = scene_arrays(scenes)
     lacking = ~is_held if known else np.zeros(len(is_held), bool)
     clear = is_clear(percent, cloud_lt, sensor.cloud)
-    unheld = cell_table(
-        cell_statistics(shapes[lacking], day=day[lacking], cloud=percent[lacking], clear=clear[lacking], grid=grid)
-    )
+    unheld = cell_table(cell_statistics(shapes[lacking], day=day[lacking], cloud=percent[lacking], clear=clear[lacking], grid=grid))
     write_parquet(store.matchup(sensor.key, month), table, metadata)
     write_parquet(store.stats("unheld", sensor.key, month), unheld, metadata)
     return metadata

@@ -145,8 +145,6 @@ def read_metadata(path: UPath) -> dict[str, Any]:
 def _metadata(path: UPath, schema: pa.Schema) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
-        raise StoreError(
-            f"{path} was not written by the coverage planner (its metadata has no {METADATA_KEY.decode()!r})"
-        )
+        raise StoreError(f"{path} was not written by the coverage planner (its metadata has no {METADATA_KEY.decode()!r})")
     metadata: dict[str, Any] = json.loads(raw)
     return metadata

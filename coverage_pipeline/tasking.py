@@ -32,9 +32,7 @@ def _sensor(key: str, sensors: Mapping[str, CoverageSensor]) -> CoverageSensor:
     return sensors[key]
 
 
-def request_kind(
-    sensor: str, *, unmet_supply: int, sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS
-) -> RequestKind:
+def request_kind(sensor: str, *, unmet_supply: int, sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS) -> RequestKind:
     """Which request closes the gap at one place: ``ingest`` where clear scenes exist that we lack, else ``task`` for a sensor
     that can be pointed, else ``none`` (a systematic sensor: wait). The cube's ``action`` knows more; this serves single places.
 
@@ -48,9 +46,7 @@ def request_kind(
     return "task" if found.taskable else "none"
 
 
-def taskable_mask(
-    ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, CoverageSensor] = COVERAGE_SENSORS
-) -> xr.DataArray:
+def taskable_mask(ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, CoverageSensor] = COVERAGE_SENSORS) -> xr.DataArray:
     """Whether each of ``sensors`` can be pointed, as booleans ``(sensor, lat, lon)`` over the dataset's grid."""
     flags = xr.DataArray(
         [_sensor(key, known).taskable for key in sensors], dims="sensor", coords={"sensor": list(sensors)}, name="taskable"
@@ -103,10 +99,8 @@ def flag_for_request(
     now = today or dt.datetime.now(UTC).date()
     if kind == "task" and first <= now:
         raise RequestError(f"nobody can task the past: the window must start after {now}, not on {first}")
-    shape = geometry if isinstance(geometry, BaseGeometry) else _from_geojson(geometry)
-    if shape.is_empty:
-        raise RequestError("the geometry is empty: nothing to request")
-    text = shapely.to_geojson(shapely.set_precision(shapely.normalize(shape), 1e-7))
+    shape = _canonical(geometry if isinstance(geometry, BaseGeometry) else _from_geojson(geometry))
+    text = shapely.to_geojson(shape)
     parts = (sensor, kind, first.isoformat(), last.isoformat(), text)
     request_id = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
     path = Path(store)
@@ -121,6 +115,22 @@ def flag_for_request(
     except (OSError, sqlite3.Error) as error:
         raise RequestError(f"cannot record the request in {path}: {error}") from error
     return request_id
+
+
+def _canonical(shape: BaseGeometry) -> BaseGeometry:
+    """One spelling of a place: flat, rounded to 1e-7° (a centimetre), in normal order, so that it is one request however drawn."""
+    flat = shapely.force_2d(shape)
+    lon, lat = shapely.get_coordinates(flat).T
+    # ±360: an outline across the antimeridian may run on past ±180.
+    if not ((np.abs(lon) <= 360).all() and (np.abs(lat) <= 90).all()):
+        raise RequestError("the geometry is not in degrees of longitude and latitude (EPSG:4326)")
+    try:
+        flat = shapely.normalize(shapely.set_precision(flat, 1e-7))
+    except shapely.errors.GEOSException as error:
+        raise RequestError(f"the geometry is not valid: {shapely.is_valid_reason(shape)}") from error
+    if flat.is_empty:
+        raise RequestError("the geometry is empty: nothing to request")
+    return flat
 
 
 def _from_geojson(geometry: Mapping[str, Any]) -> BaseGeometry:

@@ -1,4 +1,5 @@
-"""Small synthetic cubes, written through the planner's own functions, for the dashboard's tests and for looking at it."""
+"""Small synthetic cubes, written through the planner's own functions, for the dashboard's tests and for looking at
+it."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ UNKNOWN_LON = (20.0, 60.0)
 _SWATH = {"emit": (7.0, 2.6), "landsat-8-9": (24.0, 5.0), "prisma": (3.0, 2.1), "sentinel-2": (72.0, 4.4)}
 
 
-def build_cube(path: Path, resolution: float = 2.0, months: int = 7, sensors: tuple[str, ...] = SENSORS, *, note: str | None = NOTE) -> Path:
+def build_cube(
+    path: Path, resolution: float = 2.0, months: int = 7, sensors: tuple[str, ...] = SENSORS, *, note: str | None = NOTE
+) -> Path:
     """A cube whose sensors fly in slanted swaths, with all kinds of not knowing in it."""
     grid = GridSpec(resolution)
     chosen = tuple(COVERAGE_SENSORS[k] for k in sensors)
@@ -100,7 +103,13 @@ def _partition(
         "check_days": check,
     }
     scan, holdings = "complete", "read"
-    catalogue = ("scenes_count", "cloud_free_scene_count", "cloud_unknown_scene_count", "mean_scene_cloud_pct", "available_days")
+    catalogue = (
+        "scenes_count",
+        "cloud_free_scene_count",
+        "cloud_unknown_scene_count",
+        "mean_scene_cloud_pct",
+        "available_days",
+    )
     catalogue += ("clear_days", "unmet_supply", "ingestable_days", "check_days")
     ours = ("held_count", "held_clear_count", "held_days", "held_clear_days", "days_since_last_held")
     unknown = dict.fromkeys(fields, np.zeros(lon.shape, bool))
@@ -117,7 +126,10 @@ def _partition(
     elif sensor.key == "landsat-8-9" and number == 1:
         holdings = "off"
         unknown |= dict.fromkeys(ours, everywhere)
-    out = {n: np.where(unknown[n], np.array(SCHEMA[n].fill, SCHEMA[n].dtype), v.astype(SCHEMA[n].dtype)) for n, v in fields.items()}
+    out = {
+        n: np.where(unknown[n], np.array(SCHEMA[n].fill, SCHEMA[n].dtype), v.astype(SCHEMA[n].dtype))
+        for n, v in fields.items()
+    }
     if sensor.key == "emit":
         scan = "complete"  # so that absence elsewhere counts, and only the hole does not
     assert set(out) == set(COVERAGE_VARIABLES)

@@ -15,7 +15,9 @@ from coverage_pipeline.months import Month
 from tests.dashboards.cubes import NOTE, build_cube
 
 MONTHS = tuple(Month(2025, k) for k in range(1, 8))
-CHOICES = Choices(("emit", "landsat-8-9", "prisma", "sentinel-2"), MONTHS, frozenset({"prisma"}), frozenset({"sentinel-2"}))
+CHOICES = Choices(
+    ("emit", "landsat-8-9", "prisma", "sentinel-2"), MONTHS, frozenset({"prisma"}), frozenset({"sentinel-2"})
+)
 
 
 def field(metric="scenes_count", known=(6, 6), months=6, unit="scenes a month", limits=None):
@@ -77,7 +79,12 @@ def test_what_the_cube_does_not_have_is_left_out_and_told(asked, refused):
     assert view.first <= view.month <= view.last
 
 
-@given(st.dictionaries(st.sampled_from(["layer", "metric", "sensors", "t0", "t1", "agg", "month"]), st.lists(st.binary(max_size=30), max_size=2)))
+@given(
+    st.dictionaries(
+        st.sampled_from(["layer", "metric", "sensors", "t0", "t1", "agg", "month"]),
+        st.lists(st.binary(max_size=30), max_size=2),
+    )
+)
 def test_no_address_does_harm(asked):
     view, told = CHOICES.from_address(asked)
     assert CHOICES.settled(view) == view

@@ -12,7 +12,7 @@ import pytest
 from coverage_dashboards.choices import Choices, View
 from coverage_dashboards.fields import FieldCache, Limits, field_of, frames_limits, open_cube
 from coverage_dashboards.viewport import OUT_OF_SCOPE
-from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageError, read_partition, write_gap
+from coverage_pipeline.coverage import ACTIONS, GAP_VARIABLES, METRICS, SCHEMA, CoverageError, read_partition, write_gap
 from coverage_pipeline.months import Month
 from tests.dashboards.cubes import UNKNOWN_LON, build_cube
 
@@ -138,7 +138,7 @@ def test_a_rewritten_partition_gives_another_stamp(tmp_path):
     before = open_cube(str(path), look_again=0)
     assert open_cube(str(path), look_again=0) is before
     _, revision = read_partition(path, "emit", Month(2025, 1))
-    fields = {n: np.zeros((18, 36)) for n in ("deficit", "priority_score", "action")}
+    fields = {n: np.zeros((18, 36), SCHEMA[n].dtype) for n in GAP_VARIABLES}
     write_gap(path, "emit", Month(2025, 1), fields, desired=2, made_from=revision - 2)
     after = open_cube(str(path), look_again=0)
     assert after.stamp != before.stamp

@@ -1,0 +1,8 @@
+"""All measurements, one JSON line each: ``make bench``."""
+
+from __future__ import annotations
+
+from benchmarks import demo_build, gridding
+
+gridding.main([])
+demo_build.main()

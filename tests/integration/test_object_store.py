@@ -1,0 +1,66 @@
+"""Everything below one root on S3: a real S3 protocol server on loopback instead of a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from upath import UPath
+
+from coverage_pipeline.build import Planner, build
+from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.serving import free_port
+from coverage_pipeline.settings import load_settings
+from tests.orchestration.conftest import items_of
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    port = free_port()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="planner")
+    try:
+        yield "s3://planner/coverage"
+    finally:
+        server.stop()
+
+
+def test_a_build_on_s3_equals_one_in_a_folder(bucket: str, serve_items: Callable[..., str], tmp_path: Path) -> None:
+    address = serve_items(items_of(["2025-01"]))
+
+    def config(root: str) -> Planner:
+        path = tmp_path / "build.toml"
+        path.write_text(f"""
+data = {json.dumps(root)}
+[grid]
+resolution = 5.0
+[window]
+start = 2025-01-01
+end = 2025-01-31
+[sensors]
+keys = ["landsat-8-9"]
+[[sensors.sources.landsat-8-9]]
+kind = "stac"
+endpoint = "{address}"
+collection_id = "scenes"
+""")
+        return Planner.from_settings(load_settings(path))
+
+    remote, local = config(bucket), config(str(tmp_path / "folder"))
+    for planner in (remote, local, remote):  # the second time over what is there already
+        build(planner)
+    there, here = open_coverage(UPath(bucket) / "coverage.zarr"), open_coverage(tmp_path / "folder" / "coverage.zarr")
+    for name in ("scenes_count", "available_days", "action", "scan_status", "scenes_total"):
+        np.testing.assert_array_equal(there[name].values, here[name].values)
+    assert int(there["scenes_total"].sum()) == 5
+    assert remote.store.scenes("landsat-8-9", remote.spec.months[0]).protocol == "s3"

@@ -1,0 +1,167 @@
+"""The asset graph as Dagster runs it: any partition, in any order, gives the same cube."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+import xarray as xr
+
+from coverage_pipeline.build import Planner, build
+from coverage_pipeline.coverage import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, open_coverage
+from coverage_pipeline.definitions import planner_definitions
+from coverage_pipeline.settings import load_settings
+
+ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as found:
+        yield found
+
+
+def run(config: Path, instance: dg.DagsterInstance, key: str | None = None, **tags: str) -> dg.ExecuteInProcessResult:
+    job = planner_definitions(load_settings(config), str(config)).resolve_job_def("everything")
+    return job.execute_in_process(instance=instance, partition_key=key, tags=tags, raise_on_error=False)
+
+
+def contents(zarr: Path) -> xr.Dataset:
+    names = [*COVERAGE_VARIABLES, *GAP_VARIABLES, "scan_status", "holdings_status", "scenes_total", "held_not_in_catalog", "desired"]
+    return open_coverage(zarr)[names].load()
+
+
+def test_keys_and_graph(world: Path) -> None:
+    definitions = planner_definitions(load_settings(world), str(world))
+    graph = definitions.resolve_asset_graph()
+    assert {k.to_user_string() for k in graph.get_all_asset_keys()} == set(ASSETS)
+    partitions = {graph.get(dg.AssetKey(name)).partitions_def for name in ASSETS}
+    assert len(partitions) == 1
+    keys = partitions.pop().get_partition_keys()
+    assert sorted(keys) == sorted(f"2025-0{m}|{s}" for m in (1, 2, 3) for s in ("mine", "prisma"))
+
+
+def test_one_partition_materialises_everything_with_metadata(world: Path, instance: dg.DagsterInstance) -> None:
+    result = run(world, instance, "2025-01|mine")
+    assert result.success
+    metadata = {
+        event.asset_key.to_user_string(): event.materialization.metadata
+        for event in result.get_asset_materialization_events()
+        if event.asset_key is not None
+    }
+    assert set(metadata) == set(ASSETS)
+    assert metadata["availability"]["scenes"].value == 5
+    assert metadata["availability"]["status"].value == "complete"
+    assert metadata["matchup"]["held"].value == 1
+    assert "data:image/png;base64," in str(metadata["availability_stats"]["map"].value)
+    assert len(str(metadata["availability_stats"]["map"].value)) < 20_000
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert checks == {"scene_keys_unique": True, "held_is_listed": True}
+
+
+def test_the_numbers_of_a_partition(world: Path, instance: dg.DagsterInstance) -> None:
+    assert run(world, instance, "2025-01|mine").success
+    ds = contents(world.parent / "data" / "coverage.zarr").sel(sensor="mine", time="2025-01-01")
+    held, cloudy, unknown, missing = (ds.sel(lat=2.5, lon=20 * k + 2.5) for k in (0, 2, 3, 4))
+    assert (int(held.scenes_count), int(held.held_clear_count), int(held.unmet_supply)) == (1, 1, 0)
+    assert float(held.days_since_last_held) == pytest.approx(31 - 10 / 24)
+    assert (int(held.deficit), ACTIONS[int(held.action)]) == (1, "task")
+    assert ACTIONS[int(cloudy.action)] == "task"
+    assert ACTIONS[int(unknown.action)] == "check"
+    assert (int(missing.unmet_supply), ACTIONS[int(missing.action)]) == (1, "ingest")
+    nowhere = ds.sel(lat=-62.5, lon=-102.5)
+    assert (int(nowhere.scenes_count), int(nowhere.held_count), ACTIONS[int(nowhere.action)]) == (0, 0, "task")
+
+
+def test_any_order_and_any_number_of_times_gives_the_cube_of_a_plain_build(world: Path, instance: dg.DagsterInstance) -> None:
+    planner = Planner.from_settings(load_settings(world))
+    build(planner)
+    zarr = Path(str(planner.store.zarr))
+    expected = contents(zarr)
+    shutil.rmtree(zarr.parent)
+    keys = [f"2025-0{m}|{s}" for m, s in itertools.product((3, 1, 2, 1), ("prisma", "mine"))]
+    for key in keys:
+        assert run(world, instance, key).success, key
+    xr.testing.assert_identical(contents(zarr), expected)
+    assert run(world, instance, "2025-02|mine").success
+    xr.testing.assert_identical(contents(zarr), expected)
+
+
+def test_a_range_in_one_run_gives_the_same(world: Path, instance: dg.DagsterInstance) -> None:
+    planner = Planner.from_settings(load_settings(world))
+    build(planner)
+    zarr = Path(str(planner.store.zarr))
+    expected = contents(zarr)
+    shutil.rmtree(zarr.parent)
+    world.write_text(world.read_text().replace("[orchestration]", '[orchestration]\nbackfill = "ranges"'))
+    for sensor in ("mine", "prisma"):
+        tags = {f"dagster/asset_partition_range_{end}": f"2025-0{m}|{sensor}" for end, m in (("start", 1), ("end", 3))}
+        result = run(world, instance, **tags)
+        assert result.success
+        done = {e.partition for e in result.get_asset_materialization_events()}
+        assert done == {f"2025-0{m}|{sensor}" for m in (1, 2, 3)}
+    xr.testing.assert_identical(contents(zarr), expected)
+
+
+def test_a_failed_scan_fails_the_run_by_name_and_keeps_what_was_there(world: Path, instance: dg.DagsterInstance) -> None:
+    assert run(world, instance, "2025-01|mine").success
+    zarr = world.parent / "data" / "coverage.zarr"
+    before = contents(zarr)
+    text = world.read_text()
+    start = text.index("http://127.0.0.1:")
+    world.write_text(text.replace(text[start : text.index('"', start)], "http://127.0.0.1:9"))
+    result = run(world, instance, "2025-01|mine")
+    assert not result.success
+    failures = [e.step_failure_data for e in result.all_events if e.is_step_failure]
+    said = str(failures[0].user_failure_data)
+    assert "mine 2025-01" in said
+    assert "127.0.0.1:9" in said
+    ran = {e.step_key for e in result.all_events if e.is_step_success}
+    assert not ran & {"availability_stats", "matchup", "coverage", "gap"}
+    xr.testing.assert_identical(contents(zarr), before)
+
+
+def test_an_automation_tick_asks_for_the_last_closed_months(world: Path, instance: dg.DagsterInstance) -> None:
+    overrides = {"window": {"start": "2025-01-01", "end": "2099-12-31"}}
+    definitions = planner_definitions(load_settings(world, overrides), str(world))
+    before = dt.datetime(2025, 6, 4, 12, tzinfo=dt.UTC)
+    quiet = dg.evaluate_automation_conditions(definitions, instance, evaluation_time=before)
+    assert quiet.total_requested == 0
+    tick = dg.evaluate_automation_conditions(
+        definitions, instance, cursor=quiet.cursor, evaluation_time=dt.datetime(2025, 6, 5, 6, 1, tzinfo=dt.UTC)
+    )
+    expected = {f"2025-0{m}|{s}" for m in (4, 5) for s in ("mine", "prisma")}
+    for name in ASSETS:
+        assert set(tick.get_requested_partitions(dg.AssetKey(name))) == expected, name
+    again = dg.evaluate_automation_conditions(
+        definitions, instance, cursor=tick.cursor, evaluation_time=dt.datetime(2025, 6, 5, 6, 2, tzinfo=dt.UTC)
+    )
+    assert again.total_requested == 0
+    # The same months are asked for again at the next tick, with the one that has closed since: late scenes are found.
+    july = dg.evaluate_automation_conditions(
+        definitions, instance, cursor=again.cursor, evaluation_time=dt.datetime(2025, 7, 5, 6, 1, tzinfo=dt.UTC)
+    )
+    assert set(july.get_requested_partitions(dg.AssetKey("availability"))) == {
+        f"2025-0{m}|{s}" for m in (5, 6) for s in ("mine", "prisma")
+    }
+
+
+def test_automation_is_off_where_the_settings_say_so(world: Path) -> None:
+    for on in (True, False):
+        definitions = planner_definitions(load_settings(world, {"orchestration": {"automation": on}}), str(world))
+        sensor = definitions.resolve_sensor_def("monthly")
+        assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) is on
+
+
+def test_a_sensor_without_a_layer_materialises_not_applicable(world: Path, instance: dg.DagsterInstance) -> None:
+    assert run(world, instance, "2025-02|prisma").success
+    ds = contents(world.parent / "data" / "coverage.zarr").sel(sensor="prisma", time="2025-02-01")
+    assert bool(np.isnan(ds.scenes_count).all())
+    assert int(ds.scan_status) == 4
+    assert set(np.unique(ds.action)) == {ACTIONS.index("task"), ACTIONS.index("out_of_scope")}
