@@ -214,14 +214,19 @@ def percent(part: float) -> str:
 HOVER_CODE = """
 const degrees = (v, plus, minus) => Math.abs(v).toFixed(said.digits) + '° ' + (v >= 0 ? plus : minus)
 const snap = (v, from) => from + (Math.floor((v - from) / said.resolution) + 0.5) * said.resolution
-if (format == 'lat') return degrees(snap(Math.atan(Math.sinh(value / 6378137)) * 180 / Math.PI, -90), 'N', 'S')
-if (format == 'lon') return degrees(snap(value / 6378137 * 180 / Math.PI, -180), 'E', 'W')
+// The middle of the pixel, not the pointer: else a cell's edge would name one place with its neighbour's value.
+const {i, j, flat_index} = special_vars.image_index
+const {image, x, y, dw, dh} = source.data
+const [rows, columns] = image[0].shape
+const across = (x[0] + (i + 0.5) * dw[0] / columns) / 6378137, up = (y[0] + (j + 0.5) * dh[0] / rows) / 6378137
+if (format == 'lat') return degrees(snap(Math.atan(Math.sinh(up)) * 180 / Math.PI, -90), 'N', 'S')
+if (format == 'lon') return degrees(snap(across * 180 / Math.PI, -180), 'E', 'W')
 if (format == 'known') {
   if (said.months == 1) return value > 0 ? 'known in the month' : ''
   return (said.many ? 'at least ' : '') + value + ' of ' + said.months + ' months known'
 }
 // Bokeh says "NaN" of its own accord and asks no formatter, so the value is looked up where the pointer is.
-const seen = source.data.image[0][special_vars.image_index.flat_index]
+const seen = image[0][flat_index]
 if (seen == null || Number.isNaN(seen)) return 'not known'
 if (seen < -1e30) return 'out of scope'
 if (said.actions.length) return said.actions[Math.round(seen)]

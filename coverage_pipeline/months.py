@@ -42,7 +42,8 @@ class Month:
     def of(cls, instant: dt.date | dt.datetime | np.datetime64) -> Month:
         """The month an instant lies in; a datetime without a zone is taken as UTC."""
         if isinstance(instant, np.datetime64):
-            instant = instant.astype("datetime64[D]").item()
+            day: dt.date = instant.astype("datetime64[D]").item()
+            return cls(day.year, day.month)
         if isinstance(instant, dt.datetime) and instant.tzinfo is not None:
             instant = instant.astimezone(UTC)
         return cls(instant.year, instant.month)

@@ -44,8 +44,7 @@ def _read(name: str) -> str:
         return json.dumps(_items_from_parquet(path))
     if name.endswith(".js"):  # `export const coverages = [ {...}, ]`: footprints with start and end only
         text = path.read_text()
-        body = text[text.index("[") : text.rindex("]")].rstrip().rstrip(",") + "]"
-        return body
+        return text[text.index("[") : text.rindex("]")].rstrip().rstrip(",") + "]"
     raise ValueError(f"no reader for {name}")
 
 

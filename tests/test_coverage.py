@@ -436,7 +436,7 @@ def test_wherever_a_writer_ends_a_partition_is_whole_or_not_known(cube: Path, mo
     write_partition(cube, "emit", JANUARY, old)
     total = steps_of(lambda: write_coverage(cube, "emit", JANUARY, new, provenance()), monkeypatch)
     assert total > len(COVERAGE_VARIABLES)
-    for step in range(0, total, 2):
+    for step in [*range(0, 8), *range(8, total - 3, 4), *range(total - 3, total)]:
         write_partition(cube, "emit", JANUARY, old, gap=False)
         with killed_at(step, monkeypatch), pytest.raises(Killed):
             write_coverage(cube, "emit", JANUARY, new, provenance(scan="partial"))
@@ -471,7 +471,7 @@ def test_wherever_the_maker_of_a_cube_ends_the_next_one_makes_it(tmp_path: Path,
 def test_wherever_growing_ends_the_next_one_completes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sensor without its scope would be out of scope everywhere: a wrong answer that looks right."""
     small = cube_spec(months=QUARTER[:2])
-    big = cube_spec(["emit", "landsat-8-9", "prisma", "sentinel-2"], months_between(JANUARY, Month(2025, 9)))
+    big = cube_spec(["emit", "landsat-8-9", "prisma", "sentinel-2"], months_between(JANUARY, Month(2025, 4)))
 
     def start(name: str) -> Path:
         path = make_cube(tmp_path / name, small)
@@ -480,8 +480,9 @@ def test_wherever_growing_ends_the_next_one_completes_it(tmp_path: Path, monkeyp
 
     counted = start("counted.zarr")
     total = steps_of(lambda: make_cube(counted, big), monkeypatch)
+    write_partition(counted, "emit", JANUARY, gap=False)
     whole = stored(counted)
-    for step in [*range(0, total - 14, 7), *range(total - 14, total)]:
+    for step in [*range(0, total - 14, 10), *range(total - 14, total)]:
         path = start(f"{step}.zarr")
         with killed_at(step, monkeypatch), pytest.raises(Killed):
             make_cube(path, big)
@@ -489,14 +490,12 @@ def test_wherever_growing_ends_the_next_one_completes_it(tmp_path: Path, monkeyp
         assert (at(ds, "emit", FEBRUARY)["scenes_count"] == 3).all()
         write_partition(path, "emit", JANUARY, gap=False)  # and so do writers of what has its place
         make_cube(path, big)
-        write_partition(counted, "emit", JANUARY, gap=False)
-        assert same(stored(path), stored(counted)), step
+        assert same(stored(path), whole), step
         ds = open_coverage(path)
         assert ds["sensor"].values.tolist() == ["emit", "landsat-8-9", "prisma", "sentinel-2"], step
-        assert ds.sizes["time"] == 9, step
+        assert ds.sizes["time"] == 4, step
         assert ds["in_scope"].values.all(), step
         assert ds["taskable"].values.tolist() == [1, 0, 1, 0], step
-    assert not same(whole, stored(make_cube(tmp_path / "other.zarr", small)))
 
 
 # --- other processes ------------------------------------------------------------------------------------------------
@@ -541,16 +540,14 @@ def test_processes_that_make_and_write_one_cube_at_once_give_what_one_gives(tmp_
         from pathlib import Path
         from tests.cubes import QUARTER, cube_spec, make_cube, random_fields, write_partition
         path, number = Path(sys.argv[1]), int(sys.argv[2])
-        spec = cube_spec([["emit"], ["emit", "landsat-8-9"], ["landsat-8-9", "emit"]][number], QUARTER[: number + 1])
+        sensors = [["emit"], ["emit", "landsat-8-9"], ["landsat-8-9"]][number]
         (path.parent / f"ready-{number}").touch()
         while not (path.parent / "go").exists():
             time.sleep(0.005)
-        for months in (1, 2, 3):
-            make_cube(path, cube_spec([s.key for s in spec.sensors], QUARTER[:months]))
+        make_cube(path, cube_spec(sensors, QUARTER[: number + 1]))
         make_cube(path, cube_spec(["landsat-8-9", "emit"]))
-        for month in (QUARTER[number], QUARTER[number - 1]):  # each partition of landsat by two of the three
-            write_partition(path, "landsat-8-9", month, random_fields(month.month), provider=f"host-{month.month}.example")
-        write_partition(path, "emit", QUARTER[number], random_fields(10 + number), provider="x" * 40)
+        for seed, sensor in enumerate(("emit", "landsat-8-9")):
+            write_partition(path, sensor, QUARTER[number], random_fields(10 * seed + number), provider=f"host-{number}" * 9)
     """
     path = tmp_path / "coverage.zarr"
     children = [python(script, path, number) for number in range(3)]
@@ -561,9 +558,9 @@ def test_processes_that_make_and_write_one_cube_at_once_give_what_one_gives(tmp_
         _, errors = child.communicate(timeout=60)
         assert child.returncode == 0, errors
     alone = make_cube(tmp_path / "alone.zarr")
-    for month in reversed(QUARTER):
-        write_partition(alone, "emit", month, random_fields(9 + month.month), provider="x" * 40)
-        write_partition(alone, "landsat-8-9", month, random_fields(month.month), provider=f"host-{month.month}.example")
+    for number in (2, 1, 0):
+        for seed, sensor in enumerate(("emit", "landsat-8-9")):
+            write_partition(alone, sensor, QUARTER[number], random_fields(10 * seed + number), provider=f"host-{number}" * 9)
     assert same(stored(path), stored(alone))
     assert is_known(open_coverage(path), "deficit").any(axis=(2, 3)).all()
 
@@ -607,7 +604,7 @@ def test_growing_appends_and_rewrites_no_chunk(tmp_path: Path) -> None:
     assert [Month.of(t).key for t in ds["time"].values] == [f"2025-0{m}" for m in range(1, 7)]
     for name in SCHEMA:
         old = ds[name].isel({d: slice(n) for d, n in (("sensor", 2), ("time", 3)) if d in ds[name].dims})
-        assert np.array_equal(old, read_before[name], equal_nan=old.dtype.kind == "f"), name
+        assert np.array_equal(old, read_before[name], equal_nan=old.dtype.kind in "fM"), name
     new = ds.isel(time=slice(3, None))
     assert not any(is_known(new, name).any() for name in (*COVERAGE_VARIABLES, *GAP_VARIABLES))
 
@@ -632,7 +629,7 @@ def test_a_smaller_wish_changes_nothing_and_a_removed_sensor_stays_readable(cube
     ("spec", "message"),
     [
         (cube_spec(months=[Month(2024, 12), *QUARTER]), r"starts in 2025-01; an earlier start \(2024-12\).*window\.start back"),
-        (cube_spec(grid=GridSpec(5)), r"grid\.resolution = 10\.0, the settings now say 5\.0"),
+        (cube_spec(grid=GridSpec(5.0)), r"grid\.resolution = 10\.0, the settings now say 5\.0"),
         (cube_spec(cloud_lt=20.0), r"cloud_lt = 10\.0, the settings now say 20\.0"),
         (cube_spec(lookback_months=12), r"holdings\.lookback_months = 24"),
         (cube_spec(match_tolerance_seconds=5.0), "match_tolerance_seconds = 60"),

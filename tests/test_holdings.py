@@ -137,7 +137,7 @@ def test_a_reversed_window_is_refused(holdings_file: Path) -> None:
 def test_days_without_a_time_are_days(tmp_path: Path, store: Store, suffix: str, written_as: str) -> None:
     days = [dt.date(2024, 12, 31), dt.date(2025, 1, 1), dt.date(2025, 1, 31), dt.date(2025, 2, 1)]
     path = tmp_path / f"holdings.{suffix}"
-    holdings = frame([day.isoformat() for day in days] if written_as == "text" else days, scene_id=[str(day) for day in days])
+    holdings = frame([day.isoformat() for day in days] if written_as == "text" else days, scene_id=[f"of {day}" for day in days])
     if suffix == "parquet":
         holdings.to_parquet(path)
     else:
@@ -145,12 +145,12 @@ def test_days_without_a_time_are_days(tmp_path: Path, store: Store, suffix: str,
     extract_month(PRISMA, JANUARY, store, settings_for(path))
     table, _ = read_parquet(store.holdings("prisma", JANUARY))
     assert all(table["date_only"].to_pylist())
-    assert table.filter(table["in_month"])["scene_id"].to_pylist() == ["2025-01-01", "2025-01-31"]
+    assert table.filter(table["in_month"])["scene_id"].to_pylist() == ["of 2025-01-01", "of 2025-01-31"]
 
 
 @pytest.mark.parametrize("suffix", ["geojson", "gpkg"])
 def test_other_vector_files_give_the_same_extract(tmp_path: Path, store: Store, suffix: str) -> None:
-    holdings = frame([at(e) for e in EDGES], scene_id=EDGES, cloud=["5", None, "x", "100", "-1"])
+    holdings = frame([at(e) for e in EDGES], scene_id=[f"of {e}" for e in EDGES], cloud=["5", None, "x", "100", "-1"])
     holdings.to_parquet(tmp_path / "holdings.parquet")
     holdings.to_file(tmp_path / f"holdings.{suffix}")
     other = Store.below(tmp_path / "other")

@@ -194,8 +194,8 @@ def _scan_into(
         return report
     kept = ". The former file stays" if target.exists() else ""
     if len(failed) == 1:
-        error = failed[0][1]
-        raise type(error)(f"{error}{kept}") from error
+        only = failed[0][1]
+        raise type(only)(f"{only}{kept}") from only
     raise CatalogError(
         f"{_named(sensor, months)}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept
     )

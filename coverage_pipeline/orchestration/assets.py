@@ -76,14 +76,14 @@ def planner_assets(
     again_later: dg.RetryPolicy,
 ) -> list[dg.AssetsDefinition]:
     """The seven assets on one partitioning; mappings between them are identities."""
-    root = {
+    root: dict[str, Any] = {
         "partitions_def": sensor_months,
         "group_name": GROUP,
         "backfill_policy": backfill_policy,
         "automation_condition": automation.root,
         "retry_policy": again_later,
     }
-    derived = {
+    derived: dict[str, Any] = {
         "partitions_def": sensor_months,
         "group_name": GROUP,
         "backfill_policy": backfill_policy,

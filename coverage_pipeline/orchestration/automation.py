@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -13,8 +13,8 @@ from coverage_pipeline.settings import OrchestrationSettings
 class Automation(NamedTuple):
     """Conditions of the root assets and of those made from them."""
 
-    root: dg.AutomationCondition
-    downstream: dg.AutomationCondition
+    root: dg.AutomationCondition[Any]
+    downstream: dg.AutomationCondition[Any]
 
 
 def automation_conditions(settings: OrchestrationSettings) -> Automation:

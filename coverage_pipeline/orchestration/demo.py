@@ -137,7 +137,7 @@ def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterato
     home.mkdir(parents=True)
     logging.getLogger("dagster").setLevel(logging.ERROR)
     os.environ["DAGSTER_HOME"] = str(home)
-    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\npython_logs:\n  python_log_level: ERROR\n")
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\nnux:\n  enabled: false\npython_logs:\n  python_log_level: ERROR\n")
     definitions = planner_definitions(settings, str(config))
     job = definitions.resolve_job_def("everything")
     with dg.DagsterInstance.get() as instance:
@@ -164,13 +164,13 @@ def summary(demo: Demo) -> Table:
     table.add_column("scenes", justify="right", no_wrap=True)
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    for key in ds["sensor"].values:
+    for key in ds["sensor"].to_numpy():
         one = ds.sel(sensor=key)
         actions = np.zeros(len(ACTIONS), np.int64)
         for month in range(one.sizes["time"]):
-            actions += np.bincount(one["action"].isel(time=month).values.reshape(-1), minlength=len(ACTIONS))
+            actions += np.bincount(one["action"].isel(time=month).to_numpy().reshape(-1), minlength=len(ACTIONS))
         within = actions.sum() - actions[ACTIONS.index("out_of_scope")]
-        scenes = one["scenes_total"].values
+        scenes = one["scenes_total"].to_numpy()
         total = "not listed" if np.isnan(scenes).all() else f"{int(np.nansum(scenes)):,}"
         shares = [f"{100 * actions[ACTIONS.index(name)] / within:.1f}" for name in shown]
         table.add_row(str(key), total, *shares)

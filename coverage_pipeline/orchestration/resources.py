@@ -6,7 +6,7 @@ from coverage_pipeline.build import Planner
 from coverage_pipeline.settings import load_settings
 
 
-class PlannerResource(dg.ConfigurableResource):  # type: ignore[misc]
+class PlannerResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The settings file to plan by; everything else comes from it and the environment."""
 
     config: str | None = None

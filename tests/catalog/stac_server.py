@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -104,10 +104,8 @@ def serve(catalog: Catalog) -> Iterator[Catalog]:
             if catalog.fault is not None:
                 assert answer is not None
                 answer = catalog.fault(catalog, len(catalog.searches), answer)
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):
                 self._send(answer)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

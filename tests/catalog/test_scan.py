@@ -245,7 +245,7 @@ def test_sources_are_asked_in_order_until_one_answers(store: Store) -> None:
         assert list(report.failed_providers) == [f"stac {down.address.removeprefix('http://')} scenes"]
         with pytest.raises(CatalogUnavailable):
             scan_forced(both, store, 0)
-        with pytest.raises(SensorError, match="sources 0..1"):
+        with pytest.raises(SensorError, match=r"sources 0\.\.1"):
             scan_forced(both, store, 2)
 
 
