@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import get_args
 
 import xarray as xr
@@ -23,7 +24,8 @@ from coverage_pipeline.coverage import (
     Layer,
 )
 from coverage_pipeline.months import Month, MonthError, months_between
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.settings import SettingsError, load_settings
 
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 LAYER_TITLES: Mapping[Layer, str] = {"available": "Available", "acquired": "Acquired", "gap": "Gap"}
@@ -85,9 +87,18 @@ def aggregations_of(metric: str) -> list[Aggregation]:
     return [a for a in AGGREGATIONS if metric != "action" or a not in ("rate", "total")]
 
 
+@cache
+def _known_sensors() -> Mapping[str, CoverageSensor]:
+    """The registry with the sensors that the settings declare, as they were when the server started."""
+    try:
+        return load_settings().registry()
+    except SettingsError:  # the page says what is wrong; names need not
+        return COVERAGE_SENSORS
+
+
 def title_of(sensor: str) -> str:
     """A sensor's name for people."""
-    known = COVERAGE_SENSORS.get(sensor)
+    known = _known_sensors().get(sensor)
     return known.title if known and known.title else sensor
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -30,6 +29,8 @@ from coverage_dashboards.outlines import prepare_outlines
 from coverage_dashboards.viewport import compile_kernels
 from coverage_dashboards.worldmap import Shown, WorldMap, op_of
 from coverage_pipeline.coverage import METRICS, CoverageError
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.settings import SettingsError, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ pn.extension(notifications=False)
 
 
 def cube_location() -> str:
-    """Where the cube is: ``COVERAGE_OUTPUT_ZARR``, else ``coverage.zarr`` below ``COVERAGE_DATA``."""
-    return os.environ.get("COVERAGE_OUTPUT_ZARR") or f"{os.environ.get('COVERAGE_DATA') or 'data'}/coverage.zarr"
+    """Where the settings say the cube is; raises ``SettingsError`` where they are wrong."""
+    return str(load_settings().store().zarr)
 
 
 @cache
@@ -61,13 +62,13 @@ def page() -> pmui.Page:
     warm()
     try:
         cube = open_cube(cube_location())
-    except CoverageError as error:
+    except (CoverageError, SettingsError) as error:
         log.warning("%s", error)
         return _no_cube(error)
     return Planner(cube, pn.state.session_args or {}).page
 
 
-def _no_cube(error: CoverageError) -> pmui.Page:
+def _no_cube(error: PlannerError) -> pmui.Page:
     how = f"""
 ## There is no coverage to show yet
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -208,10 +207,10 @@ def serve(
     """
     with _exit_codes():
         settings = load_settings(config)
-        raise typer.Exit(_serve_dashboard(str(settings.store().zarr), port, address))
+        _serve_dashboard(str(settings.store().zarr), config, port, address)
 
 
-def _serve_dashboard(zarr: str, port: int, address: str) -> int:
+def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str) -> NoReturn:
     """Panel in a process of its own: the pipeline never imports plotting."""
     from importlib.util import find_spec
 
@@ -224,10 +223,10 @@ def _serve_dashboard(zarr: str, port: int, address: str) -> int:
     command += ["--warm", "--websocket-compression-level", "1"]
     if address in ("127.0.0.1", "localhost"):
         command += ["--allow-websocket-origin", f"{address}:{port}", "--allow-websocket-origin", f"localhost:{port}"]
-    try:
-        return subprocess.run(command, env={**os.environ, "COVERAGE_OUTPUT_ZARR": zarr}, check=False).returncode  # noqa: S603
-    except KeyboardInterrupt:
-        return 0
+    environment = {**os.environ, "COVERAGE_OUTPUT_ZARR": zarr} | ({"COVERAGE_CONFIG": str(config)} if config else {})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, command, environment)  # noqa: S606 the server takes our place, and so our signals
 
 
 @app.command()
@@ -251,7 +250,7 @@ def demo(
         made = build_demo(root, console=console, resolution=resolution)
         Console().print(summary(made))
         if not build_only:
-            raise typer.Exit(_serve_dashboard(str(made.zarr), port, "127.0.0.1"))
+            _serve_dashboard(str(made.zarr), made.config, port, "127.0.0.1")
 
 
 def _version(wanted: bool) -> None:

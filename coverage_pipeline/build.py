@@ -152,6 +152,11 @@ class Planner:
                     f"{sensor.key} {month}: {name} was made with grid.resolution {metadata['grid_resolution']} and cloud_lt "
                     f"{metadata['cloud_lt']}, the settings say {self.grid.resolution} and {self.spec.cloud_lt}; materialise it again"
                 )
+        if kept["status"] == "read" and kept["lookback_months"] != self.spec.lookback_months:
+            raise PlannerError(
+                f"{sensor.key} {month}: the holdings were extracted with holdings.lookback_months {kept['lookback_months']}, the settings "
+                f"say {self.spec.lookback_months}; materialise holdings again"
+            )
         known = known_area(scan["status"], scan["bbox"], self.grid)
         fields = availability_fields(available, self.grid, known)
         fields |= held.holdings_fields(acquired, self.grid, kept["status"], month, self.spec.lookback_months)

@@ -95,9 +95,7 @@ SCHEMA: Mapping[str, Variable] = {
     "scenes_count": _count("scenes listed by the public catalogue"),
     "cloud_free_scene_count": _count("clear scenes listed by the public catalogue"),
     "cloud_unknown_scene_count": _count("listed scenes whose cloud cover is not known"),
-    "mean_scene_cloud_pct": _number(
-        "mean cloud cover of the listed scenes with known cloud cover", "percent", "time: mean"
-    ),
+    "mean_scene_cloud_pct": _number("mean cloud cover of the listed scenes with known cloud cover", "percent", "time: mean"),
     "available_days": _mask("days with a listed scene"),
     "clear_days": _mask("days with a clear listed scene"),
     "held_count": _count("scenes held"),
@@ -117,9 +115,7 @@ SCHEMA: Mapping[str, Variable] = {
     "scan_status": Variable(_PARTITION, "uint8", 0, "what is known of the catalogue", None, flags=SCAN_STATUS),
     "holdings_status": Variable(_PARTITION, "uint8", 0, "what is known of the holdings", None, flags=HOLDINGS_STATUS),
     "scenes_total": Variable(_PARTITION, "int64", -1, "scenes of the month, all cells", masked=True),
-    "held_not_in_catalog": Variable(
-        _PARTITION, "int64", -1, "holdings of the month that no catalogue lists", masked=True
-    ),
+    "held_not_in_catalog": Variable(_PARTITION, "int64", -1, "holdings of the month that no catalogue lists", masked=True),
     "scanned_at": Variable(
         _PARTITION,
         "int64",
@@ -262,9 +258,7 @@ def _metadata_lock(path: UPath) -> Iterator[None]:
         with FileLock(local.parent / f".{local.name}.lock", timeout=300):
             yield
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise CoverageError(
-            f"cannot write the cube at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR)"
-        ) from error
+        raise CoverageError(f"cannot write the cube at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR)") from error
     except OSError as error:
         raise CoverageError(f"cannot write the cube at {path}: {error}") from error
 
@@ -525,9 +519,7 @@ def _refuse_misfits(group: zarr.Group, fields: Mapping[str, NDArray[Any]]) -> No
     for name, values in fields.items():
         array = group[name]
         if values.dtype != array.dtype or values.shape != array.shape[-2:]:
-            raise CoverageError(
-                f"{name} must be {array.dtype} of shape {array.shape[-2:]}, got {values.dtype} of shape {values.shape}"
-            )
+            raise CoverageError(f"{name} must be {array.dtype} of shape {array.shape[-2:]}, got {values.dtype} of shape {values.shape}")
 
 
 def write_coverage(
@@ -642,7 +634,7 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
     options = None if _is_local(path) else dict(path.storage_options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        ds = xr.open_zarr(where, chunks={}, storage_options=options)
+        ds: xr.Dataset = xr.open_zarr(where, chunks={}, storage_options=options)
     small = [n for n, v in SCHEMA.items() if v.dims == _PARTITION or n == "taskable"]
     ds = ds.assign({n: ds[n].load() for n in small})
     whole = ds["revision"] != 0
@@ -664,7 +656,8 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
 def _hide(array: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
     fill = SCHEMA[str(array.name)].fill
     hidden = np.nan if array.dtype.kind == "f" else array.dtype.type(fill)
-    return xr.where(known, array, hidden).transpose(*array.dims).astype(array.dtype).assign_attrs(array.attrs)
+    shown: xr.DataArray = array.where(known, hidden).astype(array.dtype)
+    return shown
 
 
 def _is_current(ds: xr.Dataset) -> bool:
@@ -729,9 +722,7 @@ def _check(ds: xr.Dataset, q: CoverageQuery) -> list[Month]:
     there = {str(s) for s in ds["sensor"].values}
     unknown = [s for s in q.sensors if s not in there]
     if unknown or not q.sensors:
-        raise CoverageError(
-            f"choose sensors of the cube ({', '.join(sorted(there))}); not there: {', '.join(unknown) or 'none chosen'}"
-        )
+        raise CoverageError(f"choose sensors of the cube ({', '.join(sorted(there))}); not there: {', '.join(unknown) or 'none chosen'}")
     first, last = Month.of(as_date(q.t0)), Month.of(as_date(q.t1))
     months = [Month.of(t) for t in ds["time"].values]
     chosen = [m for m in months if first <= m <= last]
@@ -841,9 +832,7 @@ def _select(ds: xr.Dataset, q: CoverageQuery) -> xr.DataArray:
     attrs = {
         "long_name": SCHEMA[q.metric].long_name,
         "units": SCHEMA[q.metric].units or "1",
-        "unit_in_words": f"{metric.unit} a month"
-        if q.aggregation == "rate" and metric.across_sensors == "sum"
-        else metric.unit,
+        "unit_in_words": f"{metric.unit} a month" if q.aggregation == "rate" and metric.across_sensors == "sum" else metric.unit,
         "layer": q.layer,
         "aggregation": q.aggregation,
         "sensors": ", ".join(q.sensors),

@@ -19,7 +19,8 @@ _DAYS = np.uint32((1 << 31) - 1)
 
 def is_known(mask: ArrayLike) -> NDArray[np.bool_]:
     """Where the mask (``uint32``) is known."""
-    return np.equal(np.asarray(mask, np.uint32) & UNKNOWN, 0)
+    known: NDArray[np.bool_] = np.equal(np.asarray(mask, np.uint32) & UNKNOWN, 0)
+    return known
 
 
 def day_bit(day: NDArray[np.integer[Any]]) -> NDArray[np.uint32]:

@@ -86,9 +86,7 @@ def compute_gap(
         dims=("sensor", "time"),
         coords=partition,
     ).astype(np.float32)
-    taskable = xr.DataArray(
-        [k in sensors and sensors[k].taskable for k in keys], dims="sensor", coords={"sensor": ds["sensor"]}
-    )
+    taskable = xr.DataArray([k in sensors and sensors[k].taskable for k in keys], dims="sensor", coords={"sensor": ds["sensor"]})
     days = xr.DataArray(np.array([m.days for m in months], np.uint8), dims="time", coords={"time": ds["time"]})
     in_scope = ds["in_scope"] != 0 if "in_scope" in ds else xr.DataArray(True)
     applicable, conclusive, catalog_cell = _catalog_knowledge(ds)
@@ -118,9 +116,7 @@ def compute_gap(
     out = ds.assign({name: values.transpose(*order) for name, values in added.items()})
     out = out.assign(desired=wanted, taskable=taskable.astype(np.int8))
     for name in (*added, "desired", "taskable"):
-        out[name].attrs = {"long_name": SCHEMA[name].long_name} | (
-            {"units": SCHEMA[name].units} if SCHEMA[name].units else {}
-        )
+        out[name].attrs = {"long_name": SCHEMA[name].long_name} | ({"units": SCHEMA[name].units} if SCHEMA[name].units else {})
     out.encoding = {**ds.encoding, "gap_computed": True}  # `select` must not put the cube's own gap in its place
     out["action"].attrs |= {"flag_values": list(range(len(ACTIONS))), "flag_meanings": " ".join(ACTIONS)}
     return out

@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
 from upath import UPath
 
-from coverage_pipeline.catalog.scene_key import scene_key
+from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
 from coverage_pipeline.catalog.statistics import fields_dataset, is_clear
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense
@@ -58,6 +58,9 @@ HOLDINGS_SCHEMA = pa.schema(
     ]
 )
 LAST_SCHEMA = pa.schema([pa.field("datetime", TIME, nullable=False), pa.field("geometry", pa.binary(), nullable=False)])
+# A Sentinel-2 id states the datatake's start, which a holding's own time may follow by up to 27 minutes: its month and day are the id's,
+# as they are the catalogue's.
+_ID_MARGIN = dt.timedelta(hours=1)
 HELD_SCHEMA = CELL_SCHEMA.append(pa.field("last_held", pa.float64(), nullable=False))
 """Cell statistics of the held scenes, with the last instant held (seconds since 1970, NaN: none within the lookback)."""
 
@@ -390,12 +393,14 @@ def _normalised(frame: pd.DataFrame, sensor: CoverageSensor | None) -> tuple[pa.
     cloud = cloud.where(cloud.between(0, 100))
     ids = [_as_id(v) for v in kept["scene_id"]]
     family = sensor.family if sensor else "other"
+    identities = [scene_identity(family, v) if v else SceneIdentity(None) for v in ids]
+    times = _as_utc(kept["datetime"])
     table = pa.table(
         {
             "holding": [v or f"row {k}" for k, v in enumerate(ids)],
             "scene_id": pa.array(ids, pa.string()),
-            "scene_key": pa.array([scene_key(family, v) for v in ids], pa.string()),
-            "datetime": pa.array(_as_utc(kept["datetime"]), TIME),
+            "scene_key": pa.array([one.key for one in identities], pa.string()),
+            "datetime": pa.array([one.acquired or when for one, when in zip(identities, times, strict=True)], TIME),
             "date_only": _is_date(kept["datetime"]),
             "sensor": pa.array(kept["sensor"].astype(str), pa.string()),
             "cloud": pa.array(cloud.to_numpy(), pa.float64(), from_pandas=True),
@@ -491,7 +496,10 @@ def _read_month(
     source: HoldingsSource, sensor: CoverageSensor, satellite: str, month: Month, wanted: HoldingsSettings
 ) -> tuple[pa.Table, pa.Table, int]:
     tolerance = dt.timedelta(seconds=wanted.match_tolerance_seconds)
-    table, rejected = _normalised(source.rows(month.start - tolerance, month.end + tolerance, [satellite]), sensor)
+    margin = max(tolerance, _ID_MARGIN)
+    table, rejected = _normalised(source.rows(month.start - margin, month.end + margin, [satellite]), sensor)
+    near = [pa.scalar(month.start - tolerance, TIME), pa.scalar(month.end + tolerance, TIME)]
+    table = table.filter(pc.and_(pc.greater_equal(table["datetime"], near[0]), pc.less(table["datetime"], near[1])))
     when = table["datetime"]
     inside = pc.and_(pc.greater_equal(when, pa.scalar(month.start, TIME)), pc.less(when, pa.scalar(month.end, TIME)))
     table = table.set_column(table.schema.get_field_index("in_month"), HOLDINGS_SCHEMA.field("in_month"), inside)

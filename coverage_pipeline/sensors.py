@@ -103,18 +103,14 @@ class CoverageSensor:
         if not -90 <= south < north <= 90:
             raise SensorError(f"sensor {self.key}: reach {self.reach} must be (south, north) within -90..90")
         if self.first_month and self.last_month and self.last_month < self.first_month:
-            raise SensorError(
-                f"sensor {self.key}: last_month {self.last_month} is before first_month {self.first_month}"
-            )
+            raise SensorError(f"sensor {self.key}: last_month {self.last_month} is before first_month {self.first_month}")
         if not self.nominal_revisit_days > 0 or not self.default_desired_per_month >= 0:
             raise SensorError(f"sensor {self.key}: nominal_revisit_days must be > 0 and default_desired_per_month >= 0")
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
 
     def flies_in(self, month: Month) -> bool:
         """Whether the mission delivers scenes in that month."""
-        return (self.first_month is None or month >= self.first_month) and (
-            self.last_month is None or month <= self.last_month
-        )
+        return (self.first_month is None or month >= self.first_month) and (self.last_month is None or month <= self.last_month)
 
     def layers(self) -> tuple[str, ...]:
         """The dashboard layers that make sense: no ``available`` without a catalogue, no ``acquired`` without holdings."""
@@ -144,9 +140,7 @@ def resolve_sensors(keys: Iterable[str], known: Mapping[str, CoverageSensor]) ->
     chosen: dict[str, CoverageSensor] = {}
     for key in keys:
         if key not in known:
-            raise SensorError(
-                f"unknown sensor {key!r}: known are {', '.join(sorted(known))}; more can be declared in build.toml"
-            )
+            raise SensorError(f"unknown sensor {key!r}: known are {', '.join(sorted(known))}; more can be declared in build.toml")
         if key in chosen:
             raise SensorError(f"sensor {key!r} is listed twice")
         chosen[key] = known[key]
@@ -231,12 +225,8 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 key="landsat-8-9",
                 title="Landsat 8/9",
                 available_sources=(
-                    AvailableSource(
-                        "stac", _PC, "landsat-c2-l2", "eo:cloud_cover", platforms=("landsat-8", "landsat-9")
-                    ),
-                    AvailableSource(
-                        "stac", _EARTH_SEARCH, "landsat-c2-l2", "eo:cloud_cover", platforms=("landsat-8", "landsat-9")
-                    ),
+                    AvailableSource("stac", _PC, "landsat-c2-l2", "eo:cloud_cover", platforms=("landsat-8", "landsat-9")),
+                    AvailableSource("stac", _EARTH_SEARCH, "landsat-c2-l2", "eo:cloud_cover", platforms=("landsat-8", "landsat-9")),
                 ),
                 held_satellite="Landsat",
                 nominal_revisit_days=8,  # 16 days each, 8 days apart

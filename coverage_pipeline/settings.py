@@ -547,9 +547,7 @@ def _explain(error: ValidationError, overrides: Mapping[str, Any], file: Mapping
             name = _spelt(loc[:2], is_env) if is_env else ".".join(loc)
         if len(loc) == 1 and isinstance(value, Mapping) and one["type"] != "extra_forbidden":  # a section whose values do not go together
             leaves = {leaf: (label, is_env) for label, _, is_env, found, _ in reversed(given) for leaf in found}
-            name = ", ".join(
-                f"{_spelt((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items()
-            )
+            name = ", ".join(f"{_spelt((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items())
             lines.append(f"{name}: {message}")
             continue
         # Of the database only what cannot be a secret: a password may stand under a misspelt name.

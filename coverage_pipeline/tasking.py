@@ -141,14 +141,17 @@ def _from_geojson(geometry: Mapping[str, Any]) -> BaseGeometry:
 
 
 def flagged_requests(store: Path | str) -> list[dict[str, Any]]:
-    """Every recorded request, oldest first; empty where none was ever recorded."""
+    """Every recorded request, oldest first; empty where none was ever recorded. ``RequestError`` where the store can't be read."""
     path = Path(store)
     if not path.exists():
         return []
-    with closing(sqlite3.connect(path, timeout=30)) as db:
-        db.row_factory = sqlite3.Row
-        db.execute(_TABLE)
-        return [dict(row) for row in db.execute("SELECT * FROM requests ORDER BY created, id")]
+    try:
+        with closing(sqlite3.connect(path, timeout=30)) as db:
+            db.row_factory = sqlite3.Row
+            db.execute(_TABLE)
+            return [dict(row) for row in db.execute("SELECT * FROM requests ORDER BY created, id")]
+    except sqlite3.Error as error:
+        raise RequestError(f"cannot read the requests in {path}: {error}") from error
 
 
 def submit_request(provider: str, geometry: BaseGeometry | Mapping[str, Any], window: tuple[dt.date, dt.date]) -> None:

@@ -98,7 +98,7 @@ def stored(path: Path) -> dict[tuple[str, str, str], Any]:
         for (s, sensor), (t, month) in itertools.product(enumerate(sensors), enumerate(months)):
             if name not in ("revision", "gap_revision") and variable.dims[0] == "sensor":
                 part = values[s, t] if "time" in variable.dims else values[s]
-                out[name, sensor, month] = np.asarray(part).tolist()
+                out[name, sensor, month] = np.asarray(part)
     return out
 
 
@@ -169,11 +169,11 @@ def test_rioxarray_finds_the_crs(cube: Path) -> None:
 
 INT, FLOAT, MASK = ("int16", -1), ("float32", math.nan), ("uint32", 2**31)
 ON_DISK: dict[str, tuple[tuple[str, ...], str, Any]] = {
-    **{name: (CELLS, *INT) for name in ("scenes_count", "cloud_free_scene_count", "cloud_unknown_scene_count", "held_count")},
-    **{name: (CELLS, *INT) for name in ("held_clear_count", "unmet_supply", "deficit")},
-    **{name: (CELLS, *FLOAT) for name in ("mean_scene_cloud_pct", "days_since_last_held", "priority_score")},
-    **{name: (CELLS, *MASK) for name in ("available_days", "clear_days", "held_days", "held_clear_days")},
-    **{name: (CELLS, *MASK) for name in ("ingestable_days", "check_days")},
+    **dict.fromkeys(("scenes_count", "cloud_free_scene_count", "cloud_unknown_scene_count", "held_count"), (CELLS, *INT)),
+    **dict.fromkeys(("held_clear_count", "unmet_supply", "deficit"), (CELLS, *INT)),
+    **dict.fromkeys(("mean_scene_cloud_pct", "days_since_last_held", "priority_score"), (CELLS, *FLOAT)),
+    **dict.fromkeys(("available_days", "clear_days", "held_days", "held_clear_days"), (CELLS, *MASK)),
+    **dict.fromkeys(("ingestable_days", "check_days"), (CELLS, *MASK)),
     "action": (CELLS, "uint8", 0),
     "in_scope": (("sensor", "lat", "lon"), "int8", 0),
     "taskable": (("sensor",), "int8", 0),
@@ -315,11 +315,15 @@ def test_fields_that_do_not_fit_are_refused_before_anything_is_touched(cube: Pat
         write_coverage(cube, "emit", JANUARY, decoded, provenance())
     with pytest.raises(CoverageError, match=r"shape \(1, 36\)"):
         write_coverage(cube, "emit", JANUARY, {**known_fields(), "held_days": np.zeros((1, 36), np.uint32)}, provenance())
+    fields, source = known_fields(), provenance()
+    del fields["unmet_supply"], source["provider"]
     with pytest.raises(CoverageError, match=r"2025-01\|emit lacks unmet_supply, provider"):
-        fields, source = known_fields(), provenance()
-        del fields["unmet_supply"], source["provider"]
         write_coverage(cube, "emit", JANUARY, fields, source)
-    gap = {"deficit": np.zeros(GRID.shape), "priority_score": np.zeros(GRID.shape, np.float32), "action": np.zeros(GRID.shape, np.uint8)}
+    gap: dict[str, np.ndarray[Any, Any]] = {
+        "deficit": np.zeros(GRID.shape),
+        "priority_score": np.zeros(GRID.shape, np.float32),
+        "action": np.zeros(GRID.shape, np.uint8),
+    }
     with pytest.raises(CoverageError, match="deficit must be int16"):
         write_gap(cube, "emit", JANUARY, gap, desired=2, made_from=1)
     assert same(stored(cube), before)
@@ -436,7 +440,7 @@ def test_wherever_a_writer_ends_a_partition_is_whole_or_not_known(cube: Path, mo
     write_partition(cube, "emit", JANUARY, old)
     total = steps_of(lambda: write_coverage(cube, "emit", JANUARY, new, provenance()), monkeypatch)
     assert total > len(COVERAGE_VARIABLES)
-    for step in [*range(0, 8), *range(8, total - 3, 4), *range(total - 3, total)]:
+    for step in [*range(4), *range(4, total - 3, 6), *range(total - 3, total)]:
         write_partition(cube, "emit", JANUARY, old, gap=False)
         with killed_at(step, monkeypatch), pytest.raises(Killed):
             write_coverage(cube, "emit", JANUARY, new, provenance(scan="partial"))
@@ -458,7 +462,7 @@ def test_wherever_a_writer_ends_a_partition_is_whole_or_not_known(cube: Path, mo
 def test_wherever_the_maker_of_a_cube_ends_the_next_one_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = stored(make_cube(tmp_path / "whole.zarr"))
     total = steps_of(lambda: make_cube(tmp_path / "counted.zarr"), monkeypatch)
-    for step in [*range(0, total - 8, 9), *range(total - 8, total)]:
+    for step in [*range(0, total - 8, 16), *range(total - 8, total, 2)]:
         path = tmp_path / f"{step}.zarr"
         with killed_at(step, monkeypatch), pytest.raises(Killed):
             make_cube(path)
@@ -468,6 +472,7 @@ def test_wherever_the_maker_of_a_cube_ends_the_next_one_makes_it(tmp_path: Path,
         assert not [p for p in tmp_path.iterdir() if "unfinished" in p.name]
 
 
+@pytest.mark.filterwarnings("ignore:Failed to open Zarr store with consolidated")  # until the next one completes it
 def test_wherever_growing_ends_the_next_one_completes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sensor without its scope would be out of scope everywhere: a wrong answer that looks right."""
     small = cube_spec(months=QUARTER[:2])
@@ -482,7 +487,7 @@ def test_wherever_growing_ends_the_next_one_completes_it(tmp_path: Path, monkeyp
     total = steps_of(lambda: make_cube(counted, big), monkeypatch)
     write_partition(counted, "emit", JANUARY, gap=False)
     whole = stored(counted)
-    for step in [*range(0, total - 14, 10), *range(total - 14, total)]:
+    for step in [*range(0, total - 9, 20), *range(total - 9, total)]:
         path = start(f"{step}.zarr")
         with killed_at(step, monkeypatch), pytest.raises(Killed):
             make_cube(path, big)

@@ -6,11 +6,13 @@ import datetime as dt
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -531,3 +533,22 @@ def test_extracts_are_geoparquet(holdings_file: Path, store: Store) -> None:
     assert found.crs == "EPSG:4326"
     assert found.geometry[0].equals(shapely.box(5, 50, 6, 51))
     assert as_geoparquet(LAST_SCHEMA.empty_table()).num_rows == 0
+
+
+def test_a_sentinel_2_holding_lies_in_the_month_and_day_of_its_datatake(tmp_path: Path) -> None:
+    """Its own time is the tile's, up to 27 minutes later, as Earth Search gives it: else a held scene of midnight is never matched."""
+    sensor = replace(COVERAGE_SENSORS["sentinel-2"], held_satellite="S2")
+    product = "S2A_MSIL2A_20250131T235501_N0511_R141_T13TDE_20250201T030000"
+    frame = gpd.GeoDataFrame(
+        {"datetime": pd.to_datetime(["2025-02-01T00:10:00Z"]), "sensor": ["S2"], "cloud": [1.0], "id": [product]},
+        geometry=[shapely.box(0, 0, 1, 1)],
+        crs="EPSG:4326",
+    )
+    path = tmp_path / "held.parquet"
+    frame.to_parquet(path)
+    settings = load_settings(overrides={"holdings": {"path": str(path)}, "tiles": {"scene_id": "id"}})
+    store = Store.below(tmp_path / "data")
+    rows = {m: extract_month(sensor, Month(2025, m), store, settings)["rows"] for m in (1, 2)}
+    assert rows == {1: 1, 2: 0}
+    held, _ = read_parquet(store.holdings("sentinel-2", Month(2025, 1)))
+    assert held["datetime"][0].as_py() == dt.datetime(2025, 1, 31, 23, 55, 1, tzinfo=dt.UTC)

@@ -1,0 +1,438 @@
+"""One map from many months and sensors: each aggregation, what is known, and what other writers do meanwhile."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from coverage_pipeline import coverage
+from coverage_pipeline.coverage import (
+    ACTIONS,
+    AGGREGATIONS,
+    METRICS,
+    SCAN_STATUS,
+    SCHEMA,
+    CoverageError,
+    CoverageQuery,
+    DesiredCadence,
+    compute_gap,
+    open_coverage,
+    select,
+)
+from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.months import Month
+from tests.cubes import (
+    FEBRUARY,
+    GRID,
+    JANUARY,
+    MARCH,
+    QUARTER,
+    cube_spec,
+    known_fields,
+    make_cube,
+    memory_cube,
+    random_fields,
+    write_partition,
+)
+
+NAN = math.nan
+COARSE = GridSpec(90.0)  # two rows, four columns
+
+
+def query(metric: str, aggregation: Any = "rate", **changes: Any) -> CoverageQuery:
+    given: dict[str, Any] = {
+        "layer": METRICS[metric].layer if metric in METRICS else "available",
+        "metric": metric,
+        "sensors": ["emit"],
+        "t0": dt.date(2025, 1, 1),
+        "t1": dt.date(2025, 3, 31),
+        "aggregation": aggregation,
+    }
+    return CoverageQuery(**(given | changes))
+
+
+def cells(metric: str, *sensors: list[list[float]], **more: Any) -> xr.Dataset:
+    """A dataset of the coarse grid: for each sensor and month the values of its first cells, the others NaN."""
+    keys = ["emit", "landsat-8-9", "sentinel-2"][: len(sensors)]
+    values = np.full((len(sensors), 3, 8), NAN, np.float32)
+    for s, months in enumerate(sensors):
+        for t, month in enumerate(months):
+            values[s, t, : len(month)] = month
+    if metric == "action":
+        values = np.nan_to_num(values)
+    shaped = values.reshape(len(sensors), 3, 2, 4)
+    return memory_cube({metric: shaped.astype(np.uint8) if metric == "action" else shaped}, keys, grid=COARSE).assign(more)
+
+
+def first(result: xr.DataArray, n: int) -> list[float]:
+    return [float(v) for v in result.values.reshape(-1)[:n]]
+
+
+def known(result: xr.DataArray, n: int) -> list[int]:
+    return [int(v) for v in result["known_months"].values.reshape(-1)[:n]]
+
+
+def equal(found: list[float], expected: list[float]) -> bool:
+    return np.array_equal(np.array(found, np.float32), np.array(expected, np.float32), equal_nan=True)
+
+
+# --- the specification's acceptance: each aggregation on three months --------------------------------------------------
+
+# Cells: all months known; the last unknown; only the second known; none known; zeros are numbers.
+THREE = [[1, 4, NAN, NAN, 0], [2, 6, 3, NAN, 0], [6, NAN, NAN, NAN, 0]]
+KNOWN = [3, 2, 1, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [
+        ("rate", [3, 5, 3, NAN, 0]),
+        ("total", [9, 10, 3, NAN, 0]),
+        ("recent", [6, 6, 3, NAN, 0]),
+        ("worst", [1, 4, 3, NAN, 0]),  # few scenes are worse
+    ],
+)
+def test_each_aggregation_on_three_months(aggregation: str, expected: list[float]) -> None:
+    result = select(cells("scenes_count", THREE), query("scenes_count", aggregation))
+    assert result.dims == ("lat", "lon")
+    assert result.dtype == np.float32
+    assert equal(first(result, 5), expected)
+    assert known(result, 5) == KNOWN
+    assert result.name == "scenes_count"
+    assert result.attrs["aggregation"] == aggregation
+    assert (result.attrs["months"], result.attrs["window"]) == (3, "2025-01..2025-03")
+
+
+def test_scrub_gives_every_month() -> None:
+    result = select(cells("scenes_count", THREE), query("scenes_count", "scrub"))
+    assert result.dims == ("time", "lat", "lon")
+    assert [Month.of(t) for t in result["time"].values] == list(QUARTER)
+    for month, values in enumerate(THREE):
+        assert equal(first(result[month], 5), values)
+    assert known(result, 5) == KNOWN
+
+
+@pytest.mark.parametrize("metric", [m for m in METRICS if m != "action"])
+def test_worst_is_the_worse_direction_of_each_metric(metric: str) -> None:
+    high = {"cloud_unknown_scene_count", "mean_scene_cloud_pct", "days_since_last_held", "deficit", "unmet_supply", "priority_score"}
+    result = select(cells(metric, THREE), query(metric, "worst"))
+    assert equal(first(result, 5), [6, 6, 3, NAN, 0] if metric in high else [1, 4, 3, NAN, 0])
+
+
+def test_the_default_aggregations_are_the_specification_s() -> None:
+    defaults = {name: metric.default for name, metric in METRICS.items()}
+    assert defaults.pop("days_since_last_held") == "recent"
+    assert defaults.pop("action") == "recent"
+    assert defaults.pop("deficit") == defaults.pop("priority_score") == "worst"
+    assert set(defaults.values()) == {"rate"}
+    assert set(METRICS) <= set(SCHEMA)
+
+
+def test_a_rate_is_said_to_be_one() -> None:
+    assert select(cells("scenes_count", THREE), query("scenes_count")).attrs["unit_in_words"] == "scenes a month"
+    assert select(cells("scenes_count", THREE), query("scenes_count", "total")).attrs["unit_in_words"] == "scenes"
+    assert select(cells("mean_scene_cloud_pct", THREE), query("mean_scene_cloud_pct")).attrs["unit_in_words"] == "%"
+
+
+# --- the window ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("t0", "t1", "total"),
+    [
+        (dt.date(2025, 2, 28), dt.date(2025, 3, 1), 8),  # a day of a month is the month
+        (dt.date(2025, 2, 1), dt.date(2025, 2, 1), 2),
+        (dt.date(2020, 1, 1), dt.date(2030, 1, 1), 9),
+        (dt.datetime(2025, 3, 31, 23, 59), dt.datetime(2025, 3, 31, 23, 59), 6),
+    ],
+)
+def test_the_window_takes_whole_months(t0: dt.date, t1: dt.date, total: float) -> None:
+    assert first(select(cells("scenes_count", THREE), query("scenes_count", "total", t0=t0, t1=t1)), 1) == [total]
+
+
+@pytest.mark.parametrize(("t0", "t1"), [("2024-01-01", "2024-12-31"), ("2025-04-01", "2025-04-30"), ("2025-03-01", "2025-01-31")])
+def test_a_window_without_a_month_of_the_cube_is_refused(t0: str, t1: str) -> None:
+    window = {"t0": dt.date.fromisoformat(t0), "t1": dt.date.fromisoformat(t1)}
+    with pytest.raises(CoverageError, match=rf"{t0}\.\.{t1} holds no month of the cube \(2025-01\.\.2025-03\)"):
+        select(cells("scenes_count", THREE), query("scenes_count", **window))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "clouds"}, "unknown metric 'clouds': choose one of scenes_count"),
+        ({"metric": "revision"}, "unknown metric 'revision'"),
+        ({"metric": "deficit", "layer": "gap"}, "unknown metric 'deficit'"),  # not in this dataset
+        ({"layer": "gap"}, "'scenes_count' belongs to the layer 'available', not 'gap'"),
+        ({"aggregation": "median"}, "unknown aggregation 'median': choose one of rate, total"),
+        ({"sensors": ["emit", "emmit"]}, r"choose sensors of the cube \(emit\); not there: emmit"),
+        ({"sensors": []}, "none chosen"),
+        ({"bbox": (170.0, -10.0, -170.0, 10.0)}, "crosses the antimeridian"),
+        ({"bbox": (0.0, 10.0, 10.0, -10.0)}, "miny"),
+        ({"bbox": (0.0, 0.0, 999.0, 10.0)}, "beyond"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CoverageError, match=message):
+        select(cells("scenes_count", THREE), query(**{"metric": "scenes_count"} | changes))
+
+
+@pytest.mark.parametrize("aggregation", ["rate", "total"])
+def test_actions_have_no_mean_and_no_sum(aggregation: str) -> None:
+    with pytest.raises(CoverageError, match=f"actions have no {aggregation}"):
+        select(cells("action", THREE), query("action", aggregation))
+
+
+# --- several sensors -----------------------------------------------------------------------------------------------
+
+OTHER = [[10, 10, 10, NAN, 5], [20, NAN, 20, NAN, 5], [30, 30, 30, NAN, 5]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("scenes_count", [11, 14, NAN, NAN, 5]),
+        ("unmet_supply", [11, 14, NAN, NAN, 5]),
+        ("mean_scene_cloud_pct", [5.5, 7, NAN, NAN, 2.5]),
+        ("days_since_last_held", [1, 4, NAN, NAN, 0]),
+        ("deficit", [10, 10, NAN, NAN, 5]),
+        ("priority_score", [10, 10, NAN, NAN, 5]),
+    ],
+)
+def test_several_sensors_become_one_by_the_metric_s_rule(metric: str, expected: list[float]) -> None:
+    ds = cells(metric, THREE, OTHER)
+    january = query(metric, "recent", sensors=["emit", "landsat-8-9"], t1=dt.date(2025, 1, 31))
+    assert equal(first(select(ds, january), 5), expected)
+    turned = query(metric, "recent", sensors=["landsat-8-9", "emit"], t1=dt.date(2025, 1, 31))
+    assert equal(first(select(ds, turned), 5), expected)
+    quarter = select(ds, query(metric, "scrub", sensors=["emit", "landsat-8-9"]))
+    assert known(quarter, 5) == [3, 1, 1, 0, 3]  # a month is known where every sensor is
+
+
+def test_a_sensor_named_twice_counts_once() -> None:
+    assert first(select(cells("scenes_count", THREE), query("scenes_count", "total", sensors=["emit", "emit"])), 1) == [9]
+
+
+def status(name: str, words: tuple[str, ...], *sensors: str) -> dict[str, Any]:
+    """The same status in every month of each sensor."""
+    codes = np.array([[words.index(word)] * 3 for word in sensors], np.uint8)
+    return {name: (("sensor", "time"), codes)}
+
+
+def test_a_sensor_without_the_layer_does_not_hide_the_others() -> None:
+    nothing: list[list[float]] = [[], [], []]
+    ds = cells("scenes_count", THREE, nothing, **status("scan_status", SCAN_STATUS, "complete", "not_applicable"))
+    both = query("scenes_count", "total", sensors=["emit", "landsat-8-9"])
+    assert equal(first(select(ds, both), 5), [9, 10, 3, NAN, 0])
+    alone = select(ds, query("scenes_count", "total", sensors=["landsat-8-9"]))
+    assert np.isnan(alone).all()
+    assert (alone["known_months"] == 0).all()
+    # A scan that has not been made is another matter: it may hold anything.
+    ds = cells("scenes_count", THREE, nothing, **status("scan_status", SCAN_STATUS, "complete", "not_scanned"))
+    assert np.isnan(select(ds, both)).all()
+
+
+def test_a_sensor_we_do_not_hold_does_not_hide_what_we_hold_of_others() -> None:
+    ds = cells("held_count", THREE, [[], [], []], **status("holdings_status", coverage.HOLDINGS_STATUS, "read", "not_held"))
+    assert equal(first(select(ds, query("held_count", "total", sensors=["emit", "landsat-8-9"])), 5), [9, 10, 3, NAN, 0])
+
+
+def codes(*names: str) -> list[float]:
+    return [float(ACTIONS.index(name)) for name in names]
+
+
+ORDER = ("ingest", "check", "task", "unknown", "none", "met", "out_of_scope")
+
+
+@pytest.mark.parametrize("more", ORDER)
+@pytest.mark.parametrize("less", ORDER)
+def test_of_two_actions_the_one_to_see_wins(more: str, less: str) -> None:
+    expected = ACTIONS.index(min(more, less, key=ORDER.index))
+    sensors = cells("action", [codes(more)] * 3, [codes(less)] * 3)
+    assert first(select(sensors, query("action", "recent", sensors=["emit", "landsat-8-9"])), 1) == [expected]
+    months = cells("action", [codes(less), codes(more), codes(less)])
+    assert first(select(months, query("action", "worst")), 1) == [expected]
+
+
+def test_the_recent_action_is_the_latest_known_one() -> None:
+    months = [codes("task", "unknown", "met"), codes("met", "unknown", "ingest"), codes("unknown", "unknown", "none")]
+    result = select(cells("action", months), query("action", "recent"))
+    assert first(result, 3) == codes("met", "unknown", "none")
+    assert known(result, 3) == [2, 0, 3]
+    scrubbed = select(cells("action", months), query("action", "scrub"))
+    assert [first(month, 3) for month in scrubbed] == months
+
+
+# --- an independent implementation ----------------------------------------------------------------------------------
+
+VALUES = st.one_of(st.just(NAN), st.integers(0, 300).map(float))
+CUBES = hnp.arrays(np.float32, (2, 3, 2, 4), elements=VALUES.map(np.float32))
+
+
+def plain(values: list[list[float]], metric: str, aggregation: str) -> tuple[float, int]:
+    """One cell: ``values`` by sensor and month, reduced in plain Python."""
+    rules: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "mean": lambda v: sum(v) / len(v), "min": min, "max": max}[
+        METRICS[metric].across_sensors
+    ]
+    months = []
+    for month in zip(*values, strict=True):
+        if not any(math.isnan(v) for v in month):
+            months.append(rule(month))
+    if not months:
+        return NAN, 0
+    reductions: dict[str, Callable[[Sequence[float]], float]] = {
+        "rate": lambda v: sum(v) / len(v),
+        "total": sum,
+        "recent": lambda v: v[-1],
+        "worst": max if METRICS[metric].worse == "high" else min,
+    }
+    return reductions[aggregation](months), len(months)
+
+
+@given(
+    CUBES,
+    st.sampled_from(sorted(set(METRICS) - {"action"})),
+    st.sampled_from([a for a in AGGREGATIONS if a != "scrub"]),
+    st.sampled_from([["emit"], ["landsat-8-9"], ["emit", "landsat-8-9"]]),
+)
+@settings(max_examples=80, deadline=None)
+def test_select_agrees_with_plain_python(values: np.ndarray[Any, Any], metric: str, aggregation: str, sensors: list[str]) -> None:
+    ds = memory_cube({metric: values}, ["emit", "landsat-8-9"], grid=COARSE)
+    result = select(ds, query(metric, aggregation, sensors=sensors))
+    chosen = [["emit", "landsat-8-9"].index(s) for s in sensors]
+    for row in range(2):
+        for column in range(4):
+            one = [[float(values[s, t, row, column]) for t in range(3)] for s in chosen]
+            expected, months = plain(one, metric, aggregation)
+            assert float(result[row, column]) == pytest.approx(expected, rel=1e-6, nan_ok=True)
+            assert int(result["known_months"][row, column]) == months
+
+
+# --- places --------------------------------------------------------------------------------------------------------
+
+PLACES = np.arange(GRID.shape[0] * GRID.shape[1], dtype=np.float32).reshape(GRID.shape)
+
+
+def test_a_box_takes_the_cells_it_touches() -> None:
+    ds = memory_cube({"scenes_count": PLACES})
+    result = select(ds, query("scenes_count", bbox=(-5.0, 0.0, 10.0, 12.0)))
+    assert result["lat"].values.tolist() == [5, 15]
+    assert result["lon"].values.tolist() == [-5, 5]
+    assert np.array_equal(result, PLACES[9:11, 17:19])
+    assert result["known_months"].shape == (2, 2)
+
+
+def test_a_box_on_a_part_of_the_globe_means_the_same_place() -> None:
+    ds = memory_cube({"scenes_count": PLACES})
+    box = (-5.0, 0.0, 10.0, 12.0)
+    part = ds.isel(lat=slice(6, 15), lon=slice(18, 30))
+    result = select(part, query("scenes_count", bbox=box))
+    assert result["lon"].values.tolist() == [5]
+    assert np.array_equal(result, PLACES[9:11, 18:19])
+    with pytest.raises(CoverageError, match="holds no cell of the dataset"):
+        select(part, query("scenes_count", bbox=(-100.0, 0.0, -90.0, 10.0)))
+
+
+# --- the cube on disk, and its writers ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cube(tmp_path: Path) -> Path:
+    path = make_cube(tmp_path / "coverage.zarr")
+    for number, month in enumerate(QUARTER, start=1):
+        write_partition(path, "emit", month, known_fields(scenes_count=number, unmet_supply=number))
+    return path
+
+
+def test_partitions_that_are_not_written_do_not_make_a_total(cube: Path) -> None:
+    write_partition(cube, "landsat-8-9", JANUARY, known_fields(scenes_count=10))
+    ds = open_coverage(cube)
+    both = select(ds, query("scenes_count", "total", sensors=["emit", "landsat-8-9"]))
+    assert (both == 11).all()
+    assert (both["known_months"] == 1).all()
+    assert (select(ds, query("scenes_count", "total")) == 6).all()
+
+
+def test_a_dataset_in_memory_gives_what_the_cube_gives(cube: Path) -> None:
+    write_partition(cube, "emit", FEBRUARY, random_fields(3))
+    lazy = open_coverage(cube)
+    loaded = lazy.load().copy()
+    loaded.encoding = {}
+    for metric, aggregation in (("scenes_count", "total"), ("action", "worst"), ("days_since_last_held", "recent")):
+        xr.testing.assert_identical(select(lazy, query(metric, aggregation)), select(loaded, query(metric, aggregation)))
+
+
+def test_a_partition_rewritten_since_the_cube_was_opened_is_read_again(cube: Path) -> None:
+    ds = open_coverage(cube)
+    write_partition(cube, "emit", MARCH, known_fields(scenes_count=30))
+    assert (select(ds, query("scenes_count", "total")) == 33).all()
+
+
+def rewrite_while_loading(monkeypatch: pytest.MonkeyPatch, cube: Path, times: int) -> list[int]:
+    """Another run rewrites March after each selection was loaded and before it is checked."""
+    done: list[int] = []
+    load = coverage._select
+
+    def load_then_rewrite(ds: xr.Dataset, q: CoverageQuery) -> xr.DataArray:
+        result = load(ds, q)
+        if len(done) < times:
+            done.append(40 + len(done))
+            write_partition(cube, "emit", MARCH, known_fields(scenes_count=done[-1]), gap=False)
+        return result
+
+    monkeypatch.setattr(coverage, "_select", load_then_rewrite)
+    return done
+
+
+def test_a_partition_rewritten_while_it_is_read_is_read_again(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = rewrite_while_loading(monkeypatch, cube, times=2)
+    assert (select(open_coverage(cube), query("scenes_count", "total")) == 1 + 2 + 41).all()
+    assert done == [40, 41]
+
+
+def test_a_cube_that_never_rests_is_said_to_be_so(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewrite_while_loading(monkeypatch, cube, times=1000)
+    with pytest.raises(CoverageError, match="rewritten faster than it can be read"):
+        select(open_coverage(cube), query("scenes_count", "total"))
+
+
+def test_a_part_of_the_cube_stays_that_part_when_it_is_read_again(cube: Path) -> None:
+    part = open_coverage(cube).isel(sensor=[0], time=slice(0, 2), lat=slice(3, 6))
+    write_partition(cube, "emit", FEBRUARY, known_fields(scenes_count=20))
+    result = select(part, query("scenes_count", "total"))
+    assert (result == 21).all()  # March was not asked for
+    assert result.shape == (3, 36)
+    assert result.attrs["window"] == "2025-01..2025-02"
+
+
+def test_a_cube_that_grew_is_not_read_again(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = open_coverage(cube)
+    make_cube(cube, cube_spec(["emit", "landsat-8-9", "prisma"], [*QUARTER, Month(2025, 4)]))
+    monkeypatch.setattr(coverage, "open_coverage", lambda _: pytest.fail("opened again"))
+    assert (select(ds, query("scenes_count", "total")) == 6).all()
+
+
+def test_another_cube_in_its_place_is_said_to_be_so(cube: Path, tmp_path: Path) -> None:
+    ds = open_coverage(cube)
+    cube.rename(tmp_path / "old.zarr")
+    make_cube(cube, cube_spec(["prisma"], [Month(2020, 1)]))
+    with pytest.raises(CoverageError, match="is another cube now: open it again"):
+        select(ds, query("scenes_count", "total"))
+
+
+def test_a_gap_computed_by_hand_is_never_replaced_by_the_cube_s(cube: Path) -> None:
+    ds = compute_gap(open_coverage(cube), DesiredCadence({"emit": 9}))
+    assert (select(ds, query("deficit")) == 9).all()
+    write_partition(cube, "emit", MARCH, known_fields(scenes_count=30))  # the cube's own gap is for 2 a month
+    with pytest.raises(CoverageError, match="open it and compute the gap again"):
+        select(ds, query("deficit"))
