@@ -281,22 +281,21 @@ CUBES = hnp.arrays(np.float32, (2, 3, 2, 4), elements=VALUES.map(np.float32))
 
 def plain(values: list[list[float]], metric: str, aggregation: str) -> tuple[float, int]:
     """One cell: ``values`` by sensor and month, reduced in plain Python."""
-    rules: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "mean": lambda v: sum(v) / len(v), "min": min, "max": max}[
-        METRICS[metric].across_sensors
-    ]
+    across: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "mean": lambda v: sum(v) / len(v), "min": min, "max": max}
+    rule = across[METRICS[metric].across_sensors]
     months = []
     for month in zip(*values, strict=True):
         if not any(math.isnan(v) for v in month):
             months.append(rule(month))
     if not months:
         return NAN, 0
-    reductions: dict[str, Callable[[Sequence[float]], float]] = {
+    over_time: dict[str, Callable[[Sequence[float]], float]] = {
         "rate": lambda v: sum(v) / len(v),
         "total": sum,
         "recent": lambda v: v[-1],
         "worst": max if METRICS[metric].worse == "high" else min,
     }
-    return reductions[aggregation](months), len(months)
+    return over_time[aggregation](months), len(months)
 
 
 @given(
