@@ -209,9 +209,7 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
         shares = _shares(values)
         counted = known[values != ACTIONS.index("out_of_scope")]
     elif METRICS[query.metric].layer == "gap":
-        scope = cache.get(
-            (cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors)
-        )
+        scope = cache.get((cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors))
         values = np.where(scope, values, OUT_OF_SCOPE)
         counted = known[scope]
     months = int(selected.attrs["months"])

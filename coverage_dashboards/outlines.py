@@ -62,9 +62,7 @@ def _lines(name: Name, tolerance: float) -> Lines:
     x, y = mercator_x(flat[:, 0]), mercator_y(flat[:, 1])
     number = np.repeat(np.arange(len(pieces)), [len(points) + 1 for points in pieces])
     starts = np.flatnonzero(np.diff(number, prepend=-1))
-    boxes = np.stack(
-        [reduce.reduceat(v, starts) for reduce, v in ((np.fmin, x), (np.fmin, y), (np.fmax, x), (np.fmax, y))], axis=1
-    )
+    boxes = np.stack([reduce.reduceat(v, starts) for reduce, v in ((np.fmin, x), (np.fmin, y), (np.fmax, x), (np.fmax, y))], axis=1)
     # Half a metre is exact enough, and half as much to send.
     return Lines(x.astype(np.float32), y.astype(np.float32), number, boxes)
 

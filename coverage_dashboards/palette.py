@@ -41,12 +41,8 @@ class Theme:
     out_of_scope: str
 
 
-LIGHT = Theme(
-    page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", out_of_scope="#ccd8e4"
-)
-DARK = Theme(
-    page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", out_of_scope="#2f4357"
-)
+LIGHT = Theme(page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", out_of_scope="#ccd8e4")
+DARK = Theme(page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", out_of_scope="#2f4357")
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which stay apart for every common colour blindness.
 ACTION_COLOURS: dict[str, str] = {

@@ -156,13 +156,9 @@ class Planner:
     def _make_places(self, refused: list[str]) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         attrs = self.cube.ds.attrs
-        self.simulated = pn.pane.HTML(
-            words.simulated(attrs), visible=words.is_simulated(attrs), margin=(0, 10), styles=_BADGE
-        )
+        self.simulated = pn.pane.HTML(words.simulated(attrs), visible=words.is_simulated(attrs), margin=(0, 10), styles=_BADGE)
         notice = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
-        self.notice = pmui.Alert(
-            object=notice, severity="info", visible=bool(refused), closeable=True, margin=(0, 0, 6, 0), **wide
-        )
+        self.notice = pmui.Alert(object=notice, severity="info", visible=bool(refused), closeable=True, margin=(0, 0, 6, 0), **wide)
         self.caption = pmui.Typography("", variant="subtitle1", css_classes=["caption"], margin=(0, 2, 8, 2), **wide)
         self.message = pmui.Alert(object="", severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
         # The map takes what caption and legend leave, and never pushes the legend off the page.
@@ -213,9 +209,7 @@ class Planner:
             aggregation = METRICS[metric].default
         shown = self.view.months
         month = shown[min(self.month.value, len(shown) - 1)]
-        self._show(
-            self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month))
-        )
+        self._show(self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month)))
 
     def _show(self, view: View) -> None:
         self.view = view
@@ -281,13 +275,9 @@ class Planner:
         self.left_out.param.update(object=reasons, visible=bool(reasons))
         self.window.value = (months.index(view.first), months.index(view.last))
         self._say_window()
-        self.aggregation.param.update(
-            options={AGGREGATION_TITLES[a]: a for a in aggregations_of(view.metric)}, value=view.aggregation
-        )
+        self.aggregation.param.update(options={AGGREGATION_TITLES[a]: a for a in aggregations_of(view.metric)}, value=view.aggregation)
         shown = view.months
-        self.month.param.update(
-            options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month)
-        )
+        self.month.param.update(options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month))
         self.month.visible = view.aggregation == "scrub"
 
 

@@ -86,9 +86,7 @@ def _pixels(view: Range, count: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     return edges, edges[:-1] + size / 2
 
 
-def _cells(
-    edges: NDArray[np.float64], centres: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _cells(edges: NDArray[np.float64], centres: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and last (exclusive) cell of each pixel; edges and centres of the pixels in units of cells."""
     bounds = np.ceil(edges - 0.5).astype(np.int64)
     holds = np.clip(np.floor(centres).astype(np.int64), 0, count - 1)
@@ -156,9 +154,7 @@ def viewport(
         return None
     rows, columns = field.shape
     # In units of cells: column k spans k..k+1 from −180, row k from −90.
-    left, right = _cells(
-        (longitude_of(x_edges) + 180) * columns / 360, (longitude_of(x_centres) + 180) * columns / 360, columns
-    )
+    left, right = _cells((longitude_of(x_edges) + 180) * columns / 360, (longitude_of(x_centres) + 180) * columns / 360, columns)
     top, bottom = _cells((latitude_of(y_edges) + 90) * rows / 180, (latitude_of(y_centres) + 90) * rows / 180, rows)
     whole = field.dtype.kind in "ui"
     out = np.empty((y_centres.size, x_centres.size), field.dtype if whole and op != "mean" else np.float32)

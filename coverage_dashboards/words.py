@@ -129,10 +129,7 @@ def legend_title(field: Field) -> str:
 
 _BOX = "display:block;border-radius:3px;flex:none"
 _ENTRY = "display:inline-flex;align-items:center;gap:8px"
-_GRID = (
-    "display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:6px 18px;"
-    "width:100%;font-size:14px;line-height:1.3"
-)
+_GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:6px 18px;width:100%;font-size:14px;line-height:1.3"
 
 
 def _swatch(colour: str, ink: str, label: str) -> str:
@@ -148,12 +145,7 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
     ramp = palette.ramp(field.metric, dark)
     stops = ",".join(ramp[round(k * (len(ramp) - 1) / 15)] for k in range(16))
     ticks = [limits.low + (limits.high - limits.low) * k / 4 for k in range(5)]
-    if (
-        limits.high <= 4
-        and limits.high == int(limits.high)
-        and field.unit not in ("score 0 to 1",)
-        and limits.high != 1
-    ):
+    if limits.high <= 4 and limits.high == int(limits.high) and field.unit not in ("score 0 to 1",) and limits.high != 1:
         ticks = [float(k) for k in range(int(limits.high) + 1)]
     labels = [number(t) for t in ticks]
     if limits.above:
@@ -192,9 +184,7 @@ def _action_legend(field: Field, dark: bool) -> str:
             amount = f"{share.cells:,} cells"
         else:
             amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
-        text = (
-            f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
-        )
+        text = f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
         entries.append(_swatch(colours[name], around.ink, text))
     title = '<div style="font-weight:600;width:100%">Action this month’s evidence asks for</div>'
     return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)

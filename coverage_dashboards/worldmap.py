@@ -112,9 +112,7 @@ class WorldMap:
         self._changed.event(version=self._version)
 
     def _options(self) -> Any:
-        hover = HoverTool(
-            tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal"
-        )
+        hover = HoverTool(tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal")
         wheel = WheelZoomTool(zoom_on_axis=False)
         return hv.opts.Image(
             responsive=True,
@@ -186,9 +184,7 @@ class WorldMap:
                 source = self._outlines[name] = ColumnDataSource({"x": [], "y": []})
                 width, alpha = (1.0, 0.9) if name == "coastlines" else (0.8, 0.55)
                 for lines, wider, share in ((self._halos, 1.5, 0.5), (self._lines, 0.0, 1.0)):
-                    lines.append(
-                        figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share)
-                    )
+                    lines.append(figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share))
         if self._size is not None and self._outlined != (self._view, self._size):
             self._outlined = (self._view, self._size)
             for name, source in self._outlines.items():
@@ -211,9 +207,7 @@ class WorldMap:
             mapper.update(palette=["rgba(0,0,0,0)"] * 2)
         else:
             metric = shown.field.metric
-            colours = (
-                palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
-            )
+            colours = palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
             mapper.update(
                 palette=colours,
                 low=shown.limits.low,

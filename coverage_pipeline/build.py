@@ -195,9 +195,7 @@ class Planner:
             "priority_score": made["priority_score"].values[0, 0],
             "action": made["action"].values[0, 0],
         }
-        write_gap(
-            self.store.zarr, sensor.key, month, fields, desired=float(made["desired"].values[0, 0]), made_from=revision
-        )
+        write_gap(self.store.zarr, sensor.key, month, fields, desired=float(made["desired"].values[0, 0]), made_from=revision)
         cells = np.bincount(fields["action"].reshape(-1), minlength=len(ACTIONS))
         return {f"cells_{name}": int(count) for name, count in zip(ACTIONS, cells, strict=True)}
 
@@ -295,4 +293,3 @@ def build_coverage_zarr(
     planner = Planner(settings, store, spec, include_holdings, planner.patience, bbox)
     build(planner, on_partition=on_partition)
     return dest if isinstance(dest, Path | UPath) else Path(dest)
-

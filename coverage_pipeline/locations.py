@@ -76,9 +76,7 @@ def fetch_targets(source: str | None = None) -> gpd.GeoDataFrame:
     ids = ids.fillna(pd.Series([str(row) for row in range(len(table))], dtype="string"))
     names = table["name"].astype("string").fillna(ids) if "name" in table.columns else ids
     if ids.duplicated().any():
-        raise LocationsError(
-            f"targets in {place}: id {ids[ids.duplicated()].iloc[0]!r} comes twice; ids must be unique"
-        )
+        raise LocationsError(f"targets in {place}: id {ids[ids.duplicated()].iloc[0]!r} comes twice; ids must be unique")
     columns = {"id": ids.astype(object), "name": names.astype(object)}
     return gpd.GeoDataFrame(columns, geometry=_usable(table.geometry.to_numpy(), ids.to_list(), place), crs="EPSG:4326")
 
@@ -113,9 +111,7 @@ def land_mask(grid: GridSpec, coastal_margin_km: float = 20.0) -> Mask:
     return _land_mask(grid, float(coastal_margin_km))
 
 
-def area_mask(
-    area: Area, grid: GridSpec, *, coastal_margin_km: float = 20.0, targets: gpd.GeoDataFrame | None = None
-) -> Mask:
+def area_mask(area: Area, grid: GridSpec, *, coastal_margin_km: float = 20.0, targets: gpd.GeoDataFrame | None = None) -> Mask:
     """Cells of the area of interest: land with its coastal margin, the whole globe, or what the targets touch.
 
     A polygon touches a cell where their interiors meet; a point lies in the half-open cell that contains it; a line touches
@@ -166,9 +162,7 @@ def _place(source: str) -> str:
 
 def _read(source: str, place: str) -> gpd.GeoDataFrame:
     if not _is_url(source) and not Path(source).exists():
-        raise LocationsError(
-            f"targets: no file at {place}; set {ENVIRONMENT} to a GeoJSON, GeoParquet, GeoPackage or Shapefile"
-        )
+        raise LocationsError(f"targets: no file at {place}; set {ENVIRONMENT} to a GeoJSON, GeoParquet, GeoPackage or Shapefile")
     path = urlsplit(source).path if _is_url(source) else source
     try:
         read = gpd.read_parquet if path.lower().endswith((".parquet", ".geoparquet")) else gpd.read_file
@@ -196,9 +190,7 @@ def _in_degrees(table: gpd.GeoDataFrame, place: str) -> gpd.GeoDataFrame:
             f"targets in {place}: no CRS, and bounds {west:g} {south:g} {east:g} {north:g} are not degrees; add the CRS "
             "(a .prj beside a shapefile)"
         )
-    _log.warning(
-        "targets in %s have no CRS; their bounds fit longitude and latitude, so they are taken as EPSG:4326", place
-    )
+    _log.warning("targets in %s have no CRS; their bounds fit longitude and latitude, so they are taken as EPSG:4326", place)
     return table.set_crs("EPSG:4326")
 
 
@@ -256,11 +248,7 @@ def _points_along(line: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float
         cuts = [np.array([0.0, 1.0])]
         for start, step, edges in ((x0, dx, grid.lon_edges), (y0, dy, grid.lat_edges)):
             if step:
-                wanted = (
-                    edges
-                    if start + step <= 180 and start + step >= -180
-                    else np.concatenate([edges - 360, edges, edges + 360])
-                )
+                wanted = edges if start + step <= 180 and start + step >= -180 else np.concatenate([edges - 360, edges, edges + 360])
                 at = (wanted - start) / step
                 cuts.append(at[(at > 0) & (at < 1)])
         t = np.unique(np.concatenate(cuts))
@@ -307,9 +295,7 @@ def _grown(mask: Mask, grid: GridSpec, margin_km: float) -> Mask:
             near_pole = np.minimum(np.cos(a), np.cos(b)) < 1e-9
             too_far = np.abs(b - a) > angle
             width = np.degrees(np.arccos(np.clip(np.where(near_pole, -1.0, cosine), -1, 1)))
-            reach = np.where(
-                too_far, -1, np.floor(width / step + 1e-9) + 1
-            )  # +1: from edge to edge, not centre to centre
+            reach = np.where(too_far, -1, np.floor(width / step + 1e-9) + 1)  # +1: from edge to edge, not centre to centre
             grown[target] |= columns[source] <= reach[:, None]
     return grown
 

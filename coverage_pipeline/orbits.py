@@ -104,10 +104,7 @@ class Mission:
     def local_time(self) -> float:
         """Local mean solar time of the descending node, hours."""
         at = dt.datetime.fromisoformat(self.node_epoch)
-        return (
-            (at - at.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds() / 3600
-            + self.node_longitude / 15
-        ) % 24
+        return ((at - at.replace(hour=0, minute=0, second=0, microsecond=0)).total_seconds() / 3600 + self.node_longitude / 15) % 24
 
     def node_time(self, orbit: Ints) -> NDArray[np.datetime64]:
         """Instants of the descending equator crossings, UTC, datetime64[ms]."""
@@ -305,15 +302,11 @@ def simulated_footprints(sensor_key: str, month: Month, *, seed: int = 7, densit
     """
     maker = _MAKERS.get(sensor_key)
     if maker is None:
-        raise ArchiveError(
-            f"no simulated archive for sensor {sensor_key!r}: there is one for {', '.join(sorted(_MAKERS))}"
-        )
+        raise ArchiveError(f"no simulated archive for sensor {sensor_key!r}: there is one for {', '.join(sorted(_MAKERS))}")
     if not 0 < density <= 1:
         raise ArchiveError(f"density {density!r} for {sensor_key} must be above 0 and at most 1")
     rng = np.random.default_rng([seed, zlib.crc32(sensor_key.encode()), month.year, month.month])
-    parts = [
-        maker(mission, month, density, seed, rng) for mission in MISSIONS.values() if mission.sensor_key == sensor_key
-    ]
+    parts = [maker(mission, month, density, seed, rng) for mission in MISSIONS.values() if mission.sensor_key == sensor_key]
     table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     times = table["datetime"].to_numpy("datetime64[ms]")
     table = table[(times >= month.to_datetime64()) & (times < month.shift(1).to_datetime64())]
@@ -322,13 +315,8 @@ def simulated_footprints(sensor_key: str, month: Month, *, seed: int = 7, densit
     table["cloud"] = _cloud(table, seed, rng, _CLOUD_UNKNOWN[sensor_key])
     if sensor_key == "sentinel-2":
         table = _with_parts_and_copies(table, rng)
-    times = {
-        name: pd.to_datetime(table[name].to_numpy("datetime64[ms]"), utc=True).as_unit("us")
-        for name in ("datetime", "end")
-    }
-    return gpd.GeoDataFrame(
-        table.drop(columns="geometry").assign(**times), geometry=table["geometry"].to_numpy(), crs="EPSG:4326"
-    )
+    times = {name: pd.to_datetime(table[name].to_numpy("datetime64[ms]"), utc=True).as_unit("us") for name in ("datetime", "end")}
+    return gpd.GeoDataFrame(table.drop(columns="geometry").assign(**times), geometry=table["geometry"].to_numpy(), crs="EPSG:4326")
 
 
 def simulated_items(sensor_key: str, month: Month, *, seed: int = 7, density: float = 1.0) -> Iterator[dict[str, Any]]:
@@ -345,9 +333,7 @@ def simulated_items(sensor_key: str, month: Month, *, seed: int = 7, density: fl
 
     """
     if sensor_key in _MAKERS and sensor_key not in _DESCRIBERS:
-        raise ArchiveError(
-            f"sensor {sensor_key!r} has no public catalogue to imitate; see simulated_holdings_without_catalog"
-        )
+        raise ArchiveError(f"sensor {sensor_key!r} has no public catalogue to imitate; see simulated_holdings_without_catalog")
     table = simulated_footprints(sensor_key, month, seed=seed, density=density)
     rng = np.random.default_rng([seed, zlib.crc32(sensor_key.encode()), month.year, month.month, 1])
     return _items(sensor_key, table, rng)
@@ -394,9 +380,7 @@ def simulated_holdings(
     return _biased_subset(geometries, times, clouds, ids, sensor.held_satellite, rng, share)
 
 
-def simulated_holdings_without_catalog(
-    sensor: CoverageSensor, month: Month, *, seed: int = 7, share: float = 0.6
-) -> gpd.GeoDataFrame:
+def simulated_holdings_without_catalog(sensor: CoverageSensor, month: Month, *, seed: int = 7, share: float = 0.6) -> gpd.GeoDataFrame:
     """Holdings of a sensor whose archive no catalogue lists (PRISMA), from its simulated passes; as ``simulated_holdings``."""
     if sensor.held_satellite is None:
         return _holdings([], [], [], [], "")
@@ -409,9 +393,7 @@ def simulated_holdings_without_catalog(
     ]
     rng = np.random.default_rng([seed, zlib.crc32(sensor.key.encode()), month.year, month.month, 3])
     ids = np.array(names, dtype=object)
-    return _biased_subset(
-        table.geometry.to_numpy(), times, table["cloud"].to_numpy(), ids, sensor.held_satellite, rng, share
-    )
+    return _biased_subset(table.geometry.to_numpy(), times, table["cloud"].to_numpy(), ids, sensor.held_satellite, rng, share)
 
 
 def write_archive(
@@ -479,9 +461,7 @@ def _split(polygons: Geometries) -> Geometries:
         for west in (-540.0, -180.0, 180.0)
     ]
     split = [
-        shapely.MultiPolygon(
-            [p for p in shapely.get_parts(np.array(three, dtype=object)) if p.geom_type == "Polygon" and p.area > 0]
-        )
+        shapely.MultiPolygon([p for p in shapely.get_parts(np.array(three, dtype=object)) if p.geom_type == "Polygon" and p.area > 0])
         for three in zip(*pieces, strict=True)
     ]
     result = np.empty(len(split), dtype=object)
@@ -489,17 +469,12 @@ def _split(polygons: Geometries) -> Geometries:
     return result
 
 
-def _frames(
-    mission: Mission, along: Floats, node_lon: Floats, cross_km: Floats | float = 0.0
-) -> tuple[Floats, Floats, Geometries]:
+def _frames(mission: Mission, along: Floats, node_lon: Floats, cross_km: Floats | float = 0.0) -> tuple[Floats, Floats, Geometries]:
     """Scenes centred at those angles along the track: centre latitude, centre longitude, footprint."""
     half = math.degrees(mission.frame_km / _EARTH_RADIUS_KM) / 2
     side = mission.swath_km / 2
     lat, lon = mission.ground(along, cross_km)
-    corners = [
-        mission.ground(along + du, cross_km + dc)
-        for du, dc in ((-half, side), (half, side), (half, -side), (-half, -side))
-    ]
+    corners = [mission.ground(along + du, cross_km + dc) for du, dc in ((-half, side), (half, side), (half, -side), (-half, -side))]
     lats = np.stack([corner[0] for corner in corners], axis=-1)
     lons = np.stack([lon + _wrapped(corner[1] - lon) for corner in corners], axis=-1) + node_lon[:, None]
     return lat, _wrapped(lon + node_lon), _footprints(lons, lats)
@@ -575,9 +550,7 @@ def _kept_orbits(mission: Mission, month: Month, density: float) -> Ints:
     else:
         rank, cycle = orbits, np.zeros_like(orbits)
     satellite = zlib.crc32(mission.key.encode()) % 97
-    return orbits[
-        (rank * 0.6180339887498949 + cycle * 0.7548776662466927 + satellite * 0.5698402909980532) % 1 < density
-    ]
+    return orbits[(rank * 0.6180339887498949 + cycle * 0.7548776662466927 + satellite * 0.5698402909980532) % 1 < density]
 
 
 def _expand(orbits: Ints, tracks: Ints, track_of_row: Ints) -> tuple[Ints, Ints]:
@@ -694,11 +667,7 @@ def _sentinel_2_scenes() -> dict[str, Any]:
     found = [
         np.stack([track_of[hit[0]], piece_of[hit[0]], hit[1]])
         for shift in (-360.0, 0.0, 360.0)
-        for hit in [
-            tree.query(
-                shapely.transform(flat, lambda c, shift=shift: c + np.array([shift, 0.0])), predicate="intersects"
-            )
-        ]
+        for hit in [tree.query(shapely.transform(flat, lambda c, shift=shift: c + np.array([shift, 0.0])), predicate="intersects")]
     ]
     track, piece, tile = np.concatenate(found, axis=1)
     order = np.lexsort((piece, tile, track))
@@ -710,9 +679,7 @@ def _sentinel_2_scenes() -> dict[str, Any]:
     window = np.clip(middle[:, None] + np.arange(-3, 5), 0, len(angle) - 1)
     swath_lon = np.concatenate([left_lon[window], right_lon[window[:, ::-1]]], axis=1) + node[track][:, None]
     swath_lat = np.concatenate([left_lat[window], right_lat[window[:, ::-1]]], axis=1)
-    swath_lon += 360 * np.round(
-        (lon[tile].mean(-1, keepdims=True) - swath_lon[:, [3, 11]].mean(-1, keepdims=True)) / 360
-    )
+    swath_lon += 360 * np.round((lon[tile].mean(-1, keepdims=True) - swath_lon[:, [3, 11]].mean(-1, keepdims=True)) / 360)
     swath = shapely.polygons(np.stack([swath_lon, swath_lat], -1))
     seen = shapely.intersection(tiles[tile], shapely.make_valid(swath))
     keep = (shapely.get_type_id(seen) == 3) & (shapely.area(seen) > _TILE_MIN_SHARE * shapely.area(tiles[tile]))
@@ -798,9 +765,7 @@ def _tasked(mission: Mission, month: Month, density: float, seed: int, rng: np.r
     tries = 40 * strips
     orbit = rng.choice(orbits, tries)
     along, cross = rng.uniform(-85, 85, tries), rng.uniform(-mission.look_km, mission.look_km, tries)
-    length = np.minimum(
-        rng.geometric(0.12 if mission.key == "enmap" else 0.65, tries), 33
-    )  # 33 tiles: a strip of 1000 km
+    length = np.minimum(rng.geometric(0.12 if mission.key == "enmap" else 0.65, tries), 33)  # 33 tiles: a strip of 1000 km
     lat, dlon = mission.ground(along, cross)
     lon = _wrapped(dlon + mission.node_lon(orbit))
     time = _times(mission, orbit, along)
@@ -849,9 +814,7 @@ def _noise(lat: Floats, lon: Floats, day: Floats, seed: int, scale: float) -> Fl
     """
     rng = np.random.default_rng([seed, 5])
     phi, lam = np.radians(lat), np.radians(lon)
-    where = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi), day], axis=-1).astype(
-        np.float32
-    )
+    where = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi), day], axis=-1).astype(np.float32)
     waves = np.column_stack([rng.normal(0, 6 * scale, (40, 3)), rng.normal(0, 0.9, 40)]).astype(np.float32)
     phases = rng.uniform(0, 2 * np.pi, 40).astype(np.float32)
     total = np.zeros(len(where), np.float32)
@@ -948,9 +911,7 @@ def _across(
     """A footprint across the antimeridian as providers give it, with its bbox."""
     if sensor_key == "landsat-8-9" and int(scene.frame[3:]) % 2:
         whole = shapely.union_all(
-            shapely.transform(
-                np.array(footprint.geoms, dtype=object), lambda c: np.column_stack([c[:, 0] % 360, c[:, 1]])
-            )
+            shapely.transform(np.array(footprint.geoms, dtype=object), lambda c: np.column_stack([c[:, 0] % 360, c[:, 1]]))
         )
         if whole.geom_type == "Polygon":  # in one ring, with edges that span the map
             ring = shapely.get_coordinates(whole.simplify(1e-4))
@@ -982,9 +943,7 @@ def _describe_sentinel_2(scene: _Scene) -> tuple[str, dict[str, Any]]:
     taken = _compact(scene.start)
     relative = (scene.orbit - scene.mission.epoch_orbit) % scene.mission.orbits + 1
     made = scene.end + np.timedelta64(int(3600 * (3 + 5 * scene.luck)) + 1800 * scene.part, "s")
-    baseline = (
-        510 if scene.start < np.datetime64("2024-07-23") else 511
-    )  # https://sentiwiki.copernicus.eu/web/s2-processing
+    baseline = 510 if scene.start < np.datetime64("2024-07-23") else 511  # https://sentiwiki.copernicus.eu/web/s2-processing
     if scene.copy:
         made, baseline = made + np.timedelta64(20 + int(300 * scene.luck), "D"), baseline + 1
     strip = _compact(scene.start + np.timedelta64((150 if scene.part else 0) + 1, "s"))
@@ -1113,9 +1072,7 @@ def _biased_subset(
     ours = np.zeros(len(lon), bool)
     for west, south, east, north in _REGIONS:
         ours |= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
-    weight = np.where(ours, 1.0, 0.12) * np.where(
-        clouds < 10, 1.0, np.where(clouds < 30, 0.4, np.where(np.isnan(clouds), 0.15, 0.06))
-    )
+    weight = np.where(ours, 1.0, 0.12) * np.where(clouds < 10, 1.0, np.where(clouds < 30, 0.4, np.where(np.isnan(clouds), 0.15, 0.06)))
     factor = share / weight.mean()
     for _ in range(20):  # the chance ends at 1, so the factor for the wanted share is found step by step
         factor *= min(4.0, share / max(np.minimum(1, factor * weight).mean(), 1e-9))
@@ -1126,11 +1083,7 @@ def _biased_subset(
     when[nameless] += rng.integers(-20_000, 20_001, len(nameless)).astype("timedelta64[ms]")
     shapes[nameless] = _moved(shapes[nameless], rng.uniform(-0.03, 0.03, (len(nameless), 2)))
     # Deliveries that no catalogue lists: a place we have, at another hour
-    extra = (
-        rng.choice(len(held), size=min(len(held), 1 + len(held) // 100), replace=False)
-        if len(held)
-        else np.zeros(0, int)
-    )
+    extra = rng.choice(len(held), size=min(len(held), 1 + len(held) // 100), replace=False) if len(held) else np.zeros(0, int)
     shapes = np.concatenate([shapes, shapes[extra]])
     when = np.concatenate([when, when[extra] + np.timedelta64(5, "h")])
     cloud, names = (
@@ -1145,15 +1098,11 @@ def _moved(footprints: Geometries, by: Floats) -> Geometries:
     """Footprints shifted by a share of their own width and height; those that would leave the map stay."""
     bounds = shapely.bounds(footprints)
     step = np.round(by * (bounds[:, 2:] - bounds[:, :2]), 5)
-    inside = (
-        (bounds[:, 0] + step[:, 0] >= -180) & (bounds[:, 2] + step[:, 0] <= 180) & (bounds[:, 2] - bounds[:, 0] < 180)
-    )
+    inside = (bounds[:, 0] + step[:, 0] >= -180) & (bounds[:, 2] + step[:, 0] <= 180) & (bounds[:, 2] - bounds[:, 0] < 180)
     inside &= (bounds[:, 1] + step[:, 1] >= -90) & (bounds[:, 3] + step[:, 1] <= 90)
     step[~inside] = 0
     coordinates, owner = shapely.get_coordinates(footprints, return_index=True)
-    moved: Geometries = (
-        shapely.set_coordinates(footprints.copy(), coordinates + step[owner]) if len(footprints) else footprints
-    )
+    moved: Geometries = shapely.set_coordinates(footprints.copy(), coordinates + step[owner]) if len(footprints) else footprints
     return moved
 
 

@@ -36,9 +36,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COVERAGE_TARGETS", raising=False)
 
 
-def write(
-    path: Path, *geometries: shapely.Geometry | None, crs: str | None = "EPSG:4326", **columns: list[object]
-) -> str:
+def write(path: Path, *geometries: shapely.Geometry | None, crs: str | None = "EPSG:4326", **columns: list[object]) -> str:
     gpd.GeoDataFrame(columns, geometry=list(geometries), crs=crs).to_parquet(path)
     return str(path)
 
@@ -140,9 +138,7 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
 
 
 def test_points_belong_to_the_half_open_cell_and_the_last_edges_to_the_last_cell() -> None:
-    targets = gpd.GeoDataFrame(
-        geometry=[shapely.Point(10, 20), shapely.MultiPoint([(180, 90), (-180, -90)])], crs="EPSG:4326"
-    )
+    targets = gpd.GeoDataFrame(geometry=[shapely.Point(10, 20), shapely.MultiPoint([(180, 90), (-180, -90)])], crs="EPSG:4326")
     mask = area_mask("targets", DEGREE, targets=targets)
     assert sorted(map(tuple, np.argwhere(mask).tolist())) == [(0, 0), (110, 190), (179, 359)]
 
@@ -214,9 +210,7 @@ def test_the_margin_grows_by_kilometres_not_degrees() -> None:
         nearby = marked[np.abs(marked[:, 0] - i) <= 8]
         if not len(nearby):
             continue
-        chord = np.linalg.norm(
-            unit(TENTH.lats[nearby[:, 0]], TENTH.lons[nearby[:, 1]]) - unit(TENTH.lats[i], TENTH.lons[j]), axis=1
-        )
+        chord = np.linalg.norm(unit(TENTH.lats[nearby[:, 0]], TENTH.lons[nearby[:, 1]]) - unit(TENTH.lats[i], TENTH.lons[j]), axis=1)
         km = 6371.0 * 2 * np.arcsin(chord.min() / 2)
         if km <= 50:
             assert far[i, j]

@@ -196,20 +196,12 @@ def test_sentinel_2_flies_on_its_real_calendar() -> None:
 
 def test_frames_lie_where_the_real_ones_do() -> None:
     paths = gpd.read_parquet(shared_data() / "grids" / "landsat-wrs2-descending.parquet", columns=["PR", "geometry"])
-    table = (
-        footprints("landsat-8-9")
-        .drop_duplicates("frame")[["frame", "geometry"]]
-        .merge(paths, left_on="frame", right_on="PR")
-    )
+    table = footprints("landsat-8-9").drop_duplicates("frame")[["frame", "geometry"]].merge(paths, left_on="frame", right_on="PR")
     mine, theirs = table["geometry_x"].to_numpy()[::20], table["geometry_y"].to_numpy()[::20]
     sound = shapely.is_valid(theirs) & (shapely.get_type_id(mine) == 3)
-    overlap = shapely.area(shapely.intersection(mine[sound], theirs[sound])) / shapely.area(
-        shapely.union(mine[sound], theirs[sound])
-    )
+    overlap = shapely.area(shapely.intersection(mine[sound], theirs[sound])) / shapely.area(shapely.union(mine[sound], theirs[sound]))
     assert np.quantile(overlap, 0.02) > 0.9
-    tiles = set(
-        gpd.read_parquet(shared_data() / "grids" / "sentinel2-mgrs-land.parquet", columns=["tile", "geometry"])["tile"]
-    )
+    tiles = set(gpd.read_parquet(shared_data() / "grids" / "sentinel2-mgrs-land.parquet", columns=["tile", "geometry"])["tile"])
     made = set(footprints("sentinel-2")["frame"])
     assert len(made & tiles) > 0.88 * len(made)
 
@@ -380,16 +372,12 @@ def test_holdings_are_a_biased_subset_of_what_exists() -> None:
 def test_holdings_without_an_id_can_be_matched_by_time_and_place() -> None:
     made = items("landsat-8-9")
     times = np.array([item["properties"]["datetime"].rstrip("Z") for item in made], dtype="datetime64[ms]")
-    geometries = normalise_footprints(
-        shapely.from_geojson(np.array([json.dumps(item["geometry"]) for item in made], dtype=object))
-    )[0]
+    geometries = normalise_footprints(shapely.from_geojson(np.array([json.dumps(item["geometry"]) for item in made], dtype=object)))[0]
     nameless = simulated_holdings(made, COVERAGE_SENSORS["landsat-8-9"], share=0.2)
     nameless = nameless[nameless["scene_id"].isna() & (nameless.geometry.geom_type == "Polygon")]
     nameless = nameless[nameless.geometry.bounds["maxx"] - nameless.geometry.bounds["minx"] < 90].iloc[:60]
     for row in nameless.itertuples():
-        near = np.flatnonzero(
-            np.abs(times - np.datetime64(row.datetime.tz_localize(None), "ms")) <= np.timedelta64(60, "s")
-        )
+        near = np.flatnonzero(np.abs(times - np.datetime64(row.datetime.tz_localize(None), "ms")) <= np.timedelta64(60, "s"))
         overlap = shapely.area(shapely.intersection(geometries[near], row.geometry)) / shapely.area(
             shapely.union(geometries[near], row.geometry)
         )

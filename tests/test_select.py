@@ -219,6 +219,15 @@ def test_several_sensors_become_one_by_the_metric_s_rule(metric: str, expected: 
     assert known(quarter, 5) == [3, 1, 1, 0, 3]  # a month is known where every sensor is
 
 
+def test_a_sensor_without_a_scene_in_a_cell_does_not_hide_the_mean_cloud_of_others() -> None:
+    """A mean over no scenes is NaN and yet known; a cell nobody looked at is another matter."""
+    clouds = [[40, 40, 40, NAN]] * 3, [[60, NAN, NAN, NAN]] * 3
+    counts = [[1, 1, 1, 0]] * 3, [[2, 0, NAN, 0]] * 3
+    ds = cells("mean_scene_cloud_pct", *clouds).assign(scenes_count=cells("scenes_count", *counts)["scenes_count"])
+    both = query("mean_scene_cloud_pct", "recent", sensors=["emit", "landsat-8-9"])
+    assert equal(first(select(ds, both), 4), [50, 40, NAN, NAN])
+
+
 def test_a_sensor_named_twice_counts_once() -> None:
     assert first(select(cells("scenes_count", THREE), query("scenes_count", "total", sensors=["emit", "emit"])), 1) == [9]
 

@@ -196,9 +196,7 @@ def _scan_into(
     if len(failed) == 1:
         only = failed[0][1]
         raise type(only)(f"{only}{kept}") from only
-    raise CatalogError(
-        f"{_named(sensor, months)}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept
-    )
+    raise CatalogError(f"{_named(sensor, months)}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
 
 
 def _named(sensor: CoverageSensor, months: list[Month]) -> str:

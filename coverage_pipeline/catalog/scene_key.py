@@ -111,9 +111,7 @@ def _landsat(item_id: str, properties: Mapping[str, Any]) -> SceneIdentity:
         return SceneIdentity(None)
     made = parse_time(properties.get("landsat:product_generated")) or parse_time(properties.get("created"))
     when = processed or (made.strftime("%Y%m%dT%H%M%S") if made else "")
-    return SceneIdentity(
-        key=f"landsat-{platform}_{path}{row}_{date}", rank=(str(_LANDSAT_TIER.get(tier, -1)), when, item_id)
-    )
+    return SceneIdentity(key=f"landsat-{platform}_{path}{row}_{date}", rank=(str(_LANDSAT_TIER.get(tier, -1)), when, item_id))
 
 
 def _emit(item_id: str, properties: Mapping[str, Any]) -> SceneIdentity:

@@ -42,9 +42,7 @@ SCENES_SCHEMA = pa.schema(
         pa.field("end_datetime", TIME),
         pa.field("cloud_cover", pa.float64()),  # percent; null: not known
         pa.field("cloud_raw", pa.string()),  # as the provider wrote it, JSON
-        pa.field(
-            "geometry_source", pa.string(), nullable=False
-        ),  # "footprint", or "bbox" where the item has no geometry
+        pa.field("geometry_source", pa.string(), nullable=False),  # "footprint", or "bbox" where the item has no geometry
         pa.field("geometry", pa.binary(), nullable=False),  # WKB, EPSG:4326
     ]
 )
@@ -208,9 +206,7 @@ class SceneCollector:
         for k in np.flatnonzero(shapely.is_missing(footprints)):
             unreadable = texts[k] is not None and read[k] is None
             reason = "geometry cannot be read" if unreadable else str(reasons[k])
-            self._reject(
-                {"id": rows[k]["item_ids"][0], "collection": rows[k]["collection"]}, reason, rows[k]["item_href"]
-            )
+            self._reject({"id": rows[k]["item_ids"][0], "collection": rows[k]["collection"]}, reason, rows[k]["item_href"])
         usable = ~shapely.is_missing(footprints)
         if not usable.any():
             return
@@ -306,9 +302,7 @@ def _unite(parts: pd.DataFrame) -> dict[str, Any]:
     return row
 
 
-def scenes_from_items(
-    items: Iterable[Mapping[str, Any]], sensor: CoverageSensor
-) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+def scenes_from_items(items: Iterable[Mapping[str, Any]], sensor: CoverageSensor) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
     """Scenes and rejected items of STAC item dictionaries, as the scanner itself makes them.
 
     Returns two GeoDataFrames: scenes (``SCENES_SCHEMA``, EPSG:4326), one row a scene after merging, and the rejected

@@ -54,9 +54,7 @@ class _CountingIO(StacApiIO):  # type: ignore[misc]
     """pystac-client's HTTP, counting what was asked and received."""
 
     def __init__(self, patience: Patience) -> None:
-        super().__init__(
-            max_retries=patience.retry(), timeout=(min(10.0, patience.timeout_seconds), patience.timeout_seconds)
-        )
+        super().__init__(max_retries=patience.retry(), timeout=(min(10.0, patience.timeout_seconds), patience.timeout_seconds))
         self.requests = 0
         self.bytes = 0
 
@@ -111,16 +109,8 @@ class StacSource:
             raise
         except APIError as error:
             status = getattr(error, "status_code", None)
-            said = (
-                f"answered {status}: {_excerpt(str(error))}"
-                if status
-                else f"could not be reached: {_excerpt(str(error))}"
-            )
-            way = (
-                "check the collection and endpoint"
-                if status in (400, 401, 403, 404)
-                else "try again later, or name another source"
-            )
+            said = f"answered {status}: {_excerpt(str(error))}" if status else f"could not be reached: {_excerpt(str(error))}"
+            way = "check the collection and endpoint" if status in (400, 401, 403, 404) else "try again later, or name another source"
             raise self._failed(CatalogUnavailable, f"{said} ({doing}); {way} in [[sensors.sources.…]]") from error
         except (requests.RequestException, OSError) as error:
             raise self._failed(CatalogUnavailable, f"could not be reached: {_excerpt(str(error))} ({doing})") from error
@@ -155,9 +145,7 @@ class StacSource:
         if found is None or found.id != self.source.collection_id:
             raise self._failed(CatalogUnavailable, "has no such collection; check collection_id in [[sensors.sources.…]]")
 
-    def _search(
-        self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int
-    ) -> ItemSearch:
+    def _search(self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int) -> ItemSearch:
         with self._failures_named("wording the search"):
             return client.search(collections=[self.source.collection_id], datetime=[start, end], bbox=bbox, limit=limit)
 
@@ -206,9 +194,7 @@ class StacSource:
         if announced is not None and first_try:
             self.announced = (self.announced or 0) + announced
 
-    def _ask_again(
-        self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int, ids: set[str]
-    ) -> None:
+    def _ask_again(self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int, ids: set[str]) -> None:
         """A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells."""
         sizes = [*range(limit - 1, 1, -1), *range(limit + 1, 2 * limit + 3)]
         other = next(size for size in sizes if len(ids) % size)
@@ -223,9 +209,7 @@ class StacSource:
 
     def _truncated(self, what: str, announced: int | None, received: int) -> CatalogError:
         total = "no total announced" if announced is None else f"{announced} announced"
-        return self._failed(
-            CatalogTruncated, f"gave an incomplete answer: {what} ({total}, {received} received); nothing was written"
-        )
+        return self._failed(CatalogTruncated, f"gave an incomplete answer: {what} ({total}, {received} received); nothing was written")
 
     def _require_same_host(self, link: Mapping[str, Any]) -> None:
         host = urlsplit(str(link.get("href"))).netloc

@@ -35,14 +35,10 @@ def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning)
     return np.ones(cloud.shape, bool) if meaning == "not_applicable" else cloud < cloud_lt
 
 
-def availability_table(
-    scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage"
-) -> pa.Table:
+def availability_table(scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
     """One row a cell that a scene of the month touches (see ``celltable``); ``scenes`` holds one month."""
     geometry, day, percent = scene_arrays(scenes)
-    return cell_table(
-        cell_statistics(geometry, day=day, cloud=percent, clear=is_clear(percent, cloud_lt, cloud), grid=grid)
-    )
+    return cell_table(cell_statistics(geometry, day=day, cloud=percent, clear=is_clear(percent, cloud_lt, cloud), grid=grid))
 
 
 _NAMES = {
@@ -97,9 +93,7 @@ def _month_dataset(
     return fields_dataset(availability_fields(cells, grid, known), [metadata["sensor"]], [month], grid)
 
 
-def fields_dataset(
-    fields: dict[str, NDArray[Any]], sensors: Sequence[str], months: Sequence[Month], grid: GridSpec
-) -> xr.Dataset:
+def fields_dataset(fields: dict[str, NDArray[Any]], sensors: Sequence[str], months: Sequence[Month], grid: GridSpec) -> xr.Dataset:
     """Fields ``(lat, lon)`` of one partition as a decoded Dataset: counts float32 with NaN for not known."""
     ds = xr.Dataset(coords={
         "sensor": np.array(sensors, dtype=object),

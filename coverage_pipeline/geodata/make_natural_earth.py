@@ -73,9 +73,7 @@ def land_polygons(topology: dict[str, Any]) -> BaseGeometry:
             shell, *holes = (_ring(ring, arcs) for ring in rings)
             shapes.append(shapely.Polygon(shell, [hole for hole in holes if hole[:, 1].max() > BOTTOM]))
     repaired, reasons = normalise_footprints(np.array(shapes, dtype=object))
-    kept = [
-        shape for shape, reason in zip(repaired, reasons, strict=True) if reason is None
-    ]  # one islet has collapsed to a line
+    kept = [shape for shape, reason in zip(repaired, reasons, strict=True) if reason is None]  # one islet has collapsed to a line
     if len(kept) < len(shapes) - 1:
         raise ValueError(f"land that can't be used: {[reason for reason in reasons if reason is not None]}")
     land = shapely.set_precision(shapely.union_all(kept), PRECISION)
@@ -121,10 +119,7 @@ def main(folder: Path) -> None:
         "coastlines": coast_lines(land),
         "borders": border_lines(json.loads((folder / "countries-110m.json").read_text())),
     }
-    layers = {
-        name: shapely.multilinestrings(shapely.get_parts(layer)) if name != "land" else layer
-        for name, layer in layers.items()
-    }
+    layers = {name: shapely.multilinestrings(shapely.get_parts(layer)) if name != "land" else layer for name, layer in layers.items()}
     table = pa.table({"layer": list(layers), "geometry": list(shapely.to_wkb(np.array(list(layers.values()))))})
     source = {"source": "Natural Earth 1:50m land, 1:110m countries; public domain; lon/lat (OGC:CRS84)"}
     pq.write_table(table.replace_schema_metadata(source), TARGET, compression="zstd", compression_level=19)

@@ -61,9 +61,7 @@ def _each(
     return dg.MaterializeResult()
 
 
-def _with_map(
-    planner: Planner, layer: StatsLayer, column: str, title: str, part: SensorMonth, report: Mapping[str, Any]
-) -> dict[str, Any]:
+def _with_map(planner: Planner, layer: StatsLayer, column: str, title: str, part: SensorMonth, report: Mapping[str, Any]) -> dict[str, Any]:
     table, _ = read_parquet(planner.store.stats(layer, part.sensor.key, part.month))
     picture = dg.MetadataValue.md(map_markdown(table, column, planner.grid, title))
     return {**report, "map": picture}

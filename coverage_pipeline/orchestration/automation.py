@@ -23,9 +23,7 @@ def automation_conditions(settings: OrchestrationSettings) -> Automation:
     """
     # 31 days a month reach the start of the n-th last closed month, and never that of the one before it.
     window = dg.AutomationCondition.in_latest_time_window(dt.timedelta(days=31 * settings.trailing_months))
-    in_window = dg.AutomationCondition.on_cron(settings.cron).replace(
-        dg.AutomationCondition.in_latest_time_window(), window
-    )
+    in_window = dg.AutomationCondition.on_cron(settings.cron).replace(dg.AutomationCondition.in_latest_time_window(), window)
     eager = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
     return Automation(
         root=in_window.with_label("monthly, the last closed months"),

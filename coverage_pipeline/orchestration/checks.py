@@ -11,9 +11,7 @@ def planner_checks(sensor_months: dg.MultiPartitionsDefinition) -> list[dg.Asset
     """Checks of single partitions, by SQL over their Parquet files."""
 
     @dg.asset_check(asset="availability", partitions_def=sensor_months)
-    def scene_keys_unique(
-        context: dg.AssetCheckExecutionContext, planner: PlannerResource, duckdb: DuckDBResource
-    ) -> dg.AssetCheckResult:
+    def scene_keys_unique(context: dg.AssetCheckExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         """No scene is listed twice in its month."""
         plan = planner.planner()
         twice = 0
@@ -25,9 +23,7 @@ def planner_checks(sensor_months: dg.MultiPartitionsDefinition) -> list[dg.Asset
         return dg.AssetCheckResult(passed=twice == 0, metadata={"scenes_listed_twice": twice})
 
     @dg.asset_check(asset="holdings_stats", additional_deps=["availability_stats"], partitions_def=sensor_months)
-    def held_is_listed(
-        context: dg.AssetCheckExecutionContext, planner: PlannerResource, duckdb: DuckDBResource
-    ) -> dg.AssetCheckResult:
+    def held_is_listed(context: dg.AssetCheckExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         """Cells where more is held than the catalogue lists: the catalogue, not our holdings, may have a hole there."""
         plan = planner.planner()
         cells = 0

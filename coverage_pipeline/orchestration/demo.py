@@ -158,7 +158,9 @@ def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterato
 def summary(demo: Demo) -> Table:
     """What the demo's cube holds, a line a sensor."""
     ds = open_coverage(demo.zarr)
-    table = Table(title=f"Simulated, {len(MONTHS)} months, made in {demo.seconds:.0f} s", caption="actions in percent of the cells in scope")
+    table = Table(
+        title=f"Simulated, {len(MONTHS)} months, made in {demo.seconds:.0f} s", caption="actions in percent of the cells in scope"
+    )
     shown = ("met", "ingest", "check", "task", "none", "unknown")
     table.add_column("sensor", no_wrap=True)
     table.add_column("scenes", justify="right", no_wrap=True)

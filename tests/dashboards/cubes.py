@@ -126,10 +126,7 @@ def _partition(
     elif sensor.key == "landsat-8-9" and number == 1:
         holdings = "off"
         unknown |= dict.fromkeys(ours, everywhere)
-    out = {
-        n: np.where(unknown[n], np.array(SCHEMA[n].fill, SCHEMA[n].dtype), v.astype(SCHEMA[n].dtype))
-        for n, v in fields.items()
-    }
+    out = {n: np.where(unknown[n], np.array(SCHEMA[n].fill, SCHEMA[n].dtype), v.astype(SCHEMA[n].dtype)) for n, v in fields.items()}
     if sensor.key == "emit":
         scan = "complete"  # so that absence elsewhere counts, and only the hole does not
     assert set(out) == set(COVERAGE_VARIABLES)

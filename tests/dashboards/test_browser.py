@@ -110,9 +110,7 @@ def page(browser: Any) -> Iterator[Any]:
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
-    page.on(
-        "websocket", lambda ws: None if ws.url.startswith("ws://127.0.0.1:") else wrong.append(f"websocket to {ws.url}")
-    )
+    page.on("websocket", lambda ws: None if ws.url.startswith("ws://127.0.0.1:") else wrong.append(f"websocket to {ws.url}"))
     page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
     page.on("console", lambda message: wrong.append(f"console: {message.text}") if message.type == "error" else None)
     yield page
@@ -209,13 +207,9 @@ def test_choices_change_map_caption_legend_and_address(page: Any, served: str) -
     expect(caption(page)).to_contain_text("Days since last held · latest known month")
     expect(legend(page)).to_contain_text("never held within 24 months counts as that long")
     look(page, "days_since_last_held_light")
-    expect(page).to_have_url(
-        re.compile("layer=acquired&metric=days_since_last_held&sensors=emit%?2?C?,?landsat-8-9.*agg=recent")
-    )
+    expect(page).to_have_url(re.compile("layer=acquired&metric=days_since_last_held&sensors=emit%?2?C?,?landsat-8-9.*agg=recent"))
     page.reload()
-    expect(caption(page)).to_contain_text(
-        "Acquired · Days since last held · latest known month · EMIT (ISS), Landsat 8/9"
-    )
+    expect(caption(page)).to_contain_text("Acquired · Days since last held · latest known month · EMIT (ISS), Landsat 8/9")
     for name in ("EMIT (ISS)", "Landsat 8/9"):
         page.get_by_label(name).click()
     expect(page.get_by_text("Choose at least one sensor on the left.")).to_be_visible()

@@ -15,9 +15,7 @@ from coverage_pipeline.months import Month
 from tests.dashboards.cubes import NOTE, build_cube
 
 MONTHS = tuple(Month(2025, k) for k in range(1, 8))
-CHOICES = Choices(
-    ("emit", "landsat-8-9", "prisma", "sentinel-2"), MONTHS, frozenset({"prisma"}), frozenset({"sentinel-2"})
-)
+CHOICES = Choices(("emit", "landsat-8-9", "prisma", "sentinel-2"), MONTHS, frozenset({"prisma"}), frozenset({"sentinel-2"}))
 
 
 def field(metric="scenes_count", known=(6, 6), months=6, unit="scenes a month", limits=None):

@@ -26,7 +26,5 @@ def test_a_selection_becomes_a_map_in_a_notebook(tmp_path):
 
     ds = open_coverage(build_cube(tmp_path / "coverage.zarr", 20.0, 1, ("emit",)))
     day = dt.date(2025, 1, 1)
-    plot = hv.render(
-        to_geoviews(select(ds, CoverageQuery("gap", "deficit", ["emit"], day, day, "worst"))), backend="bokeh"
-    )
+    plot = hv.render(to_geoviews(select(ds, CoverageQuery("gap", "deficit", ["emit"], day, day, "worst"))), backend="bokeh")
     assert "Deficit" in plot.title.text

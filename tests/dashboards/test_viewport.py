@@ -35,12 +35,8 @@ def slow(field, x_range, y_range, width, height, op):
                 continue
             west, east = ((x + s * dx / 2) / EDGE * 180 for s in (-1, 1))
             south, north = (latitude(y + s * dy / 2) for s in (-1, 1))
-            across = [k for k, v in enumerate(lons) if west <= v < east] or [
-                min(int((x / EDGE + 1) * columns / 2), columns - 1)
-            ]
-            up = [k for k, v in enumerate(lats) if south <= v < north] or [
-                min(int((latitude(y) + 90) * rows / 180), rows - 1)
-            ]
+            across = [k for k, v in enumerate(lons) if west <= v < east] or [min(int((x / EDGE + 1) * columns / 2), columns - 1)]
+            up = [k for k, v in enumerate(lats) if south <= v < north] or [min(int((latitude(y) + 90) * rows / 180), rows - 1)]
             cells = [float(field[r, c]) for r in up for c in across]
             if op == "urgent":
                 picture[i, j] = max((0 if math.isnan(c) else int(c) for c in cells), key=lambda c: RANKS[c])

@@ -142,9 +142,7 @@ def test_scan_of_a_box_leaves_the_rest_of_the_globe_unknown(serve_items: Callabl
     sensor = _served_by("landsat-8-9", serve_items(read_items(LANDSAT)), "landsat-8-c2-l2")
     bbox = (4.0, 51.0, 9.0, 55.0)
     zarr = tmp_path / "coverage.zarr"
-    build_coverage_zarr(
-        [sensor], "2020-01-01", "2020-01-31", GRID, dest=zarr, parquet_dir=tmp_path / "catalog", bbox=bbox
-    )
+    build_coverage_zarr([sensor], "2020-01-01", "2020-01-31", GRID, dest=zarr, parquet_dir=tmp_path / "catalog", bbox=bbox)
     known = coverage.open_coverage(zarr)["scenes_count"].isel(sensor=0, time=0).notnull().compute()
     inside = (known["lat"] > 51) & (known["lat"] < 55) & (known["lon"] > 4) & (known["lon"] < 9)
     assert bool((known == inside).all())

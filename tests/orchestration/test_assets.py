@@ -147,9 +147,7 @@ def test_an_automation_tick_asks_for_the_last_closed_months(world: Path, instanc
     july = dg.evaluate_automation_conditions(
         definitions, instance, cursor=again.cursor, evaluation_time=dt.datetime(2025, 7, 5, 6, 1, tzinfo=dt.UTC)
     )
-    assert set(july.get_requested_partitions(dg.AssetKey("availability"))) == {
-        f"2025-0{m}|{s}" for m in (5, 6) for s in ("mine", "prisma")
-    }
+    assert set(july.get_requested_partitions(dg.AssetKey("availability"))) == {f"2025-0{m}|{s}" for m in (5, 6) for s in ("mine", "prisma")}
 
 
 def test_automation_is_off_where_the_settings_say_so(world: Path) -> None:
