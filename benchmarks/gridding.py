@@ -149,7 +149,7 @@ def measure(footprints: int, peer_sample: int) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--footprints", type=int, default=int(os.environ.get("BENCH_FOOTPRINTS", "100000")))
+    parser.add_argument("--footprints", type=int, default=int(os.environ.get("BENCH_FOOTPRINTS", "450000")))
     parser.add_argument("--peer-sample", type=int, default=int(os.environ.get("BENCH_PEER_SAMPLE", "5000")))
     arguments = parser.parse_args(arguments)
     print(json.dumps(measure(arguments.footprints, arguments.peer_sample)))

@@ -41,6 +41,8 @@ class Patience:
         """For GET and POST alike (a search changes nothing), on every status that a busy catalogue answers with."""
         return Retry(
             total=self.retries,
+            # A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each.
+            connect=min(self.retries, 2),
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=None,
             backoff_factor=self.backoff_seconds,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
-import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Demo:
         return self.root / "coverage.zarr"
 
 
-def _config(root: Path, address: str, resolution: float) -> str:
+def _config(root: Path, address: str, resolution: float, months: Sequence[Month]) -> str:
     sources = "\n".join(
         f'[[sensors.sources.{key}]]\nkind = "stac"\nendpoint = "{address}"\ncollection_id = "{collection}"\npage_size = {_PAGE_SIZE}\n'
         for key, collection in _COLLECTION.items()
@@ -69,8 +69,8 @@ note = {json.dumps(NOTE)}
 resolution = {resolution}
 
 [window]
-start = {MONTHS[0].start.date()}
-end = {MONTHS[-1].end.date() - pd.Timedelta(days=1)}
+start = {months[0].start.date()}
+end = {months[-1].end.date() - dt.timedelta(days=1)}
 
 [sensors]
 keys = ["emit", "enmap", "prisma", "landsat-8-9", "sentinel-2"]
@@ -86,11 +86,7 @@ retry_delay_seconds = 1
 {sources}"""
 
 
-def _archive(root: Path) -> list[Path]:
-    return write_archive(root / "archive", MONTHS, list(_COLLECTION), density=DENSITY)
-
-
-def _holdings(files: list[Path]) -> gpd.GeoDataFrame:
+def _holdings(files: Sequence[Path], months: Sequence[Month]) -> gpd.GeoDataFrame:
     frames = []
     for file in files:
         sensor = COVERAGE_SENSORS[file.stem]
@@ -99,13 +95,24 @@ def _holdings(files: list[Path]) -> gpd.GeoDataFrame:
         items = json.loads(file.read_text())["features"]
         frames.append(simulated_holdings(items, sensor, share=_HELD_SHARE[sensor.key]))
     prisma = COVERAGE_SENSORS["prisma"]
-    frames += [simulated_holdings_without_catalog(prisma, month) for month in MONTHS]
+    frames += [simulated_holdings_without_catalog(prisma, month) for month in months]
     together = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
     return gpd.GeoDataFrame(together, geometry="geometry", crs="EPSG:4326")
 
 
-def build_demo(root: Path, *, console: Console, resolution: float = 0.1) -> Demo:
-    """Make, serve, scan and build everything below ``root``, which is emptied first; raises ``PlannerError`` if a run fails."""
+def build_demo(
+    root: Path,
+    *,
+    console: Console,
+    resolution: float = 0.1,
+    months: Sequence[Month] = MONTHS,
+    density: Mapping[str, float] = DENSITY,
+) -> Demo:
+    """Make, serve, scan and build everything below ``root``, where an earlier demo is replaced.
+
+    ``density`` is each sensor's share of its real volume, 0..1. Raises ``PlannerError`` if a run fails, or where ``root`` holds something
+    else.
+    """
     began = time.monotonic()
     root = root.resolve()
     marker = root / "build.toml"
@@ -117,32 +124,31 @@ def build_demo(root: Path, *, console: Console, resolution: float = 0.1) -> Demo
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("simulating an archive", total=2)
-        files = _archive(root)
+        files = write_archive(root / "archive", months, list(_COLLECTION), density=density)
         progress.advance(task)
-        _holdings(files).to_parquet(root / "holdings.parquet")
+        _holdings(files, months).to_parquet(root / "holdings.parquet")
         progress.advance(task)
         task = progress.add_task("serving it as a STAC API", total=1)
         with stac_api(files) as address:
             progress.advance(task)
-            marker.write_text(_config(root, address, resolution))
+            marker.write_text(_config(root, address, resolution, months))
             settings = load_settings(marker)
-            task = progress.add_task("scanning and building through Dagster", total=len(settings.sensors.keys) * len(MONTHS))
-            for sensor, months in _materialise(settings, marker, root / "dagster"):
-                progress.update(task, advance=months, description=f"scanned and built {sensor.title}")
+            task = progress.add_task("scanning and building through Dagster", total=len(settings.sensors.keys) * len(months))
+            for sensor in _materialise(settings, marker, root / "dagster"):
+                progress.update(task, advance=len(months), description=f"scanned and built {sensor.title}")
     return Demo(root, marker, time.monotonic() - began)
 
 
-def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterator[tuple[CoverageSensor, int]]:
+def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterator[CoverageSensor]:
     """One run a sensor over all its months, as a ranged backfill would launch them."""
     home.mkdir(parents=True)
     logging.getLogger("dagster").setLevel(logging.ERROR)
-    os.environ["DAGSTER_HOME"] = str(home)
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\nnux:\n  enabled: false\npython_logs:\n  python_log_level: ERROR\n")
     definitions = planner_definitions(settings, str(config))
     job = definitions.resolve_job_def("everything")
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         for sensor in settings.chosen_sensors():
-            first, last = (f"{month}|{sensor.key}" for month in (MONTHS[0], MONTHS[-1]))
+            first, last = (f"{month}|{sensor.key}" for month in (settings.months()[0], settings.months()[-1]))
             result = job.execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -152,14 +158,14 @@ def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterato
                 failed = [event.step_failure_data for event in result.all_events if event.is_step_failure]
                 why = "; ".join(str(data.error.message if data.error else data.user_failure_data) for data in failed)
                 raise PlannerError(f"the demo's run for {sensor.key} failed: {why}")
-            yield sensor, len(MONTHS)
+            yield sensor
 
 
 def summary(demo: Demo) -> Table:
     """What the demo's cube holds, a line a sensor."""
     ds = open_coverage(demo.zarr)
     table = Table(
-        title=f"Simulated, {len(MONTHS)} months, made in {demo.seconds:.0f} s", caption="actions in percent of the cells in scope"
+        title=f"Simulated, {ds.sizes['time']} months, made in {demo.seconds:.0f} s", caption="actions in percent of the cells in scope"
     )
     shown = ("met", "ingest", "check", "task", "none", "unknown")
     table.add_column("sensor", no_wrap=True)

@@ -1,0 +1,48 @@
+"""The demo in small: simulated, served, scanned, built through the assets; and labelled as what it is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from rich.console import Console
+
+from coverage_pipeline.coverage import SCAN_STATUS, open_coverage
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.months import Month
+from coverage_pipeline.orchestration.demo import build_demo, summary
+
+SMALL = {"emit": 0.2, "enmap": 0.2, "landsat-8-9": 0.02, "sentinel-2": 0.004}
+
+
+def test_the_demo_in_small(tmp_path: Path) -> None:
+    quiet = Console(file=io.StringIO())
+    demo = build_demo(tmp_path / "demo", console=quiet, resolution=2.0, months=[Month(2025, 1), Month(2025, 2)], density=SMALL)
+    ds = open_coverage(demo.zarr)
+    assert "Simulated" in ds.attrs["comment"]
+    assert list(ds["sensor"].values) == ["emit", "enmap", "prisma", "landsat-8-9", "sentinel-2"]
+    status = ds["scan_status"].values
+    assert (status[2] == SCAN_STATUS.index("not_applicable")).all()
+    assert (np.delete(status, 2, axis=0) == SCAN_STATUS.index("complete")).all()
+    assert (ds["gap_revision"].values != 0).all()
+    assert (ds["scenes_total"].sel(sensor=["emit", "enmap", "landsat-8-9", "sentinel-2"]).values > 50).all()
+    held = ds["held_count"].sel(sensor=["emit", "enmap", "prisma", "landsat-8-9"]).max(("time", "lat", "lon"))
+    assert (held.values > 0).all()
+    # A biased subset: what is held was mostly clear.
+    holdings = gpd.read_parquet(demo.root / "holdings.parquet")
+    listed = ds["mean_scene_cloud_pct"].sel(sensor="landsat-8-9").mean()
+    assert holdings[holdings.sensor == "Landsat"].cloud.mean() < float(listed)
+    text = io.StringIO()
+    Console(file=text, width=100).print(summary(demo))
+    assert "Simulated" in text.getvalue()
+    assert "not listed" in text.getvalue()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(PlannerError, match="holds no earlier demo"):
+        build_demo(tmp_path, console=Console(file=io.StringIO()))
+    assert (tmp_path / "precious.txt").read_text() == "mine"
