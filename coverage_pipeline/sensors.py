@@ -160,8 +160,8 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 key="emit",
                 title="EMIT (ISS)",
                 available_sources=(
-                    AvailableSource("cmr", _CMR, "EMITL2ARFL", version="001"),
-                    AvailableSource("earthaccess", _CMR, "EMITL2ARFL", version="001"),
+                    AvailableSource("cmr", _CMR, "EMITL2ARFL", version="001", page_size=2000),
+                    AvailableSource("earthaccess", _CMR, "EMITL2ARFL", version="001", page_size=2000),
                 ),
                 held_satellite="EMIT",
                 nominal_revisit_days=4,

@@ -5,7 +5,6 @@ from coverage_pipeline.catalog.errors import (
     CatalogTruncated,
     CatalogUnavailable,
     CatalogUnreadable,
-    CatalogUnsupported,
 )
 from coverage_pipeline.catalog.scan import ScanReport, build_availability_catalog, scan_month
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, scenes_from_items
@@ -17,7 +16,6 @@ __all__ = [
     "CatalogTruncated",
     "CatalogUnavailable",
     "CatalogUnreadable",
-    "CatalogUnsupported",
     "ScanReport",
     "availability_stats",
     "availability_table",

@@ -19,7 +19,3 @@ class CatalogUnreadable(CatalogError):
 
 class CatalogTruncated(CatalogError):
     """A provider stopped short: it gave fewer scenes than it announced, or a full page with no way on."""
-
-
-class CatalogUnsupported(CatalogError):
-    """The source's kind cannot be read yet."""

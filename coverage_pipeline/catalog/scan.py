@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +14,14 @@ from typing import Any, Literal
 import pyarrow as pa
 from upath import UPath
 
-from coverage_pipeline.catalog.errors import CatalogError, CatalogUnsupported
+from coverage_pipeline.catalog.cmr import CmrSource
+from coverage_pipeline.catalog.errors import CatalogError
 from coverage_pipeline.catalog.scenes import REJECTED_SCHEMA, SCENES_SCHEMA, SceneCollector
 from coverage_pipeline.catalog.stac import BBox, Patience, StacSource
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
-from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError
+from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.store import Store, sibling, write_bytes, write_parquet
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,12 @@ SCENES_VERSION = 1
 
 # A provider may put a scene's datatake start up to 27 minutes before the time it searches by (Earth Search, Sentinel-2).
 _MARGIN = dt.timedelta(hours=1)
+
+SOURCES: Mapping[SourceKind, type[StacSource] | type[CmrSource]] = {
+    "stac": StacSource,
+    "cmr": CmrSource,
+    "earthaccess": CmrSource,  # the same archive: searching it takes no login, only downloading does
+}
 
 ScanStatus = Literal["complete", "provisional", "not_applicable"]
 Progress = Callable[[int], None]
@@ -213,11 +220,6 @@ def _scan(
 ) -> tuple[pa.Table, pa.Table, ScanReport]:
     start, end = months[0].start, months[-1].end
     what = _named(sensor, months)
-    if source.kind != "stac":
-        raise CatalogUnsupported(
-            f"{what}: sources of kind {source.kind!r} ({source.provider}) cannot be read yet; "
-            f"name a STAC API in [[sensors.sources.{sensor.key}]]"
-        )
     began = time.monotonic()
     now = dt.datetime.now(UTC)
     collector = SceneCollector(
@@ -228,7 +230,7 @@ def _scan(
         start=start,
         end=end,
     )
-    api = StacSource(source, patience, what)
+    api = SOURCES[source.kind](source, patience, what)
     for page in api.items(start - _MARGIN, end + _MARGIN, bbox):
         collector.add(page)
         if progress is not None:

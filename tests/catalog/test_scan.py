@@ -19,17 +19,18 @@ from coverage_pipeline.catalog import (
     CatalogTruncated,
     CatalogUnavailable,
     CatalogUnreadable,
-    CatalogUnsupported,
     build_availability_catalog,
     scan_month,
 )
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA
 from coverage_pipeline.catalog.stac import Patience
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError
+from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.store import Store, read_metadata, sibling
+from tests.catalog import cmr_server
 from tests.catalog.items import item, sensor, square
 from tests.catalog.stac_server import Answer, Catalog, changed, serve
+from tests.catalog.test_cmr import TEN as CMR_TEN
 
 JANUARY = Month(2025, 1)
 IMPATIENT = Patience(timeout_seconds=2, retries=1, backoff_seconds=0.01)
@@ -272,11 +273,6 @@ def test_a_sensor_without_catalogue_or_before_its_mission_is_not_applicable(stor
     assert read_metadata(store.scenes("emit", Month(2021, 1)))["status"] == "not_applicable"
 
 
-def test_a_kind_that_cannot_be_read_yet_says_what_to_set(store: Store) -> None:
-    with pytest.raises(CatalogUnsupported, match=r"sensors\.sources\.emit"):
-        scan_month(COVERAGE_SENSORS["emit"], JANUARY, store, source_index=0)
-
-
 def test_a_recent_month_is_provisional(store: Store) -> None:
     this_month = Month.of(dt.datetime.now(dt.UTC))
     catalog = Catalog([])
@@ -302,3 +298,14 @@ def test_an_empty_schema_is_the_declared_one() -> None:
         "geometry_source",
         "geometry",
     ]
+
+
+@pytest.mark.parametrize("kind", ["cmr", "earthaccess"])
+def test_nasas_catalogue_is_scanned_like_any_other(store: Store, kind: SourceKind) -> None:
+    cmr = cmr_server.Cmr(CMR_TEN)
+    with cmr_server.serve(cmr):
+        source = AvailableSource(kind, cmr.address, "SCENES", version="001", page_size=4)
+        report = scan_month(sensor(available_sources=(source,)), JANUARY, store, patience=IMPATIENT)
+    assert (report.status, report.scenes, report.announced) == ("complete", 10, 10)
+    assert report.provider in cmr.address
+    assert read_metadata(store.scenes("test", JANUARY))["scenes"] == 10

@@ -1,0 +1,429 @@
+"""NASA's Common Metadata Repository (CMR) as a source: pages of granules, each made into a STAC-like item.
+
+Asked by ``/search/granules.umm_json`` and paged by the ``CMR-Search-After`` header. CMR takes a page's hits from its index and
+their metadata from a database: a granule that the database does not give is missing from a page that looks like any other. So
+a short page is not the end (earthaccess-dev/earthaccess#1445 lost 10,085 of 12,070 granules by thinking so), and only the
+announced total tells whether all came.
+
+How CMR answers: https://cmr.earthdata.nasa.gov/search/site/docs/search/api.html; what a granule holds (UMM-G):
+https://cdn.earthdata.nasa.gov/umm/granule/v1.6.6/umm-g-json-schema.json
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, parse_cloud
+from coverage_pipeline.catalog.stac import BBox, Patience, _excerpt
+from coverage_pipeline.grid import split_bbox
+from coverage_pipeline.months import UTC
+from coverage_pipeline.sensors import AvailableSource
+
+MAX_PAGE_SIZE = 2000
+"""The most granules CMR gives a page (its documentation, "Query Parameters"); more is refused."""
+
+CLOUD_ATTRIBUTES = ("CLOUD_COVERAGE",)
+"""Additional attributes that hold the cloud percentage where a granule has no ``CloudCover``, compared without regard to case.
+
+CMR's own cloud search falls back to the same name (nasa/Common-Metadata-Repository#1722), and recorded HLS granules have it. A
+source's ``cloud_field`` names another.
+"""
+
+# Both are documented sort keys, and a granule UR is unique in its collection: an order without ties, whatever CMR adds to it.
+_SORT_KEYS = ("start_date", "granule_ur")
+
+# A query that runs for 170 s is answered with a part of its hits and status 200. The documentation names the header in two ways.
+_TIMED_OUT_HEADERS = ("CMR-Time-Out", "CMR-Timed-Out")
+
+# Which of the provider's dates comes nearest to the time the product was made, best first (UMM-G: ProviderDates/Type).
+_PROVIDER_DATES = ("Update", "Insert", "Create")
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One answer to a granule search."""
+
+    entries: list[Any]
+    hits: int
+    after: str | None
+    """The ``CMR-Search-After`` that leads to the next page; None after the last."""
+
+
+class CmrSource:
+    """One collection of CMR, asked for one window. No credentials are needed to search, and none are sent."""
+
+    def __init__(self, source: AvailableSource, patience: Patience, what: str) -> None:
+        """``what`` names the sensor and month in every error."""
+        self.source = source
+        self.what = what
+        self.patience = patience
+        self.collection = f"{source.collection_id}_{source.version}" if source.version else source.collection_id
+        """Short name and version as CMR's ``entry_id`` joins them."""
+        self.announced: int | None = None
+        """Hits that CMR announced, over all boxes; None until a box is through."""
+        self.requests = 0
+        """Requests made, retries apart."""
+        self.bytes = 0
+        """Bytes of all answers."""
+        self.pages = 0
+
+    def items(self, start: dt.datetime, end: dt.datetime, bbox: BBox | None = None) -> Iterator[list[Any]]:
+        """Pages of granules as STAC-like items, acquired between ``start`` and ``end`` (inclusive, UTC) and meeting ``bbox``
+        (degrees; None: anywhere).
+
+        A box across the antimeridian (west > east) is asked as two. An entry that is no granule is handed on for the rejected
+        table. Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or ``CatalogTruncated``; a consumer that saw every page
+        without one has all there is.
+        """
+        with self._session() as session:
+            received = 0
+            for box in [None] if bbox is None else split_bbox(bbox):
+                for page in self._pages(session, start, end, box):
+                    received += len(page)
+                    yield page
+            if received == 0:
+                self._require_collection(session)
+
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        adapter = HTTPAdapter(max_retries=self.patience.retry())
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        # requests takes a login for the host from ~/.netrc wherever no other authentication is set, and people who download from
+        # NASA have one there. Leaving trust_env off would keep it back, too, but with it the proxy and the certificates.
+        session.auth = _without_credentials
+        session.headers["Client-Id"] = "coverage-planner"  # CMR asks clients to name themselves
+        return session
+
+    def _collection_params(self) -> list[tuple[str, str]]:
+        version = [("version", self.source.version)] if self.source.version else []
+        return [("short_name", self.source.collection_id), *version]
+
+    def _pages(self, session: requests.Session, start: dt.datetime, end: dt.datetime, bbox: BBox | None) -> Iterator[list[Any]]:
+        params = [
+            *self._collection_params(),
+            ("temporal[]", f"{_instant(start)},{_instant(end, up=True)}"),
+            *((("bounding_box", ",".join(map(_degrees, bbox))),) if bbox is not None else ()),
+            ("page_size", str(min(self.source.page_size, MAX_PAGE_SIZE))),
+            *(("sort_key[]", key) for key in _SORT_KEYS),
+        ]
+        concepts: set[str] = set()
+        revisions: set[tuple[str, Any]] = set()
+        tokens: set[str] = set()
+        unnamed = number = most = 0
+        after: str | None = None
+        while True:
+            number += 1
+            page = self._search(session, params, after, f"page {number}")
+            self.pages += 1
+            most = max(most, page.hits)
+            named = {concept for entry in page.entries if (concept := _concept(entry)) is not None}
+            unnamed += sum(_concept(entry) is None for entry in page.entries)
+            if page.entries and number > 1 and named <= revisions:
+                raise self._truncated(f"page {number} brought no granule that was not seen before", page.hits, len(concepts) + unnamed)
+            revisions |= named
+            concepts |= {concept for concept, _ in named}
+            received = len(concepts) + unnamed
+            if page.entries:
+                yield [self._item(entry, f"page {number}") for entry in _newest_first(page.entries)]
+            if page.after is None or (not page.entries and received >= page.hits):
+                break
+            if not page.entries:
+                raise self._truncated(f"page {number} is empty", page.hits, received)
+            if page.after in tokens:
+                raise self._truncated(f"page {number} leads back to a page already seen", page.hits, received)
+            tokens.add(page.after)
+            after = page.after
+        if received < page.hits:
+            raise self._truncated(f"it stopped short at page {number}", page.hits, received)
+        if received < most:
+            self._require_fewer(session, params, most, received)
+        self.announced = (self.announced or 0) + page.hits
+
+    def _require_fewer(self, session: requests.Session, params: list[tuple[str, str]], most: int, received: int) -> None:
+        """A total that fell below what was announced before: granules deleted meanwhile, or one bad answer. A fresh search tells."""
+        now = self._search(session, params, None, "asking for the total again").hits
+        if not 0 < now <= received:
+            raise self._truncated(f"its total fell during the scan, and is {now} when asked again", most, received)
+
+    def _require_collection(self, session: requests.Session) -> None:
+        """Nothing found is believed only of a collection that exists: CMR answers a misspelt one with 0 hits."""
+        doing = "looking up its collection, as nothing was found in it"
+        found, _ = self._ask(session, "collections", [*self._collection_params(), ("page_size", "1")], None, doing)
+        if _total(found) == 0:
+            raise self._failed(CatalogUnavailable, "has no such collection; check collection_id and version in [[sensors.sources.…]]")
+
+    def _search(self, session: requests.Session, params: list[tuple[str, str]], after: str | None, doing: str) -> _Page:
+        answer, headers = self._ask(session, "granules", params, after, doing)
+        announced = headers.get("CMR-Hits", "")
+        hits = max(_total(answer), int(announced) if announced.isdecimal() and len(announced) < 16 else 0)
+        if any(headers.get(name, "").lower() == "true" for name in _TIMED_OUT_HEADERS):
+            raise self._truncated(f"its query timed out, and it gave a part ({doing})", hits, len(answer["items"]))
+        return _Page(answer["items"], hits, headers.get("CMR-Search-After"))
+
+    def _ask(
+        self, session: requests.Session, concept: str, params: list[tuple[str, str]], after: str | None, doing: str
+    ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """A checked answer, which has ``hits`` and ``items``, and its headers."""
+        self.requests += 1
+        try:
+            response = session.get(
+                f"{self._root}/{concept}.umm_json",
+                params=params,
+                headers={"CMR-Search-After": after} if after is not None else {},
+                timeout=(min(10.0, self.patience.timeout_seconds), self.patience.timeout_seconds),
+                allow_redirects=False,
+            )
+        except (requests.RequestException, OSError) as error:
+            raise self._failed(CatalogUnavailable, f"could not be reached: {_excerpt(_cause(error))} ({doing})") from error
+        self.bytes += len(response.content)
+        if 300 <= response.status_code < 400:
+            host = urlsplit(response.headers.get("Location", "")).netloc or "nowhere"
+            raise self._failed(
+                CatalogUnavailable,
+                f"redirects to {host} ({response.status_code}, {doing}); not followed: CMR does so where it wants an Earthdata login, "
+                "which a search needs none of. Check the endpoint in [[sensors.sources.…]]",
+            )
+        if response.status_code != 200:
+            way = (
+                "check collection_id, version and endpoint"
+                if 400 <= response.status_code < 429
+                else "try again later, or name another source"
+            )
+            raise self._failed(
+                CatalogUnavailable,
+                f"answered {response.status_code}: {_excerpt(_said(response))} ({doing}); {way} in [[sensors.sources.…]]",
+            )
+        try:
+            answer = json.loads(response.content)
+        except (ValueError, RecursionError) as error:
+            kind = response.headers.get("Content-Type", "no content type")
+            raise self._failed(CatalogUnreadable, f"did not answer with JSON ({kind}): {_excerpt(response.text)} ({doing})") from error
+        if not isinstance(answer, dict) or not isinstance(answer.get("items"), list) or _total(answer) < 0:
+            has = f"it has: {', '.join(sorted(answer)[:8])}" if isinstance(answer, dict) else f"it is a {type(answer).__name__}"
+            raise self._failed(CatalogUnreadable, f"did not answer as CMR: no hits and items; {has} ({doing})")
+        return answer, response.headers
+
+    @property
+    def _root(self) -> str:
+        return f"{self.source.endpoint.rstrip('/')}/search"
+
+    def _item(self, entry: Any, doing: str) -> Any:
+        """A granule as a STAC-like item. Anything else becomes, or stays, something that the collector rejects with a reason."""
+        if not isinstance(entry, dict):
+            return entry
+        umm, meta = _dict(entry.get("umm")), _dict(entry.get("meta"))
+        self._require_ours(_dict(umm.get("CollectionReference")), doing)
+        concept = meta.get("concept-id")
+        href = f"{self._root}/concepts/{quote(str(concept), errors='replace')}.umm_json"
+        geometry, bbox = _footprint(umm)
+        item: dict[str, Any] = {
+            "type": "Feature",
+            "id": umm.get("GranuleUR"),
+            "collection": self.collection,
+            "geometry": geometry,
+            "properties": {
+                **_times(umm),
+                "created": _made(umm),
+                "platform": self._platform(umm),
+                self.source.cloud_field or DEFAULT_CLOUD_FIELD: self._cloud(umm),
+            },
+            "links": [{"rel": "self", "type": "application/json", "href": href}] if isinstance(concept, str) else [],
+        }
+        if bbox is not None:
+            item["bbox"] = bbox
+        return item
+
+    def _require_ours(self, reference: Mapping[str, Any], doing: str) -> None:
+        """CMR has searched all collections for a short name it does not know (nasa/Common-Metadata-Repository#2302)."""
+        for asked, name in ((self.source.collection_id, "ShortName"), (self.source.version, "Version")):
+            given = reference.get(name)
+            if asked is not None and isinstance(given, str) and given.casefold() != asked.casefold():
+                raise self._failed(
+                    CatalogUnreadable,
+                    f"gave a granule of another collection ({name} {given}, {doing}); "
+                    "check collection_id and version in [[sensors.sources.…]]",
+                )
+
+    def _platform(self, umm: Mapping[str, Any]) -> str | None:
+        """The granule's platform; of several, one that belongs to the sensor."""
+        names = [name for platform in _dicts(umm.get("Platforms")) if isinstance(name := platform.get("ShortName"), str)]
+        ours = [name for name in names if name.lower() in self.source.platforms]
+        return next(iter(ours or names), None)
+
+    def _cloud(self, umm: Mapping[str, Any]) -> Any:
+        """The first usable cloud percentage as CMR has it, else the first unusable one (so that the scene shows it); None: none."""
+        wanted = [name.casefold() for name in (self.source.cloud_field, *CLOUD_ATTRIBUTES) if name]
+        attributes: dict[str, Any] = {}
+        for attribute in _dicts(umm.get("AdditionalAttributes")):
+            values = attribute.get("Values")
+            if isinstance(values, list) and values:
+                attributes.setdefault(str(attribute.get("Name")).casefold(), values[0])
+        given = [v for v in (umm.get("CloudCover"), *(attributes.get(name) for name in wanted)) if v is not None]
+        return next((v for v in given if not math.isnan(parse_cloud(v))), given[0] if given else None)
+
+    def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
+        return kind(f"{self.what}: {self.source.provider} ({self.collection}) {message}")
+
+    def _truncated(self, what: str, announced: int, received: int) -> CatalogError:
+        return self._failed(
+            CatalogTruncated, f"gave an incomplete answer: {what} ({announced} announced, {received} received); nothing was written"
+        )
+
+
+def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _instant(when: dt.datetime, *, up: bool = False) -> str:
+    """The instant as CMR documents it, in whole seconds: down, or up, so that the window never shrinks."""
+    utc = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    if up and utc.microsecond:
+        utc += dt.timedelta(seconds=1)
+    return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _degrees(value: float) -> str:
+    """Never with an exponent, which CMR does not take."""
+    return f"{value:.10f}".rstrip("0").rstrip(".")
+
+
+def _cause(error: Exception) -> str:
+    """Why there is no answer. urllib3 says it after the whole address, where an excerpt no longer reaches."""
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "reason", None) or error)
+
+
+def _said(response: requests.Response) -> str:
+    """CMR's own words for an error (``{"errors": […]}``, some of them with a path), else the answer's text."""
+    try:
+        answer = response.json()
+    except ValueError:
+        return response.text
+    errors = answer.get("errors") if isinstance(answer, dict) else None
+    if not isinstance(errors, list) or not errors:
+        return response.text
+    return "; ".join(
+        " ".join(map(str, e["errors"])) if isinstance(e, dict) and isinstance(e.get("errors"), list) else str(e) for e in errors
+    )
+
+
+def _total(answer: Mapping[str, Any]) -> int:
+    hits = answer.get("hits")
+    return hits if isinstance(hits, int) and not isinstance(hits, bool) else -1
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _concept(entry: Any) -> tuple[str, Any] | None:
+    """Concept and revision, which the hits count; the same granule UR may be two concepts, of two providers."""
+    meta = _dict(_dict(entry).get("meta"))
+    concept, revision = meta.get("concept-id"), meta.get("revision-id")
+    return (concept, revision if isinstance(revision, int) else None) if isinstance(concept, str) else None
+
+
+def _newest_first(entries: list[Any]) -> list[Any]:
+    """The page with the newest revision of a granule first, which is the one that the collector keeps (it counts the others)."""
+    urs = [ur for entry in entries if isinstance(ur := _dict(_dict(entry).get("umm")).get("GranuleUR"), str)]
+    if len(set(urs)) == len(urs):
+        return entries
+
+    def revision(entry: Any) -> tuple[int, str]:
+        meta = _dict(_dict(entry).get("meta"))
+        number = meta.get("revision-id")
+        return number if isinstance(number, int) else -1, str(meta.get("revision-date", ""))
+
+    return sorted(entries, key=revision, reverse=True)
+
+
+def _times(umm: Mapping[str, Any]) -> dict[str, Any]:
+    """STAC's three times. A granule with a range has its beginning for ``datetime``, as CMR's own STAC has it."""
+    extent = _dict(umm.get("TemporalExtent"))
+    span = _dict(extent.get("RangeDateTime"))
+    start, end = span.get("BeginningDateTime"), span.get("EndingDateTime")
+    return {"datetime": extent.get("SingleDateTime") or start, "start_datetime": start, "end_datetime": end}
+
+
+def _made(umm: Mapping[str, Any]) -> str | None:
+    """When the product was made: its production date, else the provider's latest date for it."""
+    produced = _dict(umm.get("DataGranule")).get("ProductionDateTime")
+    if isinstance(produced, str):
+        return produced
+    dates = {str(date.get("Type")): date.get("Date") for date in _dicts(umm.get("ProviderDates"))}
+    return next((found for kind in _PROVIDER_DATES if isinstance(found := dates.get(kind), str)), None)
+
+
+def _footprint(umm: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[float] | None]:
+    """GeoJSON geometry of the granule's polygons, else the box around its rectangles; neither where it is an orbit, or nothing.
+
+    A rectangle may be what the product is (a global grid) or a box around a tilted scene, and UMM-G does not say which. Taken
+    for a footprint, the second would show coverage where there is none, so both come as ``bbox``, which the collector flags.
+    """
+    domain = _dict(_dict(umm.get("SpatialExtent")).get("HorizontalSpatialDomain"))
+    geometry = _dict(domain.get("Geometry"))
+    polygons = geometry.get("GPolygons")
+    if isinstance(polygons, list) and polygons:
+        coordinates = [_rings(polygon) for polygon in polygons]
+        if len(coordinates) == 1:
+            return {"type": "Polygon", "coordinates": coordinates[0]}, None
+        return {"type": "MultiPolygon", "coordinates": coordinates}, None
+    rectangles = geometry.get("BoundingRectangles")
+    return None, _box(rectangles) if isinstance(rectangles, list) and rectangles else None
+
+
+def _rings(polygon: Any) -> list[list[list[Any]]]:
+    """Boundary and holes of a GPolygon. What is no number stays: a part left out would make the footprint a smaller one."""
+    holes = _dict(_dict(polygon).get("ExclusiveZone")).get("Boundaries")
+    boundaries = [_dict(polygon).get("Boundary"), *(holes if isinstance(holes, list) else [])]
+    return [_points(_dict(boundary).get("Points")) for boundary in boundaries]
+
+
+def _points(points: Any) -> list[list[Any]]:
+    return [[_dict(point).get("Longitude"), _dict(point).get("Latitude")] for point in points] if isinstance(points, list) else []
+
+
+def _box(rectangles: list[Any]) -> list[float] | None:
+    """The smallest box that holds all rectangles, west > east across the antimeridian; None where one of them is no rectangle.
+
+    CMR's rectangles end at ±180, so that one granule across it has two, which abut there.
+    """
+    sides = [_sides(rectangle) for rectangle in rectangles]
+    known = [side for side in sides if side is not None]
+    if len(known) < len(sides):
+        return None
+    south, north = min(s for _, s, _, _ in known), max(n for _, _, _, n in known)
+    # East of its west, so beyond 180 where it crosses the antimeridian.
+    spans = sorted((west, east if east >= west else east + 360) for west, _, east, _ in known)
+    # The box is what the widest gap between the spans leaves of the circle; the first gap lies behind the last of them.
+    east = max(end for _, end in spans)
+    west = spans[0][0]
+    widest, reach = west + 360 - east, spans[0][1]
+    for start, end in spans[1:]:
+        if start - reach > widest:
+            widest, west, east = start - reach, start, reach
+        reach = max(reach, end)
+    if widest <= 0:
+        return [-180.0, south, 180.0, north]
+    return [west, south, east - 360 if east > 180 else east, north]
+
+
+def _sides(rectangle: Any) -> tuple[float, float, float, float] | None:
+    names = ("WestBoundingCoordinate", "SouthBoundingCoordinate", "EastBoundingCoordinate", "NorthBoundingCoordinate")
+    numbers = [float(side) for name in names if isinstance(side := _dict(rectangle).get(name), int | float) and math.isfinite(side)]
+    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == len(names) else None
