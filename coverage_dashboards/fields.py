@@ -212,6 +212,8 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
         scope = cache.get((cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors))
         values = np.where(scope, values, OUT_OF_SCOPE)
         counted = known[scope]
+    elif query.metric == "mean_scene_cloud_pct":
+        values = np.where(np.isnan(values) & (known > 0), OUT_OF_SCOPE, values)  # looked at, and no scene to take a mean of
     months = int(selected.attrs["months"])
     known_range = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
     unit = str(selected.attrs["unit_in_words"])

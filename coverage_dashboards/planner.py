@@ -76,7 +76,7 @@ The planner draws what the pipeline builds, and found nothing to draw: *{escape(
 
 Build one, then load this page again:
 
-- `make demo` makes a small simulated one in a minute, without the internet;
+- `make demo` makes a small simulated one in a few minutes, without the internet;
 - `coverage-planner build` makes the real one, from the settings in `config/build.toml`.
 
 If it is already built somewhere else, set `COVERAGE_OUTPUT_ZARR` to its path.
@@ -256,8 +256,11 @@ class Planner:
         field, limits = self._drawn
         dark = bool(self.page.dark_theme)
         snapshot = self.cube.ds.attrs.get("catalog_snapshot")
-        asked = f"catalogue as of {snapshot}" if snapshot else "catalogue not asked yet"
-        self.caption.object = f"{words.caption(self.view, field)} · {asked}"
+        said = words.caption(self.view, field)
+        if self.view.layer != "acquired":
+            # Hyphens that do not break: a date stays in one line.
+            said += f" · catalogue as of {snapshot.replace('-', '\u2011')}" if snapshot else " · catalogue not asked yet"
+        self.caption.object = said
         pixels = _PIXELS[op_of(field.metric)]
         self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.cube.ds.attrs), dark)
         self.map.show(Shown(field, limits, dark))

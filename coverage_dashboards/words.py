@@ -116,9 +116,16 @@ def nothing_known(view: View, ds: Any) -> str:
     return f"Nothing is known here yet: {'; '.join(reasons)} ({window_in_words(view.first, view.last)})."
 
 
+def beside_in_words(metric: str) -> str:
+    """What a cell that is known and yet has no value is: nobody wants anything there, or there is no scene to take a mean of."""
+    if METRICS[metric].layer == "gap":
+        return "out of scope"
+    return "no scenes" if metric == "mean_scene_cloud_pct" else ""
+
+
 def number(value: float) -> str:
     """A value of a colour bar."""
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def legend_title(field: Field) -> str:
@@ -152,8 +159,8 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
         labels[-1] = f"≥ {labels[-1]}"
     row = "".join(f"<span>{label}</span>" for label in labels)
     swatches = [_swatch(around.unknown, around.ink, "not known")]
-    if METRICS[field.metric].layer == "gap":
-        swatches.append(_swatch(around.out_of_scope, around.ink, "out of scope"))
+    if beside := beside_in_words(field.metric):
+        swatches.append(_swatch(around.out_of_scope, around.ink, beside))
     notes = [pixels]
     if field.metric == "days_since_last_held":
         notes.append(f"never held within {lookback_months} months counts as that long")
@@ -186,7 +193,7 @@ def _action_legend(field: Field, dark: bool) -> str:
             amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
         text = f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
         entries.append(_swatch(colours[name], around.ink, text))
-    title = '<div style="font-weight:600;width:100%">Action this month’s evidence asks for</div>'
+    title = '<div style="font-weight:600;width:100%">Action the evidence asks for</div>'
     return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
 
 
@@ -213,12 +220,12 @@ if (format == 'lat') return degrees(snap(Math.atan(Math.sinh(up)) * 180 / Math.P
 if (format == 'lon') return degrees(snap(across * 180 / Math.PI, -180), 'E', 'W')
 if (format == 'known') {
   if (said.months == 1) return value > 0 ? 'known in the month' : ''
-  return (said.many ? 'at least ' : '') + value + ' of ' + said.months + ' months known'
+  return (said.many && value < said.months ? 'at least ' : '') + value + ' of ' + said.months + ' months known'
 }
 // Bokeh says "NaN" of its own accord and asks no formatter, so the value is looked up where the pointer is.
 const seen = image[0][flat_index]
 if (seen == null || Number.isNaN(seen)) return 'not known'
-if (seen < -1e30) return 'out of scope'
+if (seen < -1e30) return said.beside
 if (said.actions.length) return said.actions[Math.round(seen)]
 const text = Math.abs(seen) >= 100 ? seen.toFixed(0) : Number(seen.toPrecision(3)).toString()
 return text + (said.unit == '%' ? ' %' : ' ' + said.unit) + said.pixel
@@ -237,6 +244,7 @@ def hover_words(field: Field, pixel: str, many: bool) -> dict[str, Any]:
         "many": many,
         "unit": field.unit,
         "pixel": pixel,
+        "beside": beside_in_words(field.metric),
         "actions": [f"{ACTION_TITLES[a]}: {ACTION_WORDS[a]}" for a in ACTIONS] if field.metric == "action" else [],
     }
 

@@ -117,7 +117,12 @@ def _run(planner: Planner, steps: tuple[Step, ...]) -> None:
             elif "availability" in done.reports:
                 progress.console.print(_plain(done.reports["availability"].in_words()), soft_wrap=True)
 
-        build(planner, steps=steps, on_partition=on_partition)
+        try:
+            build(planner, steps=steps, on_partition=on_partition)
+        except BuildFailed as error:  # each was printed when it happened
+            progress.stop()
+            console.print(f"[red]{error.in_words()} (see above): {planner.store.zarr}[/red]", soft_wrap=True)
+            raise typer.Exit(1) from error
 
 
 @app.command("build")
@@ -140,11 +145,7 @@ def build_command(
     """
     with _exit_codes():
         planner = Planner.from_settings(_settings(config, sensors=sensors, start=start, end=end, grid=grid, out=out), bbox=_bbox(bbox))
-        try:
-            _run(planner, STEPS)
-        except BuildFailed as error:
-            console.print(f"[red]{len(error.failures)} partitions failed (above); the others are in {planner.store.zarr}[/red]")
-            raise typer.Exit(1) from error
+        _run(planner, STEPS)
         typer.echo(str(planner.store.zarr))
 
 
@@ -249,7 +250,9 @@ def demo(
 
         made = build_demo(root, console=console, resolution=resolution)
         Console().print(summary(made))
-        if not build_only:
+        if build_only:
+            typer.echo(f"to see it: coverage-planner serve --config {made.config}")
+        else:
             _serve_dashboard(str(made.zarr), made.config, port, "127.0.0.1")
 
 
@@ -266,6 +269,8 @@ def options(
 ) -> None:
     """What satellite scenes exist, which do we hold, what is missing, and what to do about it."""
     level = logging.INFO if verbose else logging.WARNING
+    if not verbose:
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # each retry is no news; the end of them is
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import time
@@ -27,6 +28,7 @@ from coverage_pipeline.coverage import (
     SCAN_STATUS,
     CubeSpec,
     ensure_cube,
+    open_coverage,
     read_partition,
     update_snapshot,
     write_coverage,
@@ -51,10 +53,17 @@ STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "ho
 class BuildFailed(PlannerError):
     """Some partitions could not be built; the others are, and what was there before of the failed ones stays."""
 
-    def __init__(self, failures: Mapping[str, str]) -> None:
+    def __init__(self, failures: Mapping[str, str], of: int) -> None:
         self.failures = dict(failures)
+        self.of = of
         lines = "\n".join(f"  {key}: {why}" for key, why in failures.items())
-        super().__init__(f"{len(failures)} partitions failed, the others are built:\n{lines}")
+        super().__init__(f"{self.in_words()}:\n{lines}")
+
+    def in_words(self) -> str:
+        """How many failed."""
+        if len(self.failures) == self.of:
+            return f"all {self.of} partitions failed"
+        return f"{len(self.failures)} of {self.of} partitions failed, the others are built"
 
 
 @dataclass(frozen=True)
@@ -146,17 +155,7 @@ class Planner:
         available, scan = read_parquet(self.store.stats("available", sensor.key, month))
         acquired, kept = read_parquet(self.store.stats("held", sensor.key, month))
         unheld, match = read_parquet(self.store.stats("unheld", sensor.key, month))
-        for name, metadata in (("availability_stats", scan), ("holdings_stats", kept), ("matchup", match)):
-            if metadata["grid_resolution"] != self.grid.resolution or metadata["cloud_lt"] != self.spec.cloud_lt:
-                raise PlannerError(
-                    f"{sensor.key} {month}: {name} was made with grid.resolution {metadata['grid_resolution']} and cloud_lt "
-                    f"{metadata['cloud_lt']}, the settings say {self.grid.resolution} and {self.spec.cloud_lt}; materialise it again"
-                )
-        if kept["status"] == "read" and kept["lookback_months"] != self.spec.lookback_months:
-            raise PlannerError(
-                f"{sensor.key} {month}: the holdings were extracted with holdings.lookback_months {kept['lookback_months']}, the settings "
-                f"say {self.spec.lookback_months}; materialise holdings again"
-            )
+        self._refuse_mixture(sensor, month, scan, kept, match)
         known = known_area(scan["status"], scan["bbox"], self.grid)
         fields = availability_fields(available, self.grid, known)
         fields |= held.holdings_fields(acquired, self.grid, kept["status"], month, self.spec.lookback_months)
@@ -183,6 +182,37 @@ class Planner:
             "held_not_in_catalog": not_in_catalog,
             "cells_with_scenes": available.num_rows,
         }
+
+    def _refuse_mixture(
+        self, sensor: CoverageSensor, month: Month, scan: dict[str, Any], kept: dict[str, Any], match: dict[str, Any]
+    ) -> None:
+        """Statistics of other settings, or of another scan or extract than the matchup's, would say that nothing is missing where it is."""
+        wanted = self.settings.holdings
+        expected: list[tuple[str, str, Any, Any]] = [
+            (name, setting, metadata[setting], value)
+            for name, metadata in (("availability_stats", scan), ("holdings_stats", kept), ("matchup", match))
+            for setting, value in (("grid_resolution", self.grid.resolution), ("cloud_lt", self.spec.cloud_lt))
+        ]
+        expected += [
+            ("matchup", "min_iou", match["min_iou"], wanted.min_iou),
+            ("matchup", "tolerance_seconds", match["tolerance_seconds"], wanted.match_tolerance_seconds),
+        ]
+        if kept["status"] == "read":
+            expected.append(("holdings", "lookback_months", kept["lookback_months"], self.spec.lookback_months))
+        for name, setting, found, value in expected:
+            if found != value:
+                raise PlannerError(
+                    f"{sensor.key} {month}: {name} was made with {setting} {found}, the settings say {value}; materialise {name} again"
+                )
+        for name, found, value in (
+            ("scan", match["scan_run"], scan["run"]),
+            ("extract of the holdings", match["holdings_run"], kept["run"]),
+        ):
+            if found != value:
+                raise PlannerError(
+                    f"{sensor.key} {month}: matchup was made from another {name} than the statistics; "
+                    "materialise availability_stats, holdings_stats and matchup again"
+                )
 
     def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Compute the gap of a partition from its region of the cube and write it beside it."""
@@ -226,6 +256,11 @@ def build(
     turn their layer off, or leave an earlier extract as it is.
     """
     steps = tuple(steps)
+    if "holdings" in steps and planner.include_holdings:
+        with contextlib.suppress(held.HoldingsUnavailable):  # that is a layer off; an address that is none is an error before any scan
+            _ = held.holdings_source(planner.settings).name
+    if "coverage" not in steps and "gap" in steps:
+        open_coverage(planner.store.zarr)  # a cube that is not there is a wrong path, not a reason to make one
     planner.ensure_cube()
     reports: dict[str, dict[Step, Any]] = {}
     failures: dict[str, str] = {}
@@ -250,7 +285,7 @@ def build(
     if "coverage" in steps:
         planner.finish()
     if failures:
-        raise BuildFailed(failures)
+        raise BuildFailed(failures, len(parts))
     return reports
 
 

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -260,7 +260,7 @@ def _metadata_lock(path: UPath) -> Iterator[None]:
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise CoverageError(f"cannot write the cube at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR)") from error
     except OSError as error:
-        raise CoverageError(f"cannot write the cube at {path}: {error}") from error
+        raise CoverageError(f"cannot write the cube at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR)") from error
 
 
 def _dimension_attrs() -> dict[str, dict[str, Any]]:
@@ -839,28 +839,32 @@ def _select(ds: xr.Dataset, q: CoverageQuery) -> xr.DataArray:
         ds = _within(ds, q.bbox)
     shape = (ds.sizes["lat"], ds.sizes["lon"])
     worst = np.fmax if METRICS[q.metric].worse == "high" else np.fmin
-    known_months = np.zeros(shape, np.int16)
+    known_months, count = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
     frames: list[NDArray[np.float32]] = []
     result = np.full(shape, 0 if q.aggregation in ("rate", "total") else np.nan, np.float32)
     for month in months:
         values = _month_field(ds, q, month, shape)
-        known = ~np.isnan(values)
+        known = there = ~np.isnan(values)
         if q.metric == "action":
             known &= values != _ACTION_ORDER[::-1].index("unknown")
+        if q.metric == "mean_scene_cloud_pct" and "scenes_count" in ds:
+            # A cell without a scene has no mean and was looked at all the same.
+            known = ~np.isnan(_month_field(ds, replace(q, metric="scenes_count"), month, shape))
         known_months += known
+        count += there
         match q.aggregation:
             case "scrub":
                 frames.append(values)
             case "recent":
-                np.copyto(result, values, where=known | np.isnan(result))
+                np.copyto(result, values, where=(known & there) | np.isnan(result))
             case "worst":
                 result = worst(result, values)
             case _:
-                np.add(result, values, out=result, where=known)
+                np.add(result, values, out=result, where=there)
     if q.aggregation in ("rate", "total"):
-        result[known_months == 0] = np.nan
+        result[count == 0] = np.nan
     if q.aggregation == "rate":
-        np.divide(result, known_months, out=result, where=known_months > 0)
+        np.divide(result, count, out=result, where=count > 0)
     data = np.stack(frames) if q.aggregation == "scrub" else result
     if q.metric == "action":
         data = _from_urgency(data)

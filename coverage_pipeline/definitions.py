@@ -15,16 +15,16 @@ from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.settings import PlannerSettings, load_settings
 
 
-def planner_definitions(settings: PlannerSettings, config: str | None = None) -> dg.Definitions:
+def planner_definitions(settings: PlannerSettings, config: str | None = None, *, environment: bool = True) -> dg.Definitions:
     """Assets, checks, automation and resources of one configuration."""
     with warnings.catch_warnings():
         # Backfill policies are beta and partitioned checks preview; the versions are pinned, and people need not be told each time.
         warnings.filterwarnings("ignore", category=dg.BetaWarning)
         warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-        return _definitions(settings, config)
+        return _definitions(settings, PlannerResource(config=config, environment=environment))
 
 
-def _definitions(settings: PlannerSettings, config: str | None) -> dg.Definitions:
+def _definitions(settings: PlannerSettings, planner: PlannerResource) -> dg.Definitions:
     sensor_months = sensor_months_definition(settings)
     wanted = settings.orchestration
     policy = dg.BackfillPolicy.multi_run(wanted.months_per_run) if wanted.backfill == "ranges" else None
@@ -40,7 +40,7 @@ def _definitions(settings: PlannerSettings, config: str | None) -> dg.Definition
         asset_checks=planner_checks(sensor_months),
         jobs=[dg.define_asset_job("everything", selection=dg.AssetSelection.all())],
         sensors=[automation_sensor(wanted)],
-        resources={"planner": PlannerResource(config=config), "duckdb": DuckDBResource(database=":memory:")},
+        resources={"planner": planner, "duckdb": DuckDBResource(database=":memory:")},
         # A process costs more than a partition's work: the steps of a run share one.
         executor=dg.in_process_executor,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ class FileHoldings:
         except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError) as error:
             raise HoldingsRefused(f"holdings file {self.path} cannot be read as GeoParquet or a vector file: {error}") from error
         wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor, "geometry": self.tiles.geom}
-        optional = {"cloud": self.tiles.cloud, "scene_id": self.tiles.scene_id}
+        # A file that has ids is taken at its word; a database's columns are only those named.
+        scene_id = "scene_id" if self.tiles.scene_id is None and "scene_id" in table else self.tiles.scene_id
+        optional = {"cloud": self.tiles.cloud, "scene_id": scene_id}
         for name, column in {**wanted, **{n: c for n, c in optional.items() if c}}.items():
             if column not in table.columns:
                 if name in optional and column == TilesSettings.model_fields[name].default:
@@ -154,7 +157,7 @@ class FileHoldings:
                 "datetime": table[self.tiles.date],
                 "sensor": table[self.tiles.sensor],
                 "cloud": table.get(self.tiles.cloud, np.nan),
-                "scene_id": table.get(self.tiles.scene_id),
+                "scene_id": table.get(scene_id),
                 "geometry": shape.to_wkb(),
             }
         )
@@ -467,6 +470,7 @@ def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: 
         "month": month.key,
         "status": "read",
         "read_at": dt.datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "run": uuid.uuid4().hex,
         "source": "",
         "reason": "",
         "lookback_months": settings.holdings.lookback_months,
@@ -517,9 +521,28 @@ def _read_month(
     return table, last, rejected
 
 
+def _scenes_of(holdings: pa.Table) -> pa.Table:
+    """One row a scene: holdings of one key (reprocessings, crops over several sites) united, with the cloud of the newest product.
+
+    Without a key every row is its own. Newest by id: products name their processing time last.
+    """
+    keys = holdings["scene_key"].to_pandas()
+    several = (keys.notna() & keys.duplicated(keep=False)).to_numpy()
+    if not several.any():
+        return holdings
+    frame = holdings.filter(pa.array(several)).to_pandas().sort_values(["scene_key", "scene_id"])
+    shapes = gpd.GeoSeries(shapely.from_wkb(frame["geometry"].to_numpy()), index=frame.index)
+    united = shapes.groupby(frame["scene_key"]).agg(lambda group: shapely.union_all(group.to_numpy()))
+    newest = frame.drop_duplicates("scene_key", keep="last").set_index("scene_key", drop=False)
+    whole, _ = normalise_footprints(united.reindex(newest.index).to_numpy(dtype=object))
+    newest = newest.assign(geometry=shapely.to_wkb(whole))
+    rows = pa.Table.from_pandas(newest[HOLDINGS_SCHEMA.names], schema=HOLDINGS_SCHEMA, preserve_index=False)
+    return pa.concat_tables([holdings.filter(pa.array(~several)).select(HOLDINGS_SCHEMA.names), rows])
+
+
 def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
     """One row a cell (``HELD_SCHEMA``) that a holding of the month touches, or that was held within the lookback."""
-    mine = holdings.filter(holdings["in_month"])
+    mine = _scenes_of(holdings.filter(holdings["in_month"]))
     percent = mine["cloud"].to_numpy(zero_copy_only=False).astype(np.float64)
     stats = cell_table(
         cell_statistics(

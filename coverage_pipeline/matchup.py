@@ -126,6 +126,10 @@ def match_month(
     metadata: dict[str, Any] = {
         "sensor": sensor.key,
         "month": month.key,
+        "scan_run": scan["run"],
+        "holdings_run": held["run"],
+        "min_iou": min_iou,
+        "tolerance_seconds": tolerance_seconds,
         "holdings_status": held["status"],
         "scan_status": scan["status"],
         "bbox": scan["bbox"],

@@ -349,6 +349,8 @@ class PlannerSettings(BaseSettings):
         """Sources in falling order; the file's values come in beside ``load_settings``' own, see there."""
         init = cast("InitSettingsSource", init_settings).init_kwargs
         overrides, file = init.get("overrides", {}), init.get("file", {})
+        if not init.get("environment", True):
+            return InitSettingsSource(settings_cls, overrides), InitSettingsSource(settings_cls, file)
         return (
             InitSettingsSource(settings_cls, overrides),
             env_settings,
@@ -456,19 +458,23 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_settings(config: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> PlannerSettings:
+def load_settings(
+    config: Path | str | None = None, overrides: Mapping[str, Any] | None = None, *, environment: bool = True
+) -> PlannerSettings:
     """The settings from ``config`` (default: ``COVERAGE_CONFIG``, else ``config/build.toml`` where it exists), ``.env`` and
-    the environment. ``overrides`` (nested dictionaries) win over all of them.
+    the environment. ``overrides`` (nested dictionaries) win over all of them. Without ``environment`` neither ``.env`` nor the
+    environment is asked: the demo must not end in the real store.
 
     Raises ``SettingsError`` that names each wrong value, its source and what is allowed.
     """
-    _refuse_misspelt()
+    if environment:
+        _refuse_misspelt()
     named = _variables(os.environ).get(f"{PREFIX}CONFIG") or _variables(_dotenv()).get(f"{PREFIX}CONFIG")
     chosen = Path(config or named or DEFAULT_CONFIG)
     file = _read_toml(chosen) if (config or chosen != DEFAULT_CONFIG or chosen.exists()) else {}
     given = dict(overrides or {})
     try:
-        return PlannerSettings(overrides=given, file=file)  # type: ignore[call-arg]
+        return PlannerSettings(overrides=given, file=file, environment=environment)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError(_explain(error, given, file, chosen)) from None
     except PlannerError as error:
@@ -547,6 +553,7 @@ def _explain(error: ValidationError, overrides: Mapping[str, Any], file: Mapping
             name = _spelt(loc[:2], is_env) if is_env else ".".join(loc)
         if len(loc) == 1 and isinstance(value, Mapping) and one["type"] != "extra_forbidden":  # a section whose values do not go together
             leaves = {leaf: (label, is_env) for label, _, is_env, found, _ in reversed(given) for leaf in found}
+            leaves = {leaf: origin for leaf, origin in leaves.items() if leaf in message} or leaves
             name = ", ".join(f"{_spelt((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items())
             lines.append(f"{name}: {message}")
             continue

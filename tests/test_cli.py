@@ -285,7 +285,7 @@ def test_one_partition_that_fails_leaves_the_others_built(serve_items: Serve) ->
     result = run("build", "--config", str(config), *arguments)
     assert result.exit_code == 1
     assert "sentinel-2 2025-01" in said(result)
-    assert "1 partitions failed" in said(result)
+    assert "1 of 2 partitions failed, the others are built" in said(result)
     ds = open_coverage("out/c.zarr")
     assert ds["scenes_total"].sel(sensor="landsat-8-9").values.tolist() == [1]
     assert np.isnan(ds["scenes_count"].sel(sensor="sentinel-2").values).all()  # not known, and not zero
@@ -298,3 +298,13 @@ def test_the_cube_may_lie_in_an_object_store() -> None:
     assert str(store.zarr) == "memory://bucket/planner/coverage.zarr"
     assert str(store.parquet_dir) == "memory://bucket/planner/catalog"
     assert str(store.root) == "memory://bucket/planner"
+
+
+def test_a_database_address_that_is_none_is_said_before_any_scan(monkeypatch: pytest.MonkeyPatch, serve_items: Serve) -> None:
+    monkeypatch.setenv("COVERAGE_DB_URL", "postgresql:/reader:sekret@host")
+    config = config_for(serve_items([item("a", geometry=square(0, 50, 10))]), "scenes", area='scope = "all"')
+    result = run("build", "--config", str(config), "--start", "2025-01-01", "--end", "2025-01-31", "--out", "out/c.zarr")
+    assert result.exit_code != 0
+    assert "COVERAGE_DB_URL" in said(result)
+    assert "sekret" not in said(result)
+    assert not list(Path("out").rglob("*.scan.json"))

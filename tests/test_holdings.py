@@ -552,3 +552,25 @@ def test_a_sentinel_2_holding_lies_in_the_month_and_day_of_its_datatake(tmp_path
     assert rows == {1: 1, 2: 0}
     held, _ = read_parquet(store.holdings("sentinel-2", Month(2025, 1)))
     assert held["datetime"][0].as_py() == dt.datetime(2025, 1, 31, 23, 55, 1, tzinfo=dt.UTC)
+
+
+def test_two_products_of_one_scene_are_one_scene_held(tmp_path: Path) -> None:
+    """Regression: a reprocessed copy counted twice. Crops of one scene over two sites still hold their days in both."""
+    ids = ["LC08_L2SP_044034_20250105_20250110_02_T1", "LC08_L2SP_044034_20250105_20250301_02_T1"]
+    frame = gpd.GeoDataFrame(
+        {"datetime": pd.to_datetime(["2025-01-05T18:00:00Z"] * 2), "sensor": ["Landsat"] * 2, "cloud": [80.0, 2.0], "scene_id": ids},
+        geometry=[shapely.box(0, 0, 2, 1), shapely.box(1, 0, 3, 1)],
+        crs="EPSG:4326",
+    )
+    path = tmp_path / "held.parquet"
+    frame.to_parquet(path)
+    settings = load_settings(overrides={"holdings": {"path": str(path)}})  # the file's own scene_id column is taken
+    store, grid = Store.below(tmp_path / "data"), GridSpec(1.0)
+    landsat = COVERAGE_SENSORS["landsat-8-9"]
+    extract_month(landsat, Month(2025, 1), store, settings)
+    held, _ = read_parquet(store.holdings(landsat.key, Month(2025, 1)))
+    last, _ = read_parquet(store.last_held(landsat.key, Month(2025, 1)))
+    table = holdings_table(held, last, grid, cloud_lt=10).to_pandas()
+    assert table["scenes"].tolist() == [1, 1, 1]
+    assert table["clear"].tolist() == [1, 1, 1]  # the newest product's cloud
+    assert table["days"].tolist() == [1 << 4] * 3

@@ -297,8 +297,8 @@ def month_of(
     """A store with a scan and an extract of January, matched."""
     store = Store.below(folder)
     rows = scenes_table(scenes)
-    write_parquet(store.scenes(sensor.key, JANUARY), as_geoparquet(rows), {"status": scan, "bbox": bbox})
-    write_parquet(store.holdings(sensor.key, JANUARY), as_geoparquet(holdings_rows(holdings)), {"status": status})
+    write_parquet(store.scenes(sensor.key, JANUARY), as_geoparquet(rows), {"run": "a scan", "status": scan, "bbox": bbox})
+    write_parquet(store.holdings(sensor.key, JANUARY), as_geoparquet(holdings_rows(holdings)), {"run": "an extract", "status": status})
     return store, match_month(sensor, JANUARY, store, GRID, cloud_lt=10)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,10 @@ def test_a_sensor_without_a_scene_in_a_cell_does_not_hide_the_mean_cloud_of_othe
     counts = [[1, 1, 1, 0]] * 3, [[2, 0, NAN, 0]] * 3
     ds = cells("mean_scene_cloud_pct", *clouds).assign(scenes_count=cells("scenes_count", *counts)["scenes_count"])
     both = query("mean_scene_cloud_pct", "recent", sensors=["emit", "landsat-8-9"])
-    assert equal(first(select(ds, both), 4), [50, 40, NAN, NAN])
+    result = select(ds, both)
+    assert equal(first(result, 4), [50, 40, NAN, NAN])
+    assert known(result, 4) == [3, 3, 0, 3]  # the last was looked at, and has no scene
+    assert equal(first(select(ds, replace(both, aggregation="rate")), 4), [50, 40, NAN, NAN])
 
 
 def test_a_sensor_named_twice_counts_once() -> None:

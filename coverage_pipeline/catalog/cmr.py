@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, parse_cloud
-from coverage_pipeline.catalog.stac import BBox, Patience, _excerpt
+from coverage_pipeline.catalog.stac import BBox, Patience, excerpt
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.sensors import AvailableSource
@@ -185,7 +185,7 @@ class CmrSource:
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError) as error:
-            raise self._failed(CatalogUnavailable, f"could not be reached: {_excerpt(_cause(error))} ({doing})") from error
+            raise self._failed(CatalogUnavailable, f"could not be reached: {excerpt(_cause(error))} ({doing})") from error
         self.bytes += len(response.content)
         if 300 <= response.status_code < 400:
             host = urlsplit(response.headers.get("Location", "")).netloc or "nowhere"
@@ -202,13 +202,13 @@ class CmrSource:
             )
             raise self._failed(
                 CatalogUnavailable,
-                f"answered {response.status_code}: {_excerpt(_said(response))} ({doing}); {way} in [[sensors.sources.…]]",
+                f"answered {response.status_code}: {excerpt(_said(response))} ({doing}); {way} in [[sensors.sources.…]]",
             )
         try:
             answer = json.loads(response.content)
         except (ValueError, RecursionError) as error:
             kind = response.headers.get("Content-Type", "no content type")
-            raise self._failed(CatalogUnreadable, f"did not answer with JSON ({kind}): {_excerpt(response.text)} ({doing})") from error
+            raise self._failed(CatalogUnreadable, f"did not answer with JSON ({kind}): {excerpt(response.text)} ({doing})") from error
         if not isinstance(answer, dict) or not isinstance(answer.get("items"), list) or _total(answer) < 0:
             has = f"it has: {', '.join(sorted(answer)[:8])}" if isinstance(answer, dict) else f"it is a {type(answer).__name__}"
             raise self._failed(CatalogUnreadable, f"did not answer as CMR: no hits and items; {has} ({doing})")

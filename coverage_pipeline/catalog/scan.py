@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,6 +54,8 @@ class ScanReport:
     """End of the window, exclusive."""
     status: ScanStatus
     scanned_at: str
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Names this scan, so that what is made from it can be told from what was made from another."""
     bbox: list[float] | None = None
     """Area scanned; None: the globe."""
     provider: str = ""

@@ -68,11 +68,16 @@ def parse_cloud(value: Any) -> float:
     return number if 0 <= number <= 100 else math.nan
 
 
+def _text(value: Any) -> str | None:
+    """Text that can be written; JSON may carry halves of characters (lone surrogates), which UTF-8 has not."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+
+
 def _href(item: Mapping[str, Any]) -> str | None:
     links = item.get("links")
     for link in links if isinstance(links, list) else ():
         if isinstance(link, dict) and link.get("rel") == "self" and isinstance(link.get("href"), str):
-            return str(link["href"])
+            return _text(link["href"])
     return None
 
 
@@ -86,7 +91,9 @@ def _geometry(item: Mapping[str, Any]) -> tuple[str | None, str]:
         west, south, east, north = (bbox[k] for k in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4)))
         if west > east:  # GeoJSON: across the antimeridian
             east += 360
-        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        # No edge spans half a turn, which would be read the short way round.
+        turn = np.linspace(west, east, max(2, math.ceil(abs(east - west) / 90) + 1)).tolist()
+        ring = [[x, south] for x in turn] + [[x, north] for x in reversed(turn)] + [[west, south]]
         return json.dumps({"type": "Polygon", "coordinates": [ring]}), "bbox"
     return None, "footprint"
 
@@ -166,11 +173,11 @@ class SceneCollector:
     def _row(self, item: dict[str, Any]) -> dict[str, Any] | None:
         properties = item.get("properties")
         item_id = item.get("id")
-        if not isinstance(properties, dict) or not isinstance(item_id, str) or not item_id:
+        if not isinstance(properties, dict) or not isinstance(item_id, str) or not item_id or item_id != _text(item_id):
             self._reject(item, "not a STAC item: id or properties missing")
             return None
         platform = properties.get("platform")
-        platform = platform if isinstance(platform, str) else None
+        platform = _text(platform)
         if self.platforms and platform is not None and platform.lower() not in self.platforms:
             self.other_platform += 1  # the collection's other satellites are not ours to judge
             return None
@@ -189,7 +196,7 @@ class SceneCollector:
             "scene_key": identity.key or item_id,
             "item_ids": [item_id],
             "item_href": _href(item),
-            "collection": item.get("collection") if isinstance(item.get("collection"), str) else None,
+            "collection": _text(item.get("collection")),
             "provider": self.provider,
             "platform": platform,
             "acquired": acquired,
@@ -219,7 +226,7 @@ class SceneCollector:
         self._tables.append(table.append_column("rank", pa.array([row["rank"] for row in kept], pa.string())))
 
     def _reject(self, item: Mapping[str, Any], reason: str, href: str | None = None) -> None:
-        text = {k: v if isinstance(v := item.get(k), str) else None for k in ("id", "collection")}
+        text = {k: _text(item.get(k)) for k in ("id", "collection")}
         self._rejected.append(
             {
                 "item_id": text["id"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,9 +74,15 @@ class _CountingIO(StacApiIO):  # type: ignore[misc]
         return text
 
 
-def _excerpt(text: str) -> str:
+def excerpt(text: str) -> str:
     flat = " ".join(str(text).split())
     return flat if len(flat) <= 200 else f"{flat[:200]}…"
+
+
+def cause(text: str) -> str:
+    """What urllib3 says at the end of a long story about the address."""
+    found = re.search(r"Caused by \w+\((.*)\)\)?$", " ".join(text.split()))
+    return excerpt(re.sub(r"<[^>]*>:? ?|\w+\(host=[^)]*\):? ?", "", found[1]).strip("'\"") if found else text)
 
 
 class StacSource:
@@ -85,6 +92,7 @@ class StacSource:
         """``what`` names the sensor and month in every error."""
         self.source = source
         self.what = what
+        self._sensor = what.split()[0]
         self._io = _CountingIO(patience)
         self.announced: int | None = None
         """Matches the provider announced, over all boxes; None where it gives no total."""
@@ -111,15 +119,21 @@ class StacSource:
             raise
         except APIError as error:
             status = getattr(error, "status_code", None)
-            said = f"answered {status}: {_excerpt(str(error))}" if status else f"could not be reached: {_excerpt(str(error))}"
+            said = f"answered {status}: {excerpt(str(error))}" if status else f"could not be reached: {cause(str(error))}"
             way = "check the collection and endpoint" if status in (400, 401, 403, 404) else "try again later, or name another source"
-            raise self._failed(CatalogUnavailable, f"{said} ({doing}); {way} in [[sensors.sources.…]]") from error
+            raise self._failed(CatalogUnavailable, f"{said} ({doing}); {way} in [[sensors.sources.{self._sensor}]]") from error
         except (requests.RequestException, OSError) as error:
-            raise self._failed(CatalogUnavailable, f"could not be reached: {_excerpt(str(error))} ({doing})") from error
+            raise self._failed(CatalogUnavailable, f"could not be reached: {excerpt(str(error))} ({doing})") from error
+        except json.JSONDecodeError as error:
+            raise self._failed(
+                CatalogUnreadable,
+                f"answered with something that is not JSON: {excerpt(error.doc)!r} ({doing}); try again later, or name another source "
+                f"in [[sensors.sources.{self._sensor}]]",
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError, STACError, NotImplementedError) as error:
             raise self._failed(
                 CatalogUnreadable,
-                f"did not answer as a STAC API: {type(error).__name__}: {_excerpt(str(error))} ({doing})",
+                f"did not answer as a STAC API: {type(error).__name__}: {excerpt(str(error))} ({doing})",
             ) from error
 
     def items(self, start: dt.datetime, end: dt.datetime, bbox: BBox | None = None) -> Iterator[list[Any]]:
@@ -145,7 +159,7 @@ class StacSource:
         with self._failures_named("looking up its collection, as nothing was found in it"):
             found = client.get_collection(self.source.collection_id)
         if found is None or found.id != self.source.collection_id:
-            raise self._failed(CatalogUnavailable, "has no such collection; check collection_id in [[sensors.sources.…]]")
+            raise self._failed(CatalogUnavailable, f"has no such collection; check collection_id in [[sensors.sources.{self._sensor}]]")
 
     def _search(self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int) -> ItemSearch:
         with self._failures_named("wording the search"):

@@ -40,6 +40,19 @@ _COLLECTION = {
     "sentinel-2": "sentinel-2-l2a",
 }
 _PAGE_SIZE = 1000
+_MARK = ".coverage-demo"
+_WRITTEN = (
+    "archive",
+    "holdings.parquet",
+    "build.toml",
+    "catalog",
+    "holdings",
+    "stats",
+    "matchup",
+    "coverage.zarr",
+    ".coverage.zarr.lock",
+    "dagster",
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,8 @@ def _config(root: Path, address: str, resolution: float, months: Sequence[Month]
         f'[[sensors.sources.{key}]]\nkind = "stac"\nendpoint = "{address}"\ncollection_id = "{collection}"\npage_size = {_PAGE_SIZE}\n'
         for key, collection in _COLLECTION.items()
     )
-    return f"""# Written by the demo. Everything it describes is simulated.
+    return f"""# Written by the demo. Everything it describes is simulated, and its catalogue was served only while the demo was made:
+# `coverage-planner serve --config THIS_FILE` shows the cube, a scan by this file finds nobody at home.
 data = {json.dumps(str(root))}
 note = {json.dumps(NOTE)}
 
@@ -77,6 +91,9 @@ keys = ["emit", "enmap", "prisma", "landsat-8-9", "sentinel-2"]
 
 [holdings]
 path = {json.dumps(str(root / "holdings.parquet"))}
+
+[tiles]
+scene_id = "scene_id"
 
 [orchestration]
 backfill = "ranges"
@@ -100,6 +117,21 @@ def _holdings(files: Sequence[Path], months: Sequence[Month]) -> gpd.GeoDataFram
     return gpd.GeoDataFrame(together, geometry="geometry", crs="EPSG:4326")
 
 
+def _clear(root: Path) -> None:
+    """Remove an earlier demo's files, and nothing else; refuse a folder that holds anything but a demo."""
+    mark = root / _MARK
+    if root.exists() and any(root.iterdir()) and not mark.exists():
+        raise PlannerError(f"{root} is not empty and holds no earlier demo; name another folder")
+    for name in _WRITTEN:
+        path = root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    mark.write_text("The demo's folder: what it wrote here is replaced when it is made again.\n")
+
+
 def build_demo(
     root: Path,
     *,
@@ -115,12 +147,8 @@ def build_demo(
     """
     began = time.monotonic()
     root = root.resolve()
-    marker = root / "build.toml"
-    if root.exists() and any(root.iterdir()) and not marker.exists():
-        raise PlannerError(f"{root} is not empty and holds no earlier demo; name another folder")
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    marker.write_text("# the demo is being made\n")
+    _clear(root)
+    config = root / "build.toml"
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("simulating an archive", total=2)
@@ -131,12 +159,12 @@ def build_demo(
         task = progress.add_task("serving it as a STAC API", total=1)
         with stac_api(files) as address:
             progress.advance(task)
-            marker.write_text(_config(root, address, resolution, months))
-            settings = load_settings(marker)
+            config.write_text(_config(root, address, resolution, months))
+            settings = load_settings(config, environment=False)
             task = progress.add_task("scanning and building through Dagster", total=len(settings.sensors.keys) * len(months))
-            for sensor in _materialise(settings, marker, root / "dagster"):
+            for sensor in _materialise(settings, config, root / "dagster"):
                 progress.update(task, advance=len(months), description=f"scanned and built {sensor.title}")
-    return Demo(root, marker, time.monotonic() - began)
+    return Demo(root, config, time.monotonic() - began)
 
 
 def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterator[CoverageSensor]:
@@ -144,7 +172,7 @@ def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterato
     home.mkdir(parents=True)
     logging.getLogger("dagster").setLevel(logging.ERROR)
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\nnux:\n  enabled: false\npython_logs:\n  python_log_level: ERROR\n")
-    definitions = planner_definitions(settings, str(config))
+    definitions = planner_definitions(settings, str(config), environment=False)
     job = definitions.resolve_job_def("everything")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for sensor in settings.chosen_sensors():

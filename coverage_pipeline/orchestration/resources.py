@@ -12,6 +12,9 @@ class PlannerResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     config: str | None = None
     """Settings file; None: ``COVERAGE_CONFIG``, else ``config/build.toml``."""
 
+    environment: bool = True
+    """Whether ``.env`` and the environment are asked, too."""
+
     def planner(self) -> Planner:
         """A planner of the current settings."""
-        return Planner.from_settings(load_settings(self.config))
+        return Planner.from_settings(load_settings(self.config, environment=self.environment))

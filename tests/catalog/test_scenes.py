@@ -182,9 +182,10 @@ def test_a_ring_that_is_not_closed_is_closed() -> None:
         ("a string", "not a STAC item"),
         (None, "not a STAC item"),
         ({"id": 5}, "not a STAC item: id or properties missing"),
+        (item("half a character \ud800"), "not a STAC item: id or properties missing"),
         ({"id": "x", "properties": None}, "not a STAC item: id or properties missing"),
     ],
-    ids=str,
+    ids=lambda value: ascii(value)[:60],
 )
 def test_what_cannot_be_used_is_rejected_with_its_reason(broken: Any, expected: str) -> None:
     assert reason(broken) == expected
@@ -195,6 +196,19 @@ def test_a_bounding_box_serves_only_where_there_is_no_geometry_and_is_flagged() 
     assert scene.geometry_source == "bbox"
     assert scene.geometry.bounds == (10, 20, 11, 21)
     assert only([item()]).geometry_source == "footprint"
+
+
+def test_a_box_wider_than_half_the_globe_is_not_read_the_short_way_round() -> None:
+    """Regression: [-170, -10, 170, 10] became the 20° strip at the antimeridian."""
+    scene = only([item(geometry=None, bbox=[-170, -10, 170, 10])])
+    assert scene.geometry.area == pytest.approx(340 * 20)
+    across = only([item(geometry=None, bbox=[10, 0, -10, 1])])
+    assert across.geometry.area == pytest.approx(340)
+
+
+def test_texts_with_half_a_character_are_written_all_the_same() -> None:
+    scene = only([item(properties={"platform": "p\ud800"}, collection="c\ud800", links=[{"rel": "self", "href": "https://x/\ud800"}])])
+    assert (scene.platform, scene.collection, scene.item_href) == ("p?", "c?", "https://x/?")
 
 
 def test_start_datetime_stands_in_for_a_null_datetime() -> None:

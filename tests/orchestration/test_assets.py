@@ -14,8 +14,9 @@ import pytest
 import xarray as xr
 
 from coverage_pipeline.build import Planner, build
-from coverage_pipeline.coverage import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, open_coverage
+from coverage_pipeline.coverage import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, CoverageError, open_coverage
 from coverage_pipeline.definitions import planner_definitions
+from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.settings import load_settings
 
 ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
@@ -163,3 +164,37 @@ def test_a_sensor_without_a_layer_materialises_not_applicable(world: Path, insta
     assert bool(np.isnan(ds.scenes_count).all())
     assert int(ds.scan_status) == 4
     assert set(np.unique(ds.action)) == {ACTIONS.index("task"), ACTIONS.index("out_of_scope")}
+
+
+def test_a_matchup_of_another_scan_is_refused(world: Path) -> None:
+    """Regression: it said that nothing is missing, and `task`, where clear scenes exist that we lack."""
+    planner = Planner.from_settings(load_settings(world))
+    build(planner)
+    mine, january = planner.sensors["mine"], planner.spec.months[0]
+    before = contents(Path(str(planner.store.zarr)))
+    planner.availability(mine, january)
+    planner.availability_stats(mine, january)
+    with pytest.raises(PlannerError, match="matchup was made from another scan"):
+        planner.coverage(mine, january)
+    xr.testing.assert_identical(contents(Path(str(planner.store.zarr))), before)
+    planner.matchup(mine, january)
+    planner.coverage(mine, january)
+    planner.gap(mine, january)
+    planner.holdings(mine, january)
+    planner.holdings_stats(mine, january)
+    with pytest.raises(PlannerError, match="another extract of the holdings"):
+        planner.coverage(mine, january)
+
+
+def test_a_matchup_of_another_overlap_is_refused(world: Path) -> None:
+    build(Planner.from_settings(load_settings(world)))
+    stricter = Planner.from_settings(load_settings(world, {"holdings": {"min_iou": 0.9}}))
+    with pytest.raises(PlannerError, match=r"min_iou 0\.5, the settings say 0\.9"):
+        stricter.coverage(stricter.sensors["mine"], stricter.spec.months[0])
+
+
+def test_the_gap_of_a_cube_that_is_not_there_makes_none(world: Path) -> None:
+    planner = Planner.from_settings(load_settings(world))
+    with pytest.raises(CoverageError, match="no coverage cube"):
+        build(planner, steps=["gap"])
+    assert not Path(str(planner.store.zarr)).exists()

@@ -14,13 +14,19 @@ from coverage_pipeline.coverage import SCAN_STATUS, open_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.orchestration.demo import build_demo, summary
+from coverage_pipeline.store import Store, read_metadata
 
 SMALL = {"emit": 0.2, "enmap": 0.2, "landsat-8-9": 0.02, "sentinel-2": 0.004}
 
 
-def test_the_demo_in_small(tmp_path: Path) -> None:
+def test_the_demo_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Regression: the demo obeyed these, and wrote simulated data into the real store.
+    monkeypatch.setenv("COVERAGE_DATA", str(tmp_path / "real"))
+    monkeypatch.setenv("COVERAGE_HOLDINGS_SOURCE", "off")
+    monkeypatch.setenv("COVERAGE_WINDOW_START", "2020-01-01")
     quiet = Console(file=io.StringIO())
     demo = build_demo(tmp_path / "demo", console=quiet, resolution=2.0, months=[Month(2025, 1), Month(2025, 2)], density=SMALL)
+    assert not (tmp_path / "real").exists()
     ds = open_coverage(demo.zarr)
     assert "Simulated" in ds.attrs["comment"]
     assert list(ds["sensor"].values) == ["emit", "enmap", "prisma", "landsat-8-9", "sentinel-2"]
@@ -31,6 +37,9 @@ def test_the_demo_in_small(tmp_path: Path) -> None:
     assert (ds["scenes_total"].sel(sensor=["emit", "enmap", "landsat-8-9", "sentinel-2"]).values > 50).all()
     held = ds["held_count"].sel(sensor=["emit", "enmap", "prisma", "landsat-8-9"]).max(("time", "lat", "lon"))
     assert (held.values > 0).all()
+    store = Store.below(demo.root)
+    by_rule = [read_metadata(store.matchup("landsat-8-9", Month(2025, m))) for m in (1, 2)]
+    assert all(0 < m["held_by_key"] < m["held"] for m in by_rule)  # by id where there is one, by footprint where not
     # A biased subset: what is held was mostly clear.
     holdings = gpd.read_parquet(demo.root / "holdings.parquet")
     listed = ds["mean_scene_cloud_pct"].sel(sensor="landsat-8-9").mean()
@@ -41,8 +50,10 @@ def test_the_demo_in_small(tmp_path: Path) -> None:
     assert "not listed" in text.getvalue()
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "precious.txt").write_text("mine")
+@pytest.mark.parametrize("name", ["precious.txt", "build.toml"])
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, name: str) -> None:
+    """Regression: a `build.toml`, such as the project's own in config/, passed for an earlier demo."""
+    (tmp_path / name).write_text("mine")
     with pytest.raises(PlannerError, match="holds no earlier demo"):
         build_demo(tmp_path, console=Console(file=io.StringIO()))
-    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert (tmp_path / name).read_text() == "mine"
