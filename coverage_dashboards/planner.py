@@ -258,8 +258,7 @@ class Planner:
         snapshot = self.cube.ds.attrs.get("catalog_snapshot")
         said = words.caption(self.view, field)
         if self.view.layer != "acquired":
-            # Hyphens that do not break: a date stays in one line.
-            said += f" · catalogue as of {snapshot.replace('-', '\u2011')}" if snapshot else " · catalogue not asked yet"
+            said += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
         self.caption.object = said
         pixels = _PIXELS[op_of(field.metric)]
         self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.cube.ds.attrs), dark)
