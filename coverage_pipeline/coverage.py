@@ -33,6 +33,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid import GridSpec, bbox_to_index
 from coverage_pipeline.months import UTC, Month, as_date, months_between
 from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.store import is_local
 
 log = logging.getLogger(__name__)
 
@@ -232,13 +233,9 @@ def _url(path: UPath | Path | str) -> UPath:
     return path if isinstance(path, UPath) else UPath(path)
 
 
-def _is_local(path: UPath) -> bool:
-    return path.protocol in ("", "file", "local")
-
-
 def _open_group(path: UPath, mode: Literal["r", "r+", "w"], *, consolidated: bool | None = False) -> zarr.Group:
-    options = {} if _is_local(path) else dict(path.storage_options)
-    where = str(path) if not _is_local(path) else path.path
+    options = {} if is_local(path) else dict(path.storage_options)
+    where = str(path) if not is_local(path) else path.path
     return zarr.open_group(where, mode=mode, storage_options=options or None, use_consolidated=consolidated)
 
 
@@ -249,7 +246,7 @@ def _exists(path: UPath) -> bool:
 @contextlib.contextmanager
 def _metadata_lock(path: UPath) -> Iterator[None]:
     """One writer of the axes and attributes at a time. On an object store there is none yet: grow a cube there from one run."""
-    if not _is_local(path):
+    if not is_local(path):
         yield
         return
     local = Path(path.path)
@@ -415,7 +412,7 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
     with _metadata_lock(path):
         settings = spec.meaning()
         if not _exists(path):
-            if _is_local(path) and Path(path.path).exists() and any(Path(path.path).iterdir()):
+            if is_local(path) and Path(path.path).exists() and any(Path(path.path).iterdir()):
                 raise CoverageMismatch(f"{path} exists and is not a coverage cube; name another in output.zarr")
             _create_whole(path, spec)
         group = _open_group(path, "r+")
@@ -436,7 +433,7 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
 
 def _create_whole(path: UPath, spec: CubeSpec) -> None:
     """Make the cube under another name first: one whose maker was killed half-way must not look like a cube."""
-    if not _is_local(path):
+    if not is_local(path):
         _create(path, spec)
         return
     local = Path(path.path)
@@ -630,8 +627,8 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
     path = _url(zarr_path)
     if not _exists(path):
         raise CoverageError(f"no coverage cube at {path}: build one (coverage-planner build) or set output.zarr")
-    where = path.path if _is_local(path) else str(path)
-    options = None if _is_local(path) else dict(path.storage_options)
+    where = path.path if is_local(path) else str(path)
+    options = None if is_local(path) else dict(path.storage_options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         ds: xr.Dataset = xr.open_zarr(where, chunks={}, storage_options=options)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 from coverage_pipeline.errors import PlannerError
 
@@ -48,7 +49,7 @@ def stac_api(files: Sequence[Path], *, port: int | None = None, seconds: float =
     with TemporaryFile() as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603 our own arguments
         try:
-            _wait(server, address, seconds, lambda: _text(log))
+            _wait(server, address, seconds, log)
             yield address
         finally:
             server.terminate()
@@ -59,19 +60,19 @@ def stac_api(files: Sequence[Path], *, port: int | None = None, seconds: float =
                 server.wait()
 
 
-def _text(log: object) -> str:
-    log.seek(0)  # type: ignore[attr-defined]
-    return str(log.read().decode(errors="replace"))[-500:]  # type: ignore[attr-defined]
+def _text(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")[-500:]
 
 
-def _wait(server: subprocess.Popen[bytes], address: str, seconds: float, said: object) -> None:
+def _wait(server: subprocess.Popen[bytes], address: str, seconds: float, log: IO[bytes]) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise ServingError(f"rustac serve ended at once: {said()}")  # type: ignore[operator]
+            raise ServingError(f"rustac serve ended at once: {_text(log)}")
         try:
             with urllib.request.urlopen(f"{address}/conformance", timeout=5):  # noqa: S310 loopback
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
-    raise ServingError(f"rustac serve did not answer on {address} within {seconds:g} s: {said()}")  # type: ignore[operator]
+    raise ServingError(f"rustac serve did not answer on {address} within {seconds:g} s: {_text(log)}")

@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, parse_cloud
-from coverage_pipeline.catalog.stac import BBox, Patience, excerpt
+from coverage_pipeline.catalog.stac import BBox, Patience, cause, excerpt
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.sensors import AvailableSource
@@ -181,11 +181,11 @@ class CmrSource:
                 f"{self._root}/{concept}.umm_json",
                 params=params,
                 headers={"CMR-Search-After": after} if after is not None else {},
-                timeout=(min(10.0, self.patience.timeout_seconds), self.patience.timeout_seconds),
+                timeout=self.patience.timeouts,
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError) as error:
-            raise self._failed(CatalogUnavailable, f"could not be reached: {excerpt(_cause(error))} ({doing})") from error
+            raise self._failed(CatalogUnavailable, f"could not be reached: {cause(error)} ({doing})") from error
         self.bytes += len(response.content)
         if 300 <= response.status_code < 400:
             host = urlsplit(response.headers.get("Location", "")).netloc or "nowhere"
@@ -296,12 +296,6 @@ def _instant(when: dt.datetime, *, up: bool = False) -> str:
 def _degrees(value: float) -> str:
     """Never with an exponent, which CMR does not take."""
     return f"{value:.10f}".rstrip("0").rstrip(".")
-
-
-def _cause(error: Exception) -> str:
-    """Why there is no answer. urllib3 says it after the whole address, where an excerpt no longer reaches."""
-    inner = error.args[0] if error.args else error
-    return str(getattr(inner, "reason", None) or error)
 
 
 def _said(response: requests.Response) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +37,11 @@ class Patience:
     retries: int = 5
     backoff_seconds: float = 1.0
 
+    @property
+    def timeouts(self) -> tuple[float, float]:
+        """Seconds to connect and to wait for the next bytes, as requests takes them."""
+        return min(10.0, self.timeout_seconds), self.timeout_seconds
+
     def retry(self) -> Retry:
         """For GET and POST alike (a search changes nothing), on every status that a busy catalogue answers with."""
         return Retry(
@@ -57,7 +61,7 @@ class _CountingIO(StacApiIO):  # type: ignore[misc]
     """pystac-client's HTTP, counting what was asked and received."""
 
     def __init__(self, patience: Patience) -> None:
-        super().__init__(max_retries=patience.retry(), timeout=(min(10.0, patience.timeout_seconds), patience.timeout_seconds))
+        super().__init__(max_retries=patience.retry(), timeout=patience.timeouts)
         self.requests = 0
         self.bytes = 0
 
@@ -75,14 +79,20 @@ class _CountingIO(StacApiIO):  # type: ignore[misc]
 
 
 def excerpt(text: str) -> str:
+    """The text on one line, cut where it gets long: an answer may be a whole page."""
     flat = " ".join(str(text).split())
     return flat if len(flat) <= 200 else f"{flat[:200]}…"
 
 
-def cause(text: str) -> str:
-    """What urllib3 says at the end of a long story about the address."""
-    found = re.search(r"Caused by \w+\((.*)\)\)?$", " ".join(text.split()))
-    return excerpt(re.sub(r"<[^>]*>:? ?|\w+\(host=[^)]*\):? ?", "", found[1]).strip("'\"") if found else text)
+def cause(error: BaseException) -> str:
+    """Why there is no answer. urllib3 says it after the whole address, where an excerpt no longer reaches.
+
+    pystac-client words the error of requests anew, and raises its own while that is being handled.
+    """
+    if isinstance(error, APIError) and error.__context__ is not None:
+        error = error.__context__
+    inner = error.args[0] if error.args else error
+    return excerpt(str(getattr(inner, "reason", None) or error))
 
 
 class StacSource:
@@ -119,11 +129,11 @@ class StacSource:
             raise
         except APIError as error:
             status = getattr(error, "status_code", None)
-            said = f"answered {status}: {excerpt(str(error))}" if status else f"could not be reached: {cause(str(error))}"
+            said = f"answered {status}: {excerpt(str(error))}" if status else f"could not be reached: {cause(error)}"
             way = "check the collection and endpoint" if status in (400, 401, 403, 404) else "try again later, or name another source"
             raise self._failed(CatalogUnavailable, f"{said} ({doing}); {way} in [[sensors.sources.{self._sensor}]]") from error
         except (requests.RequestException, OSError) as error:
-            raise self._failed(CatalogUnavailable, f"could not be reached: {excerpt(str(error))} ({doing})") from error
+            raise self._failed(CatalogUnavailable, f"could not be reached: {cause(error)} ({doing})") from error
         except json.JSONDecodeError as error:
             raise self._failed(
                 CatalogUnreadable,

@@ -9,15 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-Answer = tuple[int, Mapping[str, str], bytes]
+from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
+
 Fault = Callable[["Cmr", int, Answer], Answer | None]
 """Given the server, the number of the granule search (1, 2, …) and the true answer: another one; None hangs up."""
 
@@ -78,24 +77,7 @@ class Cmr:
 def serve(cmr: Cmr) -> Iterator[Cmr]:
     """Serve it on loopback until the end of the block."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def _send(self, answer: Answer | None) -> None:
-            if answer is None:
-                self.close_connection = True
-                self.connection.close()
-                return
-            status, headers, content = answer
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if "Content-Length" not in headers:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
+    class Handler(AnswerHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             params = parse_qs(url.query)
@@ -109,19 +91,11 @@ def serve(cmr: Cmr) -> Iterator[Cmr]:
                 cmr.searches.append(params)
                 truth = cmr.search(params, self.headers.get("CMR-Search-After"))
                 answer = truth if cmr.fault is None else cmr.fault(cmr, len(cmr.searches), truth)
-            with suppress(BrokenPipeError, ConnectionResetError):
-                self._send(answer)
+            self.send(answer)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    cmr.address = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with on_loopback(Handler) as address:
+        cmr.address = address
         yield cmr
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def changed(answer: Answer, *, hits: int | None = None, after: str | None = "", items: Sequence[Any] | None = None) -> Answer:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, Mapping[str, str], bytes]
+from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
+
 Fault = Callable[["Catalog", int, Answer], Answer | None]
 """Given the catalogue, the number of the search request (1, 2, …) and the true answer: another one; None hangs up."""
 
@@ -62,40 +61,23 @@ class Catalog:
 def serve(catalog: Catalog) -> Iterator[Catalog]:
     """Serve the catalogue on loopback until the end of the block."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def _send(self, answer: Answer | None) -> None:
-            if answer is None:
-                self.close_connection = True
-                self.connection.close()
-                return
-            status, headers, content = answer
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if "Content-Length" not in headers:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
+    class Handler(AnswerHandler):
         def _json(self, content: Any, status: int = 200) -> Answer:
             return status, {"Content-Type": "application/json"}, json.dumps(content).encode()
 
         def do_GET(self) -> None:
             if self.path.rstrip("/") == "":
-                self._send(self._json(catalog.landing()))
+                self.send(self._json(catalog.landing()))
             elif self.path.startswith("/collections/"):
                 name = self.path.rsplit("/", 1)[1]
                 if name in catalog.collections:
                     extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
                     collection = {"type": "Collection", "id": name, "stac_version": "1.0.0", "description": name}
-                    self._send(self._json({**collection, "license": "other", "extent": extent, "links": []}))
+                    self.send(self._json({**collection, "license": "other", "extent": extent, "links": []}))
                 else:
-                    self._send(self._json({"code": "NotFound", "description": "Not Found"}, 404))
+                    self.send(self._json({"code": "NotFound", "description": "Not Found"}, 404))
             else:
-                self._send(self._json({"code": "NotFound"}, 404))
+                self.send(self._json({"code": "NotFound"}, 404))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -104,19 +86,11 @@ def serve(catalog: Catalog) -> Iterator[Catalog]:
             if catalog.fault is not None:
                 assert answer is not None
                 answer = catalog.fault(catalog, len(catalog.searches), answer)
-            with suppress(BrokenPipeError, ConnectionResetError):
-                self._send(answer)
+            self.send(answer)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    catalog.address = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with on_loopback(Handler) as address:
+        catalog.address = address
         yield catalog
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def changed(answer: Answer, change: Callable[[dict[str, Any]], Any]) -> Answer:
