@@ -171,7 +171,7 @@ def scan(
         planner = Planner.from_settings(settings, bbox=_bbox(bbox))
         with _progress() as progress:
             task = progress.add_task(f"{sensor} {wanted}", total=None)
-            report = planner.availability(chosen, wanted, lambda received: progress.update(task, completed=received))
+            report = planner.scan(chosen, wanted, progress=lambda now: progress.update(task, completed=now.received))
         typer.echo(report.in_words())
         for reason, count in report.rejected.items():
             typer.echo(f"  rejected {count}: {reason}")

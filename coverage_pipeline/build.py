@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,8 @@ from upath import UPath
 from coverage_pipeline import holdings as held
 from coverage_pipeline import matchup
 from coverage_pipeline.catalog import ScanReport, availability_table, scan_month
-from coverage_pipeline.catalog.stac import BBox, Patience
+from coverage_pipeline.catalog.scan import OnProgress, ScanOptions
+from coverage_pipeline.catalog.source import BBox
 from coverage_pipeline.catalog.statistics import availability_fields
 from coverage_pipeline.celltable import known_area
 from coverage_pipeline.coverage import (
@@ -78,19 +79,18 @@ class Planner:
     store: Store
     spec: CubeSpec
     include_holdings: bool = True
-    patience: Patience = field(default_factory=Patience)
+    options: ScanOptions = field(default_factory=ScanOptions)
     bbox: BBox | None = None
 
     @classmethod
     def from_settings(cls, settings: PlannerSettings | None = None, *, bbox: BBox | None = None) -> Planner:
         """The planner of a configuration."""
         settings = settings or load_settings()
-        scan = settings.scan
         return cls(
             settings=settings,
             store=settings.store(),
             spec=settings.cube_spec(),
-            patience=Patience(scan.timeout_seconds, scan.retries, scan.backoff_seconds),
+            options=settings.scan_options(),
             bbox=bbox,
         )
 
@@ -114,9 +114,22 @@ class Planner:
         """Make the cube or grow its axes, so that every partition of this build has its place."""
         ensure_cube(self.store.zarr, self.spec, lambda sensor: scope_mask(sensor, self._area, self.grid))
 
-    def availability(self, sensor: CoverageSensor, month: Month, progress: Callable[[int], None] | None = None) -> ScanReport:
+    def availability(self, sensor: CoverageSensor, month: Month) -> ScanReport:
         """Scan the catalogue; raises ``CatalogError`` and keeps the former file where it fails."""
-        return scan_month(sensor, month, self.store, bbox=self.bbox, patience=self.patience, progress=progress)
+        return self.scan(sensor, month)
+
+    def scan(
+        self,
+        sensor: CoverageSensor,
+        month: Month,
+        *,
+        source_index: int | None = None,
+        partial: bool | None = None,
+        progress: OnProgress | None = None,
+    ) -> ScanReport:
+        """Scan as ``availability`` does: one source alone, publishing what was found of a scan that is not whole, or with progress."""
+        options = self.options if partial is None else replace(self.options, publish_partial=partial)
+        return scan_month(sensor, month, self.store, bbox=self.bbox, source_index=source_index, options=options, progress=progress)
 
     def holdings(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Extract the month's holdings and the last instants held."""
@@ -325,6 +338,6 @@ def build_coverage_zarr(
         note=base.note,
     )
     store = Store.below(target.parent, zarr=target, parquet_dir=UPath(parquet_dir))
-    planner = Planner(settings, store, spec, include_holdings, planner.patience, bbox)
+    planner = Planner(settings, store, spec, include_holdings, planner.options, bbox)
     build(planner, on_partition=on_partition)
     return dest if isinstance(dest, Path | UPath) else Path(dest)

@@ -19,6 +19,7 @@ _POLYGON, _MULTIPOLYGON = 3, 6
 _SEAM_NOISE = 1e-9
 # Unwrapped tracks run past ±180 (ESA's acquisition plans reach −213); two turns out it is no longitude any more.
 _LON_LIMIT = 720.0
+_AUTHALIC_RADIUS_KM = 6371.0072  # of the sphere with the ellipsoid's area, GRS 80 (Moritz, Geodetic Reference System 1980)
 
 MISSING = "geometry missing"
 EMPTY = "geometry empty"
@@ -77,6 +78,28 @@ def normalise_footprints(geometries: NDArray[np.object_]) -> tuple[NDArray[np.ob
     return footprints, reasons
 
 
+def area_km2(footprints: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Area on the ground of each footprint, km²; NaN where there is no geometry.
+
+    ``footprints`` is an object array, of any shape, of Polygons, MultiPolygons or None as ``normalise_footprints`` returns them:
+    degrees of longitude and latitude within ±180 and ±90. The areas come back as float64 in that shape.
+
+    The plane area in the cylindrical equal-area projection of the authalic sphere (Snyder, Map Projections: A Working Manual,
+    USGS Professional Paper 1395, equations 10-1 and 10-2). It is exact on the sphere for edges that are straight in that
+    projection, as meridians and parallels are; one that is straight in lon/lat differs by its width times the square of its
+    height / 12, in radians (0.2 % of the worst recorded scene). The ellipsoid would differ by up to 0.9 %.
+    """
+    flat = shapely.transform(footprints, _cylindrical_equal_area)
+    areas: NDArray[np.float64] = shapely.area(flat) * _AUTHALIC_RADIUS_KM**2
+    return areas
+
+
+def _cylindrical_equal_area(lonlat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Longitude and latitude, degrees, on the unit sphere's cylinder."""
+    radians = np.radians(lonlat)
+    return np.column_stack([radians[:, 0], np.sin(radians[:, 1])])
+
+
 def _odd(footprints: NDArray[np.object_], usable: NDArray[np.intp], reject: Callable[[NDArray[np.bool_], str], None]) -> NDArray[np.intp]:
     """Indices of the footprints that need the slow path, after rejecting those with impossible coordinates."""
     _, coords, offsets = shapely.to_ragged_array(footprints[usable], include_z=False)
@@ -92,7 +115,7 @@ def _odd(footprints: NDArray[np.object_], usable: NDArray[np.intp], reject: Call
         return whole
 
     infinite = any_of(~np.isfinite(coords).all(axis=1))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         beyond_lat = any_of(np.abs(coords[:, 1]) > 90)
         beyond_lon = any_of(np.abs(coords[:, 0]) > 180)
         senseless = any_of(np.abs(coords[:, 0]) > _LON_LIMIT)
@@ -124,6 +147,12 @@ def _repaired(geometry: BaseGeometry) -> BaseGeometry:
         whole = _polygonal(shapely.union_all(polygons))
     if not whole.is_valid:
         whole = _polygonal(shapely.make_valid(whole))
+    # What is fit stays as it is: an edge of more than 180° would be read the short way round if this came here again.
+    west, _, east, _ = whole.bounds
+    if east - west > 180:
+        whole = shapely.segmentize(whole, 180)
+        if not whole.is_valid:  # a vertex set on a slanted edge is rounded
+            whole = _polygonal(shapely.make_valid(whole))
     if whole.is_empty or not whole.area > 0:
         raise _Unusable(NO_AREA)
     return whole

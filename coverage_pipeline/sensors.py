@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -16,7 +17,9 @@ from urllib.parse import urlsplit
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 
-SourceKind = Literal["stac", "cmr", "earthaccess"]
+SourceKind = Literal["stac", "cmr", "earthaccess", "geoparquet", "static"]
+ApiKind = Literal["stac", "cmr", "earthaccess"]
+"""Kinds that are asked over HTTP."""
 SceneFamily = Literal["sentinel-2", "landsat", "emit", "enmap", "other"]
 CloudMeaning = Literal["percentage", "not_applicable"]
 
@@ -32,9 +35,9 @@ class AvailableSource:
     """One public catalogue that lists a sensor's scenes."""
 
     kind: SourceKind
-    """How it is asked: a STAC API, NASA's CMR, or CMR through an Earthdata login."""
+    """How it is asked: a STAC API, NASA's CMR, CMR through an Earthdata login, a stac-geoparquet dump, or a static STAC catalogue."""
     endpoint: str
-    """Root of the API, http or https."""
+    """Root of the API, http or https. Of a dump or a static catalogue: a path, or an address that universal-pathlib opens."""
     collection_id: str
     cloud_field: str | None = None
     """Property that holds the scene's cloud percentage; None: STAC's ``eo:cloud_cover`` where an item has it."""
@@ -42,27 +45,35 @@ class AvailableSource:
     """Collection version, where the catalogue keeps several under one short name (CMR)."""
     platforms: tuple[str, ...] = ()
     """STAC ``platform`` values that belong to the sensor, lower case; empty: all of the collection."""
-    page_size: int = 250
-    """Items asked for a page. Earth Search fails above about 250 (Element84/earth-search#60)."""
+    page_size: int | None = None
+    """Items asked for a page; None: what suits the provider (``catalog.providers``)."""
+    covers: tuple[float, float, float, float] | None = None
+    """West, south, east, north of the place whose scenes it lists, degrees; None: the globe. A regional dump says nothing of elsewhere."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(SourceKind):
             raise SensorError(f"unknown source kind {self.kind!r}: use one of {', '.join(get_args(SourceKind))}")
         parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not self.endpoint:
+            raise SensorError(f"no endpoint for {self.collection_id}")
+        if self.kind in get_args(ApiKind) and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise SensorError(f"bad endpoint {self.endpoint!r}: give the http(s) address of the API's landing page")
         if parts.username or parts.password:
             raise SensorError(f"bad endpoint at {parts.hostname!r}: credentials do not belong in an address")
         if not self.collection_id:
             raise SensorError(f"no collection_id for {self.endpoint}")
-        if not 1 <= self.page_size <= 10_000:
+        if self.covers is not None:
+            west, south, east, north = self.covers
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and west != east):
+                raise SensorError(f"covers {self.covers} for {self.endpoint} must be (west, south, east, north) within ±180 and ±90")
+        if self.page_size is not None and not 1 <= self.page_size <= 10_000:
             raise SensorError(f"page_size {self.page_size} for {self.endpoint} must be 1..10000")
         object.__setattr__(self, "platforms", tuple(p.lower() for p in self.platforms))
 
     @property
     def provider(self) -> str:
-        """The host that answers, as reports and the cube name it."""
-        return urlsplit(self.endpoint).netloc
+        """Who answers, as reports and the cube name it: the host or bucket, else the name of the file or folder."""
+        return urlsplit(self.endpoint).netloc or PurePath(self.endpoint).name
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,8 @@ class CoverageSensor:
     """``not_applicable`` for a sensor that sees through cloud: then every scene is clear."""
     reach: tuple[float, float] = (-90.0, 90.0)
     """Southern and northern latitude it can image, degrees."""
+    max_scene_km2: float | None = None
+    """Largest footprint a scene of it can have, km²; a larger one is rejected. None: anything goes."""
     first_month: Month | None = None
     """First month with scenes; earlier ones are not applicable."""
     last_month: Month | None = None
@@ -106,6 +119,8 @@ class CoverageSensor:
             raise SensorError(f"sensor {self.key}: last_month {self.last_month} is before first_month {self.first_month}")
         if not self.nominal_revisit_days > 0 or not self.default_desired_per_month >= 0:
             raise SensorError(f"sensor {self.key}: nominal_revisit_days must be > 0 and default_desired_per_month >= 0")
+        if self.max_scene_km2 is not None and not self.max_scene_km2 > 0:
+            raise SensorError(f"sensor {self.key}: max_scene_km2 {self.max_scene_km2} must be > 0, or left out where anything goes")
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
 
     def flies_in(self, month: Month) -> bool:
@@ -160,8 +175,8 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 key="emit",
                 title="EMIT (ISS)",
                 available_sources=(
-                    AvailableSource("cmr", _CMR, "EMITL2ARFL", version="001", page_size=2000),
-                    AvailableSource("earthaccess", _CMR, "EMITL2ARFL", version="001", page_size=2000),
+                    AvailableSource("cmr", _CMR, "EMITL2ARFL", version="001"),
+                    AvailableSource("earthaccess", _CMR, "EMITL2ARFL", version="001"),
                 ),
                 held_satellite="EMIT",
                 nominal_revisit_days=4,
@@ -169,6 +184,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 taskable=True,
                 family="emit",
                 reach=(-52.0, 52.0),
+                max_scene_km2=40_000,  # 75 km × 75 km, and 150 km long at the end of an orbit segment; up to 12,400 recorded
                 first_month=Month(2022, 8),
                 publication_lag_days=10,
                 sources={
@@ -177,6 +193,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "nominal_revisit_days": "https://ecostress.jpl.nasa.gov/mission",
                     "taskable": "https://earth.jpl.nasa.gov/emit/data/data-portal/coverage-and-forecasts/",
                     "reach": "https://lpdaac.usgs.gov/products/emitl1bradv001/",
+                    "max_scene_km2": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
                     "first_month": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
                     "cloud": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
                 },
@@ -184,13 +201,14 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
             CoverageSensor(
                 key="enmap",
                 title="EnMAP",
-                available_sources=(AvailableSource("stac", _DLR, "ENMAP_HSI_L2A", "eo:cloud_cover", page_size=100),),
+                available_sources=(AvailableSource("stac", _DLR, "ENMAP_HSI_L2A", "eo:cloud_cover"),),
                 held_satellite="EnMAP",
                 nominal_revisit_days=27,  # near nadir (±5°); 4 days with ±30° tilt
                 default_desired_per_month=2,
                 taskable=True,
                 family="enmap",
                 reach=(-80.0, 80.0),
+                max_scene_km2=90_000,  # tiles of 30 km × 30 km (up to 1,200 recorded), cut from data takes of at most 30 km × 1,000 km
                 first_month=Month(2022, 4),
                 publication_lag_days=10,
                 sources={
@@ -198,6 +216,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "nominal_revisit_days": "https://www.enmap.org/mission/",
                     "taskable": "https://www.enmap.org/data_access/",
                     "reach": "https://www.enmap.org/mission/",
+                    "max_scene_km2": "https://www.enmap.org/mission/",
                     "first_month": "https://geoservice.dlr.de/eoc/ogc/stac/v1/collections/ENMAP_HSI_L2A",
                     "cloud": "https://geoservice.dlr.de/eoc/ogc/stac/v1/collections/ENMAP_HSI_L2A",
                 },
@@ -211,12 +230,14 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 default_desired_per_month=2,
                 taskable=True,
                 reach=(-70.0, 70.0),
+                max_scene_km2=25_000,  # 30 km × 30 km, or strips of up to 30 km × 240 km
                 first_month=Month(2019, 5),
                 sources={
                     "available_sources": "https://prisma.asi.it/",
                     "nominal_revisit_days": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
                     "taskable": "https://prisma.asi.it/",
                     "reach": "https://doi.org/10.1109/IGARSS.2016.7729033",
+                    "max_scene_km2": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
                     "first_month": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
                     "cloud": "https://prisma.asi.it/",
                 },
@@ -234,6 +255,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 taskable=False,
                 family="landsat",
                 reach=(-82.7, 82.7),
+                max_scene_km2=100_000,  # 185 km × 180 km; up to 40,300 recorded, and their bounding boxes up to 64,600
                 first_month=Month(2013, 3),
                 publication_lag_days=16,
                 sources={
@@ -241,6 +263,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "nominal_revisit_days": "https://www.usgs.gov/landsat-missions/landsat-9",
                     "taskable": "https://www.usgs.gov/landsat-missions/landsat-acquisitions",
                     "reach": "https://landsat.gsfc.nasa.gov/about/the-worldwide-reference-system/",
+                    "max_scene_km2": "https://www.usgs.gov/landsat-missions/landsat-9",
                     "first_month": "https://www.usgs.gov/landsat-missions/landsat-8",
                     "cloud": "https://planetarycomputer.microsoft.com/dataset/landsat-c2-l2",
                 },
@@ -251,7 +274,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 available_sources=(
                     AvailableSource("stac", _PC, "sentinel-2-l2a", "eo:cloud_cover"),
                     AvailableSource("stac", _EARTH_SEARCH, "sentinel-2-l2a", "eo:cloud_cover"),
-                    AvailableSource("stac", _CDSE, "sentinel-2-l2a", "eo:cloud_cover", page_size=100),
+                    AvailableSource("stac", _CDSE, "sentinel-2-l2a", "eo:cloud_cover"),
                 ),
                 held_satellite=None,
                 nominal_revisit_days=5,
@@ -259,6 +282,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 taskable=False,
                 family="sentinel-2",
                 reach=(-56.0, 84.0),
+                max_scene_km2=36_000,  # tiles of 110 km × 110 km; up to 12,100 recorded, and their bounding boxes up to 15,400
                 first_month=Month(2015, 6),
                 publication_lag_days=4,
                 sources={
@@ -266,6 +290,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "nominal_revisit_days": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "taskable": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "reach": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "max_scene_km2": "https://sentiwiki.copernicus.eu/web/s2-products",
                     "first_month": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "cloud": "https://sentiwiki.copernicus.eu/web/s2-products",
                 },

@@ -39,6 +39,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from coverage_pipeline.catalog.providers import overridden
+from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.coverage import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
@@ -254,8 +257,21 @@ class ScanSettings(_Section):
     """``[scan]``: how patiently catalogues are asked."""
 
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """For the connection, and for the next bytes of an answer."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
+    """How often one request is repeated where the failure may pass."""
     backoff_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0
+    """Bound of the first random wait; it doubles with each."""
+    deadline_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)] = 7200.0
+    """The longest that one provider is asked for one month; the next run goes on from there."""
+    window_pages: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Windows with more pages than this are cut."""
+    resume_hours: Annotated[float, Field(ge=0, le=24 * 31)] = 24.0
+    """How long the finished windows of a scan that was stopped are good for."""
+    cross_check: bool = True
+    """Whether another provider is asked for its total before an empty or much too small month is believed."""
+    publish_partial: bool = False
+    """Whether what was found is published, as ``partial``, where no provider gave all."""
 
 
 class OrchestrationSettings(_Section):
@@ -333,6 +349,8 @@ class PlannerSettings(BaseSettings):
     output: OutputSettings = OutputSettings()
     holdings: HoldingsSettings = HoldingsSettings()
     scan: ScanSettings = ScanSettings()
+    providers: dict[str, dict[str, Any]] = {}
+    """``[providers."stac.example.org"]``: what is set of a provider's profile (``catalog.providers.ProviderProfile``), by host."""
     orchestration: OrchestrationSettings = OrchestrationSettings()
     db: DatabaseSettings = DatabaseSettings()
     tiles: TilesSettings = TilesSettings()
@@ -358,6 +376,13 @@ class PlannerSettings(BaseSettings):
             InitSettingsSource(settings_cls, file),
         )
 
+    @field_validator("providers")
+    @classmethod
+    def _usable_profiles(cls, providers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for host, changes in providers.items():
+            overridden(host, changes)
+        return providers
+
     @model_validator(mode="after")
     def _desired_sensors_known(self) -> PlannerSettings:
         unknown = sorted(set(self.gap.desired) - set(self.sensors.registry()))
@@ -372,6 +397,18 @@ class PlannerSettings(BaseSettings):
     def grid_spec(self) -> GridSpec:
         """The grid."""
         return GridSpec(self.grid.resolution, self.grid.crs)
+
+    def scan_options(self) -> ScanOptions:
+        """How catalogues are asked."""
+        scan = self.scan
+        return ScanOptions(
+            patience=Patience(scan.timeout_seconds, scan.retries, scan.backoff_seconds, scan.deadline_seconds),
+            providers={host: overridden(host, changes) for host, changes in self.providers.items()},
+            window_pages=scan.window_pages,
+            resume_hours=scan.resume_hours,
+            cross_check=scan.cross_check,
+            publish_partial=scan.publish_partial,
+        )
 
     def months(self) -> list[Month]:
         """The window's months."""

@@ -8,6 +8,7 @@ import warnings
 
 import antimeridian
 import numpy as np
+import pyproj
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Point, Polygon, box
 from shapely.geometry import shape
 
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.footprints import area_km2, normalise_footprints
 from tests.shared_data import item_files, read_items, shared_data
 
 POLE_RING = [(-135, 80), (-45, 80), (45, 80), (135, 80)]
@@ -227,6 +228,7 @@ def test_no_warning_reaches_the_caller():
             NOT_FINITE,
             None,
             Polygon([(0, 0), (2, 2), (2, 0), (0, 2)]),
+            Polygon([(-1e308, 0), (1e308, 0), (1, 1)]),  # regression: the width of this overflows
         )
 
 
@@ -269,8 +271,17 @@ def test_whatever_ring_comes_the_result_is_fit_or_has_a_reason(points):
     footprints, reasons = normalise(Polygon(points))
     if reasons[0] is None:
         assert_fit(footprints[0])
+        assert normalise(footprints[0])[0][0] is footprints[0]
     else:
         assert footprints[0] is None
+
+
+def test_what_is_fit_stays_fit_alone_and_united():
+    """Regression: an edge of the result spanned 210° of longitude; coming again, it was read the short way round."""
+    around = one(Polygon([(30, 20), (-150, 40), (120, 20), (150, -20)]))
+    assert one(around) is around
+    united = shapely.union(around, box(-170, -60, 0, -50))
+    assert_same_area(one(united), united)
 
 
 @pytest.mark.parametrize("name", item_files() or ["any"])
@@ -316,3 +327,78 @@ def test_recorded_chatham_islands_scenes_stay_small():
     assert len(near) > 100
     footprints, _ = normalise(*near)
     assert max(footprint.area for footprint in footprints) < 6
+
+
+RADIUS = 6371.0072
+
+
+def band(width, south, north):
+    """Area between two parallels, km²: a piece of a spherical zone (Archimedes)."""
+    return RADIUS**2 * np.radians(width) * (np.sin(np.radians(north)) - np.sin(np.radians(south)))
+
+
+def areas(*geometries):
+    array = np.empty(len(geometries), dtype=object)
+    array[:] = geometries
+    return area_km2(array)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "expected"),
+    [
+        (box(0, 0, 1, 1), band(1, 0, 1)),
+        (box(0, 0, 1, 1).reverse(), band(1, 0, 1)),
+        (box(5, 60, 6, 61), band(1, 60, 61)),
+        (box(-180, 0, 180, 90), 2 * np.pi * RADIUS**2),
+        (box(-180, -90, 0, 90), 2 * np.pi * RADIUS**2),
+        (box(-180, -90, 180, 90), 4 * np.pi * RADIUS**2),
+        (Polygon(box(0, 0, 9, 9).exterior, [box(1, 1, 2, 2).exterior.coords]), band(9, 0, 9) - band(1, 1, 2)),
+        (MultiPolygon([box(170, 0, 180, 10), box(-180, 0, -170, 10)]), band(20, 0, 10)),
+        (box(-180, 80, 180, 90), band(360, 80, 90)),
+        (Polygon([(0, 0), (1, 0), (1, 1), (0, 1)]), band(1, 0, 1)),
+    ],
+)
+def test_known_areas(geometry, expected):
+    assert areas(geometry)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_known_areas_in_figures():
+    cell, half, globe = areas(box(0, 0, 1, 1), box(-180, 0, 180, 90), box(-180, -90, 180, 90))
+    assert cell == pytest.approx(12_363.7, abs=0.1)
+    assert half == pytest.approx(globe / 2)
+    assert globe == pytest.approx(510_065_600, rel=1e-6)  # the ellipsoid's
+
+
+def test_an_area_that_is_missing_is_not_known():
+    assert np.isnan(areas(None)[0])
+    assert list(np.isnan(areas(None, box(0, 0, 1, 1), None))) == [True, False, True]
+    assert areas().shape == (0,)
+    assert areas().dtype == np.float64
+
+
+def test_areas_leave_the_footprints_as_they_were():
+    given_ = np.array([box(0, 0, 1, 1), None], dtype=object)
+    before = list(given_)
+    area_km2(given_)
+    assert all(a is b for a, b in zip(given_, before, strict=True))
+    assert given_[0].equals(box(0, 0, 1, 1))
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(rings_near_the_seam())
+def test_areas_agree_with_geodesics_on_the_same_sphere(ring):
+    footprint = normalise(ring)[0][0]
+    # Edges straight on the cylinder, so dense that a geodesic between two vertices is as good as the line between them.
+    cylinder = shapely.transform(footprint, lambda xy: np.column_stack([xy[:, 0], np.degrees(np.sin(np.radians(xy[:, 1])))]))
+    dense = shapely.segmentize(shapely.orient_polygons(cylinder), 0.02)
+    dense = shapely.transform(dense, lambda xy: np.column_stack([xy[:, 0], np.degrees(np.arcsin(np.radians(xy[:, 1])))]))
+    geodesic, _ = pyproj.Geod(a=RADIUS * 1000, b=RADIUS * 1000).geometry_area_perimeter(dense)
+    assert areas(footprint)[0] == pytest.approx(geodesic / 1e6, rel=1e-4)
+
+
+def test_areas_of_recorded_tiles_agree_with_the_ellipsoid():
+    items = read_items("planetary-computer__sentinel-2-l2a.ndjson.gz")
+    footprints, _ = normalise(*(shape(item["geometry"]) for item in items))
+    geod = pyproj.Geod(ellps="WGS84")
+    expected = [abs(geod.geometry_area_perimeter(footprint)[0]) / 1e6 for footprint in footprints]
+    np.testing.assert_allclose(area_km2(footprints), expected, rtol=0.01, atol=1)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError, fields, replace
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+import shapely
 
 from coverage_pipeline.coverage import CoverageError, DesiredCadence
+from coverage_pipeline.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import (
     COVERAGE_SENSORS,
@@ -17,8 +20,10 @@ from coverage_pipeline.sensors import (
     registry,
     resolve_sensors,
 )
+from coverage_pipeline.settings import SensorSettings
+from tests.shared_data import item_files, read_items
 
-FACTS = {"available_sources", "nominal_revisit_days", "taskable", "reach", "first_month", "cloud"}
+FACTS = {"available_sources", "nominal_revisit_days", "taskable", "reach", "max_scene_km2", "first_month", "cloud"}
 
 
 def a_source(**changes: object) -> AvailableSource:
@@ -144,6 +149,9 @@ def test_platforms_are_compared_in_lower_case() -> None:
         ({"reach": (10.0, 10.0)}, "reach"),
         ({"reach": (-91.0, 10.0)}, "reach"),
         ({"first_month": Month(2025, 2), "last_month": Month(2025, 1)}, "before first_month"),
+        ({"max_scene_km2": 0}, "max_scene_km2 0 must be > 0"),
+        ({"max_scene_km2": -5.0}, "max_scene_km2"),
+        ({"max_scene_km2": float("nan")}, "max_scene_km2"),
         ({"nominal_revisit_days": 0}, "nominal_revisit_days"),
         ({"nominal_revisit_days": float("nan")}, "nominal_revisit_days"),
         ({"default_desired_per_month": -1}, "default_desired_per_month"),
@@ -173,3 +181,43 @@ def test_the_desired_cadence_is_the_planner_s_or_the_registry_s() -> None:
     with pytest.raises(CoverageError, match="no desired cadence for sensor 'nobody'"):
         desired.for_sensor("nobody")
     assert desired.for_sensor("mine", {"mine": replace(a_sensor(), default_desired_per_month=4)}) == 4
+
+
+def recorded_sensor(name: str) -> CoverageSensor:
+    """The sensor that a file of recorded items belongs to."""
+    marks = {"sentinel-2": "sentinel-2", "landsat": "landsat-8-9", "HLSL30": "landsat-8-9", "ENMAP": "enmap", "emit": "emit"}
+    return next(COVERAGE_SENSORS[key] for mark, key in marks.items() if mark in name)
+
+
+def _areas(shapes: list[object]) -> np.ndarray:
+    return area_km2(normalise_footprints(np.array(shapes, dtype=object))[0])
+
+
+@pytest.mark.parametrize("name", item_files() or ["any"])
+def test_no_recorded_scene_is_near_its_sensor_s_limit(name: str) -> None:
+    limit = recorded_sensor(name).max_scene_km2
+    assert limit is not None
+    items = read_items(name)
+    assert np.nanmax(_areas([shapely.geometry.shape(i["geometry"]) if i.get("geometry") else None for i in items])) < limit / 2
+    # An item without geometry gives its bounding box, which must pass, too.
+    boxes = [i["bbox"] if len(i["bbox"]) == 4 else [*i["bbox"][:2], *i["bbox"][3:5]] for i in items if i.get("bbox")]
+    flat = [shapely.box(west, south, east + 360 * (west > east), north) for west, south, east, north in boxes]
+    assert max(_areas(flat), default=0) < limit
+
+
+@pytest.mark.parametrize("sensor", COVERAGE_SENSORS.values(), ids=str)
+def test_what_no_scene_can_be_is_above_every_limit(sensor: CoverageSensor) -> None:
+    assert sensor.max_scene_km2 is not None
+    globe = shapely.box(-180, -90, 180, 90)
+    around = shapely.box(-180, 0, 180, 0.27)  # 30 km wide: the narrowest swath, once round the globe
+    bounds = shapely.box(-20, *sensor.reach[:1], 20, sensor.reach[1])  # of an orbit's daylight half
+    assert (_areas([globe, globe - shapely.box(10, 10, 11, 11), around, bounds]) > sensor.max_scene_km2).all()
+
+
+def test_a_declared_sensor_may_have_a_limit_or_none() -> None:
+    fields_ = {"held_satellite": "X", "nominal_revisit_days": 5, "default_desired_per_month": 2}
+    declared = {"tight": {**fields_, "max_scene_km2": 500}, "free": fields_}
+    known = SensorSettings(declared=declared).registry()
+    assert (known["tight"].max_scene_km2, known["free"].max_scene_km2) == (500, None)
+    with pytest.raises(ValueError, match="max_scene_km2"):
+        SensorSettings(declared={"bad": {**fields_, "max_scene_km2": 0}})

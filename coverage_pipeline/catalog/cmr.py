@@ -12,19 +12,17 @@ https://cdn.earthdata.nasa.gov/umm/granule/v1.6.6/umm-g-json-schema.json
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
+from urllib.parse import quote
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, parse_cloud
-from coverage_pipeline.catalog.stac import BBox, Patience, cause, excerpt
+from coverage_pipeline.catalog.source import BBox, Tally, Window
+from coverage_pipeline.catalog.wire import Fetched, Patience, Wire
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.sensors import AvailableSource
@@ -60,63 +58,58 @@ class _Page:
 
 
 class CmrSource:
-    """One collection of CMR, asked for one window. No credentials are needed to search, and none are sent."""
+    """One collection of CMR. No credentials are needed to search, and none are sent."""
 
-    def __init__(self, source: AvailableSource, patience: Patience, what: str) -> None:
+    windowed = True
+    item_root: str | None = None  # a granule's address is made of its concept id
+
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
         """``what`` names the sensor and month in every error."""
         self.source = source
         self.what = what
-        self.patience = patience
         self.collection = f"{source.collection_id}_{source.version}" if source.version else source.collection_id
         """Short name and version as CMR's ``entry_id`` joins them."""
-        self.announced: int | None = None
-        """Hits that CMR announced, over all boxes; None until a box is through."""
-        self.requests = 0
-        """Requests made, retries apart."""
-        self.bytes = 0
-        """Bytes of all answers."""
-        self.pages = 0
+        self._way = f"check collection_id, version and endpoint in [[sensors.sources.{what.split()[0]}]]"
+        self.wire: Wire = Wire(source.provider, profile, patience, self._failed, credentials=False)
 
-    def items(self, start: dt.datetime, end: dt.datetime, bbox: BBox | None = None) -> Iterator[list[Any]]:
-        """Pages of granules as STAC-like items, acquired between ``start`` and ``end`` (inclusive, UTC) and meeting ``bbox``
-        (degrees; None: anywhere).
+    def newest(self) -> dt.datetime | None:
+        """It is asked live."""
+        return None
+
+    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+        """Pages of granules as STAC-like items, acquired in the window (both ends included) and meeting ``bbox`` (degrees; None:
+        anywhere).
 
         A box across the antimeridian (west > east) is asked as two. An entry that is no granule is handed on for the rejected
         table. Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or ``CatalogTruncated``; a consumer that saw every page
         without one has all there is.
         """
-        with self._session() as session:
-            received = 0
-            for box in [None] if bbox is None else split_bbox(bbox):
-                for page in self._pages(session, start, end, box):
-                    received += len(page)
-                    yield page
-            if received == 0:
-                self._require_collection(session)
+        for box in [None] if bbox is None else split_bbox(bbox):
+            yield from self._pages(window, box, tally)
 
-    def _session(self) -> requests.Session:
-        session = requests.Session()
-        adapter = HTTPAdapter(max_retries=self.patience.retry())
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
-        # requests takes a login for the host from ~/.netrc wherever no other authentication is set, and people who download from
-        # NASA have one there. Leaving trust_env off would keep it back, too, but with it the proxy and the certificates.
-        session.auth = _without_credentials
-        session.headers["Client-Id"] = "coverage-planner"  # CMR asks clients to name themselves
-        return session
+    def total(self, window: Window, bbox: BBox | None) -> int:
+        """Hits announced."""
+        boxes = [None] if bbox is None else split_bbox(bbox)
+        doing = "asking how many there are"
+        return sum(self._search([*self._params(window, box)[:-3], ("page_size", "1")], None, doing, None).hits for box in boxes)
 
     def _collection_params(self) -> list[tuple[str, str]]:
         version = [("version", self.source.version)] if self.source.version else []
         return [("short_name", self.source.collection_id), *version]
 
-    def _pages(self, session: requests.Session, start: dt.datetime, end: dt.datetime, bbox: BBox | None) -> Iterator[list[Any]]:
-        params = [
+    def _params(self, window: Window, bbox: BBox | None) -> list[tuple[str, str]]:
+        return [
             *self._collection_params(),
-            ("temporal[]", f"{_instant(start)},{_instant(end, up=True)}"),
+            ("temporal[]", f"{_instant(window.start)},{_instant(window.end, up=True)}"),
             *((("bounding_box", ",".join(map(_degrees, bbox))),) if bbox is not None else ()),
-            ("page_size", str(min(self.source.page_size, MAX_PAGE_SIZE))),
+            ("page_size", str(min(window.limit, MAX_PAGE_SIZE))),
             *(("sort_key[]", key) for key in _SORT_KEYS),
         ]
+
+    def _pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+        params = self._params(window, bbox)
+        tries = window.tries
+        before = tally.announced or 0
         concepts: set[str] = set()
         revisions: set[tuple[str, Any]] = set()
         tokens: set[str] = set()
@@ -124,9 +117,11 @@ class CmrSource:
         after: str | None = None
         while True:
             number += 1
-            page = self._search(session, params, after, f"page {number}")
-            self.pages += 1
+            doing = f"{window.name}, page {number}"
+            page = self._search(params, after, doing, tries)
+            tally.pages += 1
             most = max(most, page.hits)
+            tally.announced = before + page.hits
             named = {concept for entry in page.entries if (concept := _concept(entry)) is not None}
             unnamed += sum(_concept(entry) is None for entry in page.entries)
             if page.entries and number > 1 and named <= revisions:
@@ -135,7 +130,7 @@ class CmrSource:
             concepts |= {concept for concept, _ in named}
             received = len(concepts) + unnamed
             if page.entries:
-                yield [self._item(entry, f"page {number}") for entry in _newest_first(page.entries)]
+                yield [self._item(entry, doing) for entry in _newest_first(page.entries)]
             if page.after is None or (not page.entries and received >= page.hits):
                 break
             if not page.entries:
@@ -147,72 +142,41 @@ class CmrSource:
         if received < page.hits:
             raise self._truncated(f"it stopped short at page {number}", page.hits, received)
         if received < most:
-            self._require_fewer(session, params, most, received)
-        self.announced = (self.announced or 0) + page.hits
+            self._require_fewer(params, most, received)
 
-    def _require_fewer(self, session: requests.Session, params: list[tuple[str, str]], most: int, received: int) -> None:
+    def _require_fewer(self, params: list[tuple[str, str]], most: int, received: int) -> None:
         """A total that fell below what was announced before: granules deleted meanwhile, or one bad answer. A fresh search tells."""
-        now = self._search(session, params, None, "asking for the total again").hits
+        now = self._search(params, None, "asking for the total again", None).hits
         if not 0 < now <= received:
             raise self._truncated(f"its total fell during the scan, and is {now} when asked again", most, received)
 
-    def _require_collection(self, session: requests.Session) -> None:
+    def require_collection(self) -> None:
         """Nothing found is believed only of a collection that exists: CMR answers a misspelt one with 0 hits."""
         doing = "looking up its collection, as nothing was found in it"
-        found, _ = self._ask(session, "collections", [*self._collection_params(), ("page_size", "1")], None, doing)
-        if _total(found) == 0:
-            raise self._failed(CatalogUnavailable, "has no such collection; check collection_id and version in [[sensors.sources.…]]")
+        found = self._ask("collections", [*self._collection_params(), ("page_size", "1")], None, doing, None)
+        if _total(found.content) == 0:
+            raise self._failed(CatalogUnavailable, f"has no such collection; {self._way}")
 
-    def _search(self, session: requests.Session, params: list[tuple[str, str]], after: str | None, doing: str) -> _Page:
-        answer, headers = self._ask(session, "granules", params, after, doing)
-        announced = headers.get("CMR-Hits", "")
+    def _search(self, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> _Page:
+        found = self._ask("granules", params, after, doing, tries)
+        answer = found.content
+        announced = found.headers.get("CMR-Hits", "")
         hits = max(_total(answer), int(announced) if announced.isdecimal() and len(announced) < 16 else 0)
-        if any(headers.get(name, "").lower() == "true" for name in _TIMED_OUT_HEADERS):
+        if any(found.headers.get(name, "").lower() == "true" for name in _TIMED_OUT_HEADERS):
             raise self._truncated(f"its query timed out, and it gave a part ({doing})", hits, len(answer["items"]))
-        return _Page(answer["items"], hits, headers.get("CMR-Search-After"))
+        return _Page(answer["items"], hits, found.headers.get("CMR-Search-After"))
 
-    def _ask(
-        self, session: requests.Session, concept: str, params: list[tuple[str, str]], after: str | None, doing: str
-    ) -> tuple[dict[str, Any], Mapping[str, str]]:
+    def _ask(self, concept: str, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> Fetched:
         """A checked answer, which has ``hits`` and ``items``, and its headers."""
-        self.requests += 1
-        try:
-            response = session.get(
-                f"{self._root}/{concept}.umm_json",
-                params=params,
-                headers={"CMR-Search-After": after} if after is not None else {},
-                timeout=self.patience.timeouts,
-                allow_redirects=False,
-            )
-        except (requests.RequestException, OSError) as error:
-            raise self._failed(CatalogUnavailable, f"could not be reached: {cause(error)} ({doing})") from error
-        self.bytes += len(response.content)
-        if 300 <= response.status_code < 400:
-            host = urlsplit(response.headers.get("Location", "")).netloc or "nowhere"
-            raise self._failed(
-                CatalogUnavailable,
-                f"redirects to {host} ({response.status_code}, {doing}); not followed: CMR does so where it wants an Earthdata login, "
-                "which a search needs none of. Check the endpoint in [[sensors.sources.…]]",
-            )
-        if response.status_code != 200:
-            way = (
-                "check collection_id, version and endpoint"
-                if 400 <= response.status_code < 429
-                else "try again later, or name another source"
-            )
-            raise self._failed(
-                CatalogUnavailable,
-                f"answered {response.status_code}: {excerpt(_said(response))} ({doing}); {way} in [[sensors.sources.…]]",
-            )
-        try:
-            answer = json.loads(response.content)
-        except (ValueError, RecursionError) as error:
-            kind = response.headers.get("Content-Type", "no content type")
-            raise self._failed(CatalogUnreadable, f"did not answer with JSON ({kind}): {excerpt(response.text)} ({doing})") from error
-        if not isinstance(answer, dict) or not isinstance(answer.get("items"), list) or _total(answer) < 0:
-            has = f"it has: {', '.join(sorted(answer)[:8])}" if isinstance(answer, dict) else f"it is a {type(answer).__name__}"
-            raise self._failed(CatalogUnreadable, f"did not answer as CMR: no hits and items; {has} ({doing})")
-        return answer, response.headers
+        return self.wire.fetch(
+            f"{self._root}/{concept}.umm_json",
+            doing=doing,
+            params=params,
+            headers={"Client-Id": "coverage-planner"} | ({"CMR-Search-After": after} if after is not None else {}),
+            check=_checked,
+            tries=tries,
+            way=self._way,
+        )
 
     @property
     def _root(self) -> str:
@@ -251,8 +215,7 @@ class CmrSource:
             if asked is not None and isinstance(given, str) and given.casefold() != asked.casefold():
                 raise self._failed(
                     CatalogUnreadable,
-                    f"gave a granule of another collection ({name} {given}, {doing}); "
-                    "check collection_id and version in [[sensors.sources.…]]",
+                    f"gave a granule of another collection ({name} {given}, {doing}); {self._way}",
                 )
 
     def _platform(self, umm: Mapping[str, Any]) -> str | None:
@@ -281,8 +244,11 @@ class CmrSource:
         )
 
 
-def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def _checked(answer: Any, _: Mapping[str, str]) -> None:
+    """Raise ``ValueError`` for what is no answer of CMR."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("items"), list) or _total(answer) < 0:
+        has = f"it has: {', '.join(sorted(answer)[:8])}" if isinstance(answer, dict) else f"it is a {type(answer).__name__}"
+        raise ValueError(f"no hits and items; {has}")
 
 
 def _instant(when: dt.datetime, *, up: bool = False) -> str:
@@ -296,20 +262,6 @@ def _instant(when: dt.datetime, *, up: bool = False) -> str:
 def _degrees(value: float) -> str:
     """Never with an exponent, which CMR does not take."""
     return f"{value:.10f}".rstrip("0").rstrip(".")
-
-
-def _said(response: requests.Response) -> str:
-    """CMR's own words for an error (``{"errors": […]}``, some of them with a path), else the answer's text."""
-    try:
-        answer = response.json()
-    except ValueError:
-        return response.text
-    errors = answer.get("errors") if isinstance(answer, dict) else None
-    if not isinstance(errors, list) or not errors:
-        return response.text
-    return "; ".join(
-        " ".join(map(str, e["errors"])) if isinstance(e, dict) and isinstance(e.get("errors"), list) else str(e) for e in errors
-    )
 
 
 def _total(answer: Mapping[str, Any]) -> int:

@@ -8,6 +8,11 @@ from coverage_pipeline.errors import PlannerError
 class CatalogError(PlannerError):
     """A provider did not answer as it should; the scan of that sensor and month failed."""
 
+    narrower_may_help = False
+    """Whether the same question about a shorter time may succeed: a catalogue that is overloaded or breaks off often answers less."""
+    status: int | None = None
+    """The HTTP status that refused, where one did."""
+
 
 class CatalogUnavailable(CatalogError):
     """The provider could not be reached, refused, timed out or answered with an error after all retries."""
@@ -19,3 +24,9 @@ class CatalogUnreadable(CatalogError):
 
 class CatalogTruncated(CatalogError):
     """A provider stopped short: it gave fewer scenes than it announced, or a full page with no way on."""
+
+    narrower_may_help = True
+
+
+class CatalogDisagreement(CatalogError):
+    """A month that looks empty or much too small here is none at the next provider."""

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
+import statistics
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
 import pyarrow as pa
+import pyarrow.compute as pc
 from upath import UPath
 
 from coverage_pipeline.catalog.cmr import CmrSource
-from coverage_pipeline.catalog.errors import CatalogError
-from coverage_pipeline.catalog.scenes import REJECTED_SCHEMA, SCENES_SCHEMA, SceneCollector
-from coverage_pipeline.catalog.stac import BBox, Patience, StacSource
+from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError
+from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
+from coverage_pipeline.catalog.scenes import (
+    REJECTED_SCHEMA,
+    SCENES_SCHEMA,
+    SceneCollector,
+    by_reason,
+    in_order,
+    merge_copies,
+)
+from coverage_pipeline.catalog.source import BBox, Source, Window
+from coverage_pipeline.catalog.stac import StacSource
+from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
+from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, SourceKind
-from coverage_pipeline.store import Store, sibling, write_bytes, write_parquet
+from coverage_pipeline.store import Store, is_local, read_metadata, sibling, write_bytes, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +48,39 @@ SCENES_VERSION = 1
 # A provider may put a scene's datatake start up to 27 minutes before the time it searches by (Earth Search, Sentinel-2).
 _MARGIN = dt.timedelta(hours=1)
 
-SOURCES: Mapping[SourceKind, type[StacSource] | type[CmrSource]] = {
+_MUCH_TOO_SMALL = 0.3
+"""Share of what the months around it gave below which a month is doubted."""
+_ENOUGH_TO_COMPARE = 20
+"""Items a month that make a smaller one remarkable."""
+_MONTHS_AROUND = 6
+_DISAGREEMENT = 2.0
+"""Another provider's total over ours from which ours is not believed. Less are copies that one of them lists, and the other does not."""
+
+SOURCES: Mapping[SourceKind, Callable[[AvailableSource, ProviderProfile, Patience, str], Source]] = {
     "stac": StacSource,
     "cmr": CmrSource,
     "earthaccess": CmrSource,  # the same archive: searching it takes no login, only downloading does
 }
 
-ScanStatus = Literal["complete", "provisional", "not_applicable"]
-Progress = Callable[[int], None]
+ScanStatus = Literal["complete", "provisional", "partial", "not_applicable"]
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """How a scan is made; none of it changes what a complete one finds."""
+
+    patience: Patience = field(default_factory=Patience)
+    providers: Mapping[str, ProviderProfile] = field(default_factory=dict)
+    """Profiles that are set otherwise than known, by host."""
+    window_pages: int = 20
+    """A window with more pages than this is cut."""
+    resume_hours: float = 24.0
+    """How long the finished windows of a scan that was stopped are good for; later the catalogue may have changed."""
+    cross_check: bool = True
+    """Whether another provider is asked for its total before an empty or much too small month is believed."""
+    publish_partial: bool = False
+    """Whether what was found is published, as ``partial``, where no provider gave all; never over a whole month's file."""
 
 
 @dataclass
@@ -62,14 +102,30 @@ class ScanReport:
     endpoint: str = ""
     collection: str = ""
     reason: str = ""
-    """Why the window is not applicable, where it is."""
+    """Why the window is not applicable, partial or provisional, where it is."""
+    windows: int = 0
+    windows_resumed: int = 0
+    """Windows that an earlier run of this scan had finished."""
+    windows_cut: int = 0
+    """Windows that failed or were too large, and were asked for in pieces."""
+    missing: list[str] = field(default_factory=list)
+    """Windows of a partial scan that could not be read."""
+    cross_check: str = ""
+    """What another provider said of a month that looked empty or too small."""
     requests: int = 0
+    retries: int = 0
+    retried: dict[str, int] = field(default_factory=dict)
+    """Requests repeated, by what was wrong with the answer before."""
     pages: int = 0
     bytes: int = 0
     announced: int | None = None
     received: int = 0
+    """Distinct items of each window."""
     scenes: int = 0
     duplicates: int = 0
+    """Items that came again within a window."""
+    repeated: int = 0
+    """Items that came in two windows, which meet at their ends."""
     superseded: int = 0
     """Copies that a newer processing replaced."""
     united: int = 0
@@ -92,11 +148,22 @@ class ScanReport:
         """One line for a person."""
         if self.status == "not_applicable":
             return f"{self.sensor} {self.start[:7]}: not applicable ({self.reason})"
-        rejected = sum(self.rejected.values())
-        return (
-            f"{self.sensor} {self.start[:7]}: {self.scenes} scenes ({self.status}) from {self.provider}, {self.received} items in "
-            f"{self.pages} pages, {self.superseded} superseded, {self.united} united, {rejected} rejected, {self.seconds:.1f} s"
-        )
+        counts = [
+            (self.windows_resumed, "windows of an earlier run"),
+            (self.retries, "retries"),
+            (self.superseded, "superseded"),
+            (self.united, "united"),
+            (sum(self.rejected.values()), "rejected"),
+            (self.other_platform, "of other satellites"),
+        ]
+        parts = [
+            f"{self.received} items in {self.pages} pages and {self.windows} windows",
+            *(f"{count} {what}" for count, what in counts if count),
+            f"{self.bytes / 1e6:.1f} MB",
+            f"{self.seconds:.1f} s",
+        ]
+        why = f"; {self.reason}" if self.reason else ""
+        return f"{self.sensor} {self.start[:7]}: {self.scenes} scenes ({self.status}{why}) from {self.provider}, {', '.join(parts)}"
 
 
 def build_availability_catalog(
@@ -107,14 +174,15 @@ def build_availability_catalog(
     bbox: BBox | None = None,
     dest: Path | UPath | str,
     source_index: int | None = None,
-    patience: Patience | None = None,
-    progress: Progress | None = None,
+    options: ScanOptions | None = None,
+    progress: OnProgress | None = None,
 ) -> Path | UPath | None:
     """Scan the catalogue of one sensor over a window of whole months into GeoParquet 1.1 at ``dest``.
 
     ``bbox`` is (west, south, east, north) in degrees, west > east across the antimeridian; None scans the globe.
     ``source_index`` forces one of ``sensor.available_sources``; None asks them in order until one answers completely.
-    The rejected table (``….rejected.parquet``) and the scan report (``….scan.json``) are written beside it.
+    The rejected table (``….rejected.parquet``) and the scan report (``….scan.json``) are written beside it. A scan that was killed or
+    failed goes on from its finished windows when it is made again.
 
     Returns ``dest``, or None for a sensor without a public catalogue. Raises ``CatalogError`` where no source gave all of its
     scenes: then nothing is written, and a former file stays.
@@ -128,7 +196,7 @@ def build_availability_catalog(
         target,
         bbox=bbox,
         source_index=source_index,
-        patience=patience or Patience(),
+        options=options or ScanOptions(),
         progress=progress,
     )
     return dest if isinstance(dest, Path | UPath) else Path(dest)
@@ -141,8 +209,8 @@ def scan_month(
     *,
     bbox: BBox | None = None,
     source_index: int | None = None,
-    patience: Patience | None = None,
-    progress: Progress | None = None,
+    options: ScanOptions | None = None,
+    progress: OnProgress | None = None,
 ) -> ScanReport:
     """Scan one partition into the store. A sensor without a catalogue, or before its mission, is written as not applicable."""
     target = store.scenes(sensor.key, month)
@@ -153,7 +221,7 @@ def scan_month(
         reason = f"the sensor delivers from {sensor.first_month or 'its start'} to {sensor.last_month or 'today'}"
     if reason:
         report = ScanReport(sensor.key, _iso(month.start), _iso(month.end), "not_applicable", _now(), reason=reason)
-        _publish(target, SCENES_SCHEMA.empty_table(), REJECTED_SCHEMA.empty_table(), report)
+        _publish(target, _Scanned(SCENES_SCHEMA.empty_table(), REJECTED_SCHEMA.empty_table(), report))
         return report
     return _scan_into(
         sensor,
@@ -161,7 +229,7 @@ def scan_month(
         target,
         bbox=bbox,
         source_index=source_index,
-        patience=patience or Patience(),
+        options=options or ScanOptions(),
         progress=progress,
     )
 
@@ -174,6 +242,72 @@ def _now() -> str:
     return _iso(dt.datetime.now(UTC))
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What is to be scanned, whichever source gives it."""
+
+    sensor: CoverageSensor
+    months: list[Month]
+    bbox: BBox | None
+    target: UPath
+    options: ScanOptions
+    progress: OnProgress | None
+
+    @property
+    def start(self) -> dt.datetime:
+        return self.months[0].start
+
+    @property
+    def end(self) -> dt.datetime:
+        return self.months[-1].end
+
+    @property
+    def what(self) -> str:
+        return f"{self.sensor.key} {self.months[0]}" + (f"..{self.months[-1]}" if len(self.months) > 1 else "")
+
+    def window(self, limit: int) -> Window:
+        return Window(self.start - _MARGIN, self.end + _MARGIN, limit)
+
+    def parts(self, source: AvailableSource) -> Parts:
+        """Where the finished windows lie. Whatever makes an item another row makes another query."""
+        asked = {k: v for k, v in asdict(source).items() if k != "page_size"}
+        sensor = {"key": self.sensor.key, "family": self.sensor.family, "max_scene_km2": self.sensor.max_scene_km2}
+        query = {"source": asked, "sensor": sensor, "start": _iso(self.start), "end": _iso(self.end), "bbox": self.bbox}
+        return Parts.beside(self.target, query, dt.timedelta(hours=self.options.resume_hours))
+
+    def open(self, source: AvailableSource) -> Source:
+        return SOURCES[source.kind](source, profile_of(source, self.options.providers), self.options.patience, self.what)
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """One source's answer, whole or not."""
+
+    scenes: pa.Table
+    rejected: pa.Table
+    report: ScanReport
+
+
+@contextlib.contextmanager
+def _alone(target: UPath) -> Iterator[None]:
+    """One scan of a target at a time, on this machine: two would clear each other's finished windows."""
+    if not is_local(target):
+        yield
+        return
+    folder = Path(target.parent.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / f".{target.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        log.warning("another scan writes %s; waiting for it", target)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _scan_into(
     sensor: CoverageSensor,
     months: list[Month],
@@ -181,8 +315,8 @@ def _scan_into(
     *,
     bbox: BBox | None,
     source_index: int | None,
-    patience: Patience,
-    progress: Progress | None,
+    options: ScanOptions,
+    progress: OnProgress | None,
 ) -> ScanReport:
     sources = sensor.available_sources
     if source_index is not None:
@@ -191,85 +325,193 @@ def _scan_into(
         sources = (sources[source_index],)
     if bbox is not None:
         split_bbox(bbox)  # refuses a box that is none
+    job = _Job(sensor, months, bbox, target, options, progress)
+    with _alone(target):
+        return _scan_in_order(job, sources)
+
+
+def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanReport:
+    """The first source that gives all; else, where that is wanted, the most that one gave; else an error that names them all."""
+    clear_parts(job.target, but=tuple(job.parts(source) for source in sources))
     failed: list[tuple[AvailableSource, CatalogError]] = []
+    partial: list[_Scanned] = []
     for source in sources:
         try:
-            scenes, rejected, report = _scan(sensor, source, months, bbox, patience, progress)
+            scanned = _scan(job, source)
+            if scanned.report.status != "partial":
+                scanned.report.failed_providers = _failures(failed)
+                _publish(job.target, scanned)
+                clear_parts(job.target)
+                return scanned.report
+            partial.append(scanned)
+            if not scanned.report.missing:  # read in full and not believed: reading it again may give more
+                job.parts(source).clear()
+            raise CatalogDisagreement(f"{job.what}: {source.provider} ({source.collection_id}) {scanned.report.reason}")
         except CatalogError as error:
             failed.append((source, error))
             log.warning("%s", error)
-            continue
-        report.failed_providers = {f"{s.kind} {s.provider} {s.collection_id}": str(e) for s, e in failed}
-        _publish(target, scenes, rejected, report)
-        return report
-    kept = ". The former file stays" if target.exists() else ""
+    if job.options.publish_partial and partial and _may_be_replaced(job.target):
+        best = max(partial, key=lambda scanned: scanned.report.scenes)
+        best.report.failed_providers = _failures(failed)
+        _publish(job.target, best)  # what was read stays, too: the next run goes on from there
+        return best.report
+    kept = ". The former file stays" if job.target.exists() else ""
     if len(failed) == 1:
         only = failed[0][1]
         raise type(only)(f"{only}{kept}") from only
-    raise CatalogError(f"{_named(sensor, months)}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
+    raise CatalogError(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
 
 
-def _named(sensor: CoverageSensor, months: list[Month]) -> str:
-    return f"{sensor.key} {months[0]}" + (f"..{months[-1]}" if len(months) > 1 else "")
+def _failures(failed: list[tuple[AvailableSource, CatalogError]]) -> dict[str, str]:
+    return {f"{source.kind} {source.provider} {source.collection_id}": str(error) for source, error in failed}
 
 
-def _scan(
-    sensor: CoverageSensor,
-    source: AvailableSource,
-    months: list[Month],
-    bbox: BBox | None,
-    patience: Patience,
-    progress: Progress | None,
-) -> tuple[pa.Table, pa.Table, ScanReport]:
-    start, end = months[0].start, months[-1].end
-    what = _named(sensor, months)
+def _may_be_replaced(target: UPath) -> bool:
+    """Whether nothing is there that says more than a partial scan."""
+    return not target.exists() or read_metadata(target)["status"] in ("partial", "not_applicable")
+
+
+def _scan(job: _Job, source: AvailableSource) -> _Scanned:
+    sensor, options = job.sensor, job.options
     began = time.monotonic()
-    now = dt.datetime.now(UTC)
-    collector = SceneCollector(
-        sensor,
-        provider=source.provider,
-        cloud_field=source.cloud_field,
-        platforms=source.platforms,
-        start=start,
-        end=end,
-    )
-    api = SOURCES[source.kind](source, patience, what)
-    for page in api.items(start - _MARGIN, end + _MARGIN, bbox):
-        collector.add(page)
-        if progress is not None:
-            progress(collector.received)
-    scenes = collector.finish()
-    provisional = now < end + dt.timedelta(days=sensor.publication_lag_days)
+    api = job.open(source)
+    profile = profile_of(source, options.providers)
+
+    def collector() -> SceneCollector:
+        return SceneCollector(
+            sensor,
+            provider=source.provider,
+            cloud_field=source.cloud_field,
+            platforms=source.platforms,
+            start=job.start,
+            end=job.end,
+            item_root=api.item_root,
+        )
+
+    with api.wire or contextlib.nullcontext():
+        whole = job.window(profile.page_size)
+        gathering = Gathering(
+            source=api,
+            profile=profile,
+            start=whole.start,
+            end=whole.end,
+            bbox=job.bbox,
+            collector=collector,
+            parts=job.parts(source),
+            window_pages=options.window_pages,
+            on_progress=job.progress,
+            partial=options.publish_partial,
+            cancel=api.wire.cancel if api.wire else lambda: None,
+            retries=lambda: api.wire.retried.total() if api.wire else 0,
+        )
+        gathered = gathering.run()
+        if not any(part.received for part in gathered.parts) and not gathered.missing:
+            api.require_collection()
+        report, scenes = _reported(job, source, api, gathered)
+    if report.status != "partial" and options.cross_check:
+        _cross_check(job, source, report)
+    report.seconds = round(time.monotonic() - began, 3)
+    return _Scanned(scenes, gathered.rejected.select(REJECTED_SCHEMA.names), report)
+
+
+def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathered) -> tuple[ScanReport, pa.Table]:
+    merged, superseded, united = merge_copies(gathered.rows)
+    scenes = in_order(merged)
+    parts = gathered.parts
+    totals = [part.announced for part in parts]
+    # What an earlier run read says nothing of what was published since.
+    read_at = min((part.read_at for part in parts), default=dt.datetime.now(UTC))
+    status, reason = _knownness(job, read_at, api.newest())
+    if gathered.missing:
+        status, reason = "partial", f"{len(gathered.missing)} windows could not be read; the first: {gathered.missing[0][1]}"
     report = ScanReport(
-        sensor=sensor.key,
-        start=_iso(start),
-        end=_iso(end),
-        status="provisional" if provisional else "complete",
-        scanned_at=_iso(now),
-        bbox=list(bbox) if bbox is not None else None,
+        sensor=job.sensor.key,
+        start=_iso(job.start),
+        end=_iso(job.end),
+        status=status,
+        scanned_at=_iso(read_at),
+        bbox=list(job.bbox) if job.bbox is not None else None,
         provider=source.provider,
         endpoint=source.endpoint,
         collection=source.collection_id,
-        requests=api.requests,
-        pages=api.pages,
-        bytes=api.bytes,
-        announced=api.announced,
-        received=collector.received,
+        reason=reason,
+        windows=len(parts) + len(gathered.missing),
+        windows_resumed=sum(part.resumed for part in parts),
+        windows_cut=gathered.cut,
+        missing=[window.name for window, _ in gathered.missing],
+        requests=api.wire.requests if api.wire else 0,
+        retries=api.wire.retried.total() if api.wire else 0,
+        retried=dict(sorted(api.wire.retried.items())) if api.wire else {},
+        pages=sum(part.pages for part in parts),
+        bytes=api.wire.bytes if api.wire else 0,
+        announced=None if None in totals or not totals else sum(total for total in totals if total is not None),
+        received=sum(part.received for part in parts),
         scenes=scenes.num_rows,
-        duplicates=collector.duplicates,
-        superseded=collector.superseded,
-        united=collector.united,
-        outside=collector.outside,
-        other_platform=collector.other_platform,
-        bbox_footprints=sum(v == "bbox" for v in scenes["geometry_source"].to_pylist()),
-        rejected=collector.rejected_by_reason(),
-        seconds=round(time.monotonic() - began, 3),
+        duplicates=sum(part.duplicates for part in parts),
+        repeated=gathered.repeated,
+        superseded=superseded,
+        united=united,
+        outside=sum(part.outside for part in parts),
+        other_platform=sum(part.other_platform for part in parts),
+        bbox_footprints=pc.sum(pc.equal(scenes["geometry_source"], "bbox")).as_py() or 0,
+        rejected=by_reason(gathered.rejected),
     )
-    return scenes, collector.rejected(), report
+    return report, scenes
 
 
-def _publish(target: UPath, scenes: pa.Table, rejected: pa.Table, report: ScanReport) -> None:
+def _knownness(job: _Job, read_at: dt.datetime, newest: dt.datetime | None) -> tuple[ScanStatus, str]:
+    """``provisional`` until the publication lag is over, for a file by the date of its newest item."""
+    known_to = read_at if newest is None else min(read_at, newest)
+    settled = job.end + dt.timedelta(days=job.sensor.publication_lag_days)
+    if known_to >= settled:
+        return "complete", ""
+    if newest is not None and newest < read_at:
+        return "provisional", f"its newest item is of {newest:%Y-%m-%d}; what came later is not in it"
+    return "provisional", ""
+
+
+def _cross_check(job: _Job, source: AvailableSource, report: ScanReport) -> None:
+    """Before an empty or much too small month is believed, the next provider is asked how many it has."""
+    usual = _usual(job)
+    if report.received and not (usual >= _ENOUGH_TO_COMPARE and report.received < _MUCH_TOO_SMALL * usual):
+        return
+    doubt = "empty" if not report.received else f"{report.received} items where the months around it have {usual:.0f}"
+    for other in job.sensor.available_sources:
+        if other.provider == source.provider:
+            continue
+        quick = replace(job.options.patience, retries=min(1, job.options.patience.retries))
+        try:
+            asked = SOURCES[other.kind](other, profile_of(other, job.options.providers), quick, job.what)
+            with asked.wire or contextlib.nullcontext():
+                total = asked.total(job.window(profile_of(other, job.options.providers).page_size), job.bbox)
+        except CatalogError as error:
+            report.cross_check = f"{doubt}; {other.provider} could not be asked: {error}"
+            continue
+        report.cross_check = f"{doubt}; {other.provider} has {total}"
+        if total > _DISAGREEMENT * report.received:
+            report.status = "partial"
+            report.reason = f"is not believed: {report.cross_check}"
+        return
+
+
+def _usual(job: _Job) -> float:
+    """How many items the months around this one gave, of the same place; 0 where none was scanned."""
+    if len(job.months) != 1:
+        return 0.0
+    month = job.months[0]
+    found = []
+    for distance in range(1, _MONTHS_AROUND + 1):
+        for near in (month.shift(-distance), month.shift(distance)):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                told = json.loads((job.target.parent / f"{near.key}.scan.json").read_text())
+                if told["bbox"] == (list(job.bbox) if job.bbox else None) and told["status"] == "complete":
+                    found.append(float(told["received"]))
+    return statistics.median(found) if found else 0.0
+
+
+def _publish(target: UPath, scanned: _Scanned) -> None:
     """Scenes last: whoever sees them finds their rejected table and report beside them."""
-    write_parquet(sibling(target, ".rejected.parquet"), rejected, {"sensor": report.sensor, "start": report.start})
+    report = scanned.report
+    write_parquet(sibling(target, ".rejected.parquet"), scanned.rejected, {"sensor": report.sensor, "start": report.start})
     write_bytes(sibling(target, ".scan.json"), (json.dumps(report.as_json(), indent=1) + "\n").encode())
-    write_parquet(target, as_geoparquet(scenes), {"version": SCENES_VERSION, **report.as_json()})
+    write_parquet(target, as_geoparquet(scanned.scenes), {"version": SCENES_VERSION, **report.as_json()})

@@ -7,21 +7,25 @@ the end: reprocessings give way to the newest, parts of one Sentinel-2 tile and 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import geopandas as gpd
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
 from coverage_pipeline.catalog.scene_key import SceneIdentity, parse_time, scene_identity
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.footprints import area_km2, normalise_footprints
 from coverage_pipeline.sensors import CoverageSensor
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -46,6 +50,13 @@ SCENES_SCHEMA = pa.schema(
         pa.field("geometry", pa.binary(), nullable=False),  # WKB, EPSG:4326
     ]
 )
+ROWS_SCHEMA = (
+    SCENES_SCHEMA.append(pa.field("item_id", pa.string(), nullable=False))
+    .append(pa.field("part", pa.string()))  # Sentinel-2: sensing start of the datastrip
+    .append(pa.field("rank", pa.string()))  # the largest is the newest copy
+)
+"""Usable items before their copies are merged: what a window of a scan leaves."""
+
 REJECTED_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string()),
@@ -55,6 +66,8 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
+REJECTED_ROWS_SCHEMA = REJECTED_SCHEMA.append(pa.field("digest", pa.string()))
+"""The rejected of a window: the digest tells one that came in two windows from two that look alike."""
 
 
 def parse_cloud(value: Any) -> float:
@@ -73,6 +86,11 @@ def _text(value: Any) -> str | None:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
+def _digest(item: Any) -> str:
+    """Tells items without a usable id apart."""
+    return hashlib.sha256(json.dumps(item, sort_keys=True, default=str).encode("utf-8", "replace")).hexdigest()
+
+
 def _href(item: Mapping[str, Any]) -> str | None:
     links = item.get("links")
     for link in links if isinstance(links, list) else ():
@@ -81,11 +99,21 @@ def _href(item: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _geometry(item: Mapping[str, Any]) -> tuple[str | None, str]:
-    """GeoJSON text of the footprint, and where it is from. A bounding box serves only where there is no geometry at all."""
+def _dumped(value: Any) -> str:
+    """JSON text by the fast writer, which takes neither half characters nor integers beyond 64 bits, else by Python's."""
+    try:
+        return orjson.dumps(value).decode()
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(value)
+
+
+def _geometry(item: Mapping[str, Any]) -> tuple[str | bytes | None, str]:
+    """Footprint (GeoJSON text, or WKB as a file has it), and where it is from. A bounding box serves only where there is no geometry."""
     geometry = item.get("geometry")
+    if isinstance(geometry, bytes):
+        return geometry, "footprint"
     if geometry is not None:
-        return json.dumps(geometry), "footprint"
+        return _dumped(geometry), "footprint"
     bbox = item.get("bbox")
     if isinstance(bbox, list) and len(bbox) in (4, 6) and all(isinstance(v, int | float) for v in bbox):
         west, south, east, north = (bbox[k] for k in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4)))
@@ -98,10 +126,14 @@ def _geometry(item: Mapping[str, Any]) -> tuple[str | None, str]:
     return None, "footprint"
 
 
-def _read_geometries(texts: list[str | None]) -> NDArray[np.object_]:
-    """Shapely geometries of GeoJSON texts; None where one cannot be read."""
-    found: NDArray[np.object_] = shapely.from_geojson(np.array(texts, dtype=object), on_invalid="ignore")
-    for k in np.flatnonzero(shapely.is_missing(found)):
+def _read_geometries(texts: list[str | bytes | None]) -> NDArray[np.object_]:
+    """Shapely geometries of GeoJSON texts or WKB; None where one cannot be read."""
+    given = np.array(texts, dtype=object)
+    binary = np.array([isinstance(text, bytes) for text in texts], dtype=bool)
+    found = np.full(given.shape, None, dtype=object)
+    found[binary] = shapely.from_wkb(given[binary], on_invalid="ignore")
+    found[~binary] = shapely.from_geojson(given[~binary], on_invalid="ignore")
+    for k in np.flatnonzero(shapely.is_missing(found) & ~binary):
         text = texts[k]
         if text is None:
             continue
@@ -127,8 +159,11 @@ class SceneCollector:
         platforms: tuple[str, ...] = (),
         start: dt.datetime | None = None,
         end: dt.datetime | None = None,
+        item_root: str | None = None,
     ) -> None:
+        """``item_root`` is the address below which the API has its items: some give links that lead nowhere without it."""
         self.sensor = sensor
+        self.item_root = item_root
         self.provider = provider
         self.cloud_field = cloud_field or DEFAULT_CLOUD_FIELD
         self.platforms = platforms
@@ -139,7 +174,7 @@ class SceneCollector:
         self.superseded = 0
         self.united = 0
         self._seen: set[str] = set()
-        self._rows: list[dict[str, Any]] = []
+        self._unnamed = 0
         self._tables: list[pa.Table] = []
         self._rejected: list[dict[str, Any]] = []
 
@@ -147,17 +182,15 @@ class SceneCollector:
         """Take a page of items; returns how many of them were new (an id not seen before)."""
         new = 0
         rows: list[dict[str, Any]] = []
-        texts: list[str | None] = []
+        texts: list[str | bytes | None] = []
         for item in items:
-            if not isinstance(item, dict):
-                self._reject({}, "not a STAC item")
-                new += 1
+            item_id = item.get("id") if isinstance(item, dict) else None
+            if not isinstance(item_id, str):
+                self._unnamed += 1
+            elif item_id in self._seen:
+                self.duplicates += 1
                 continue
-            item_id = item.get("id")
-            if isinstance(item_id, str):
-                if item_id in self._seen:
-                    self.duplicates += 1
-                    continue
+            else:
                 self._seen.add(item_id)
             new += 1
             row = self._row(item)
@@ -170,20 +203,22 @@ class SceneCollector:
             self._add_rows(rows, texts)
         return new
 
-    def _row(self, item: dict[str, Any]) -> dict[str, Any] | None:
+    def _row(self, item: Any) -> dict[str, Any] | None:
+        if not isinstance(item, dict):
+            self._reject({}, "not a STAC item", digest=_digest(item))
+            return None
         properties = item.get("properties")
         item_id = item.get("id")
         if not isinstance(properties, dict) or not isinstance(item_id, str) or not item_id or item_id != _text(item_id):
-            self._reject(item, "not a STAC item: id or properties missing")
+            self._reject(item, "not a STAC item: id or properties missing", digest=_digest(item))
             return None
-        platform = properties.get("platform")
-        platform = _text(platform)
+        platform = _text(properties.get("platform"))
         if self.platforms and platform is not None and platform.lower() not in self.platforms:
             self.other_platform += 1  # the collection's other satellites are not ours to judge
             return None
         identity: SceneIdentity = scene_identity(self.sensor.family, item_id, properties)
-        times = {name: parse_time(properties.get(name)) for name in ("datetime", "start_datetime", "end_datetime")}
-        acquired = identity.acquired or times["datetime"] or times["start_datetime"]
+        datetime, start, end = (parse_time(properties.get(name)) for name in ("datetime", "start_datetime", "end_datetime"))
+        acquired = identity.acquired or datetime or start
         if acquired is None:
             given = properties.get("datetime") or properties.get("start_datetime")
             self._reject(item, "no time" if given is None else f"time cannot be read: {str(given)[:40]!r}")
@@ -195,73 +230,112 @@ class SceneCollector:
         return {
             "scene_key": identity.key or item_id,
             "item_ids": [item_id],
-            "item_href": _href(item),
+            "item_href": self._href(item),
             "collection": _text(item.get("collection")),
             "provider": self.provider,
             "platform": platform,
             "acquired": acquired,
-            **times,
+            "datetime": datetime,
+            "start_datetime": start,
+            "end_datetime": end,
             "cloud_cover": parse_cloud(raw),
             "cloud_raw": None if raw is None else json.dumps(raw)[:100],
+            "item_id": item_id,
             "part": identity.part,
             "rank": "\x1f".join(identity.rank),
         }
 
-    def _add_rows(self, rows: list[dict[str, Any]], texts: list[str | None]) -> None:
+    def _href(self, item: Mapping[str, Any]) -> str | None:
+        """The item's address. A link that is relative to nobody knows what is replaced by where the API must have the item."""
+        href = _href(item)
+        if href is None or "://" in href or self.item_root is None:
+            return href
+        item_id = _text(item.get("id"))
+        return f"{self.item_root}/{quote(item_id, safe='')}" if item_id else None
+
+    def _add_rows(self, rows: list[dict[str, Any]], texts: list[str | bytes | None]) -> None:
         read = _read_geometries(texts)
         footprints, reasons = normalise_footprints(read)
+        most = self.sensor.max_scene_km2
+        if most is not None:
+            area = area_km2(footprints)
+            for k in np.flatnonzero(area > most):
+                footprints[k] = None
+                reasons[k] = f"impossible area: more than the {most:,.0f} km² of the largest scene"
         for k in np.flatnonzero(shapely.is_missing(footprints)):
             unreadable = texts[k] is not None and read[k] is None
             reason = "geometry cannot be read" if unreadable else str(reasons[k])
-            self._reject({"id": rows[k]["item_ids"][0], "collection": rows[k]["collection"]}, reason, rows[k]["item_href"])
+            self._reject({"id": rows[k]["item_id"], "collection": rows[k]["collection"]}, reason, rows[k]["item_href"])
         usable = ~shapely.is_missing(footprints)
         if not usable.any():
             return
         kept = [row for row, ok in zip(rows, usable, strict=True) if ok]
-        columns: dict[str, Any] = {f.name: [row[f.name] for row in kept] for f in SCENES_SCHEMA if f.name != "geometry"}
-        columns["cloud_cover"] = pa.array([row["cloud_cover"] for row in kept], pa.float64(), from_pandas=True)
+        columns: dict[str, Any] = {name: [row[name] for row in kept] for name in ROWS_SCHEMA.names if name != "geometry"}
+        columns["cloud_cover"] = pa.array(columns["cloud_cover"], pa.float64(), from_pandas=True)
         columns["geometry"] = shapely.to_wkb(footprints[usable])
-        table = pa.table(columns, schema=SCENES_SCHEMA)
-        table = table.append_column("part", pa.array([row["part"] for row in kept], pa.string()))
-        self._tables.append(table.append_column("rank", pa.array([row["rank"] for row in kept], pa.string())))
+        self._tables.append(pa.table(columns, schema=ROWS_SCHEMA))
 
-    def _reject(self, item: Mapping[str, Any], reason: str, href: str | None = None) -> None:
-        text = {k: _text(item.get(k)) for k in ("id", "collection")}
+    def _reject(self, item: Mapping[str, Any], reason: str, href: str | None = None, *, digest: str | None = None) -> None:
+        item_id = _text(item.get("id"))
         self._rejected.append(
             {
-                "item_id": text["id"],
-                "collection": text["collection"],
+                "item_id": item_id,
+                "collection": _text(item.get("collection")),
                 "provider": self.provider,
-                "item_href": href or _href(item),
+                "item_href": href or self._href(item),
                 "reason": reason,
+                "digest": digest or f"{item_id} {reason}",
             }
         )
 
     @property
     def received(self) -> int:
         """Distinct items taken so far."""
-        return len(self._seen) + sum(row["item_id"] is None for row in self._rejected)
+        return len(self._seen) + self._unnamed
 
-    def rejected_by_reason(self) -> dict[str, int]:
-        """How many were rejected, by reason."""
-        return dict(sorted(Counter(row["reason"] for row in self._rejected).items()))
+    def span(self) -> tuple[dt.datetime, dt.datetime] | None:
+        """First and last acquisition of the usable items taken so far; None where there is none."""
+        bounds = [pc.min_max(table["acquired"]).as_py() for table in self._tables]
+        return (min(b["min"] for b in bounds), max(b["max"] for b in bounds)) if bounds else None
+
+    def rows(self) -> pa.Table:
+        """The usable items (``ROWS_SCHEMA``), copies not merged."""
+        return pa.concat_tables([ROWS_SCHEMA.empty_table(), *self._tables])
+
+    def rejected_rows(self) -> pa.Table:
+        """The rejected items (``REJECTED_ROWS_SCHEMA``)."""
+        return pa.Table.from_pylist(self._rejected, schema=REJECTED_ROWS_SCHEMA)
 
     def rejected(self) -> pa.Table:
         """The rejected items (``REJECTED_SCHEMA``)."""
-        return pa.Table.from_pylist(self._rejected, schema=REJECTED_SCHEMA)
+        return self.rejected_rows().select(REJECTED_SCHEMA.names)
 
     def finish(self) -> pa.Table:
         """The scenes (``SCENES_SCHEMA``), one row a scene, by acquisition time and key."""
-        internal = SCENES_SCHEMA.append(pa.field("part", pa.string())).append(pa.field("rank", pa.string()))
-        table = pa.concat_tables([internal.empty_table(), *self._tables])
-        merged, self.superseded, self.united = merge_copies(table)
-        return merged.sort_by([("acquired", "ascending"), ("scene_key", "ascending")])
+        merged, self.superseded, self.united = merge_copies(self.rows())
+        return in_order(merged)
+
+
+def in_order(scenes: pa.Table) -> pa.Table:
+    """Scenes by acquisition time and key, so that the order in which they came does not show."""
+    return scenes.sort_by([("acquired", "ascending"), ("scene_key", "ascending")])
+
+
+def by_reason(rejected: pa.Table) -> dict[str, int]:
+    """How many were rejected, by reason."""
+    return dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
+
+
+def first_of_each(table: pa.Table, column: str) -> pa.Table:
+    """The rows whose value of a column did not come before: windows of a scan meet, and give what lies where they do twice."""
+    repeated = table[column].to_pandas().duplicated().to_numpy()
+    return table.filter(pa.array(~repeated)) if repeated.any() else table
 
 
 def merge_copies(table: pa.Table) -> tuple[pa.Table, int, int]:
     """One row a scene key: the newest copy of each part, and the union of the parts.
 
-    ``table`` has ``SCENES_SCHEMA`` plus ``part`` and ``rank``. Returns the scenes, how many copies a newer one replaced, and how
+    ``table`` has ``ROWS_SCHEMA``. Returns the scenes, how many copies a newer one replaced, and how
     many parts went into a union beyond the first.
 
     Overlap alone cannot tell a reprocessing from a part: only the datastrip's sensing start can. Where no copy has one, those of the

@@ -6,64 +6,40 @@ as an error body sent with status 200, for the end of the results.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
-import requests
-from pystac import Link
+import orjson
 from pystac.errors import STACError
-from pystac_client import Client, ItemSearch
+from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
-from urllib3 import Retry
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.providers import ProviderProfile
+from coverage_pipeline.catalog.source import BBox, Tally, Window
+from coverage_pipeline.catalog.wire import Cancelled, Fetched, Patience, Wire, excerpt
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.sensors import AvailableSource
 
-BBox = tuple[float, float, float, float]
+_ROUND = 50
+"""Servers that silently give less than what was asked for stop at a round number: 100, 250, 10,000."""
+
+_NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
+"""Headers that a ``next`` link may not set: it is the server's word, and these are ours."""
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long and how often a catalogue is asked before a scan fails."""
+class _WireIO(StacApiIO):  # type: ignore[misc]
+    """pystac-client's HTTP, by ours."""
 
-    timeout_seconds: float = 60.0
-    retries: int = 5
-    backoff_seconds: float = 1.0
-
-    @property
-    def timeouts(self) -> tuple[float, float]:
-        """Seconds to connect and to wait for the next bytes, as requests takes them."""
-        return min(10.0, self.timeout_seconds), self.timeout_seconds
-
-    def retry(self) -> Retry:
-        """For GET and POST alike (a search changes nothing), on every status that a busy catalogue answers with."""
-        return Retry(
-            total=self.retries,
-            # A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each.
-            connect=min(self.retries, 2),
-            status_forcelist=(429, 500, 502, 503, 504),
-            allowed_methods=None,
-            backoff_factor=self.backoff_seconds,
-            backoff_jitter=self.backoff_seconds,
-            respect_retry_after_header=True,
-            raise_on_status=False,  # the last answer's own words are worth more than "too many 504 error responses"
-        )
-
-
-class _CountingIO(StacApiIO):  # type: ignore[misc]
-    """pystac-client's HTTP, counting what was asked and received."""
-
-    def __init__(self, patience: Patience) -> None:
-        super().__init__(max_retries=patience.retry(), timeout=patience.timeouts)
-        self.requests = 0
-        self.bytes = 0
+    def __init__(self, wire: Wire, way: str) -> None:
+        super().__init__()
+        self.wire, self.way = wire, way
 
     def request(
         self,
@@ -72,166 +48,208 @@ class _CountingIO(StacApiIO):  # type: ignore[misc]
         headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        self.requests += 1
-        text: str = super().request(href, method, headers, parameters)
-        self.bytes += len(text)
-        return text
+        body = parameters if method == "POST" else None
+        params = [(k, str(v)) for k, v in (parameters or {}).items()] if method != "POST" else None
+        try:
+            answer = self.wire.fetch(href, doing="opening it", params=params, body=body, headers=headers, way=self.way)
+        except CatalogError as error:
+            if error.status == 404:  # pystac-client takes it for "there is none"
+                absent = APIError(str(error))
+                absent.status_code = 404
+                raise absent from error
+            raise
+        return orjson.dumps(answer.content).decode()
 
 
-def excerpt(text: str) -> str:
-    """The text on one line, cut where it gets long: an answer may be a whole page."""
-    flat = " ".join(str(text).split())
-    return flat if len(flat) <= 200 else f"{flat[:200]}…"
+@dataclass(frozen=True)
+class _Request:
+    """One page, as it is asked for."""
 
+    url: str
+    method: str
+    content: Any
+    """The body of a POST, the parameters of a GET."""
+    headers: Mapping[str, str] | None = None
 
-def cause(error: BaseException) -> str:
-    """Why there is no answer. urllib3 says it after the whole address, where an excerpt no longer reaches.
-
-    pystac-client words the error of requests anew, and raises its own while that is being handled.
-    """
-    if isinstance(error, APIError) and error.__context__ is not None:
-        error = error.__context__
-    inner = error.args[0] if error.args else error
-    return excerpt(str(getattr(inner, "reason", None) or error))
+    def without_fields(self) -> _Request:
+        """The same page with all of its items' members."""
+        content = {k: v for k, v in self.content.items() if k != "fields"} if isinstance(self.content, dict) else self.content
+        parts = urlsplit(self.url)
+        query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "fields"])
+        return _Request(parts._replace(query=query).geturl(), self.method, content, self.headers)
 
 
 class StacSource:
-    """One STAC API and collection, asked for one window."""
+    """One STAC API and collection."""
 
-    def __init__(self, source: AvailableSource, patience: Patience, what: str) -> None:
+    windowed = True
+
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
         """``what`` names the sensor and month in every error."""
         self.source = source
+        self.profile = profile
         self.what = what
-        self._sensor = what.split()[0]
-        self._io = _CountingIO(patience)
-        self.announced: int | None = None
-        """Matches the provider announced, over all boxes; None where it gives no total."""
-        self.pages = 0
-
-    @property
-    def requests(self) -> int:
-        """Requests made, retries apart."""
-        return self._io.requests
-
-    @property
-    def bytes(self) -> int:
-        """Characters of all answers."""
-        return self._io.bytes
+        self._way = f"check collection_id and endpoint in [[sensors.sources.{what.split()[0]}]]"
+        self.wire = Wire(source.provider, profile, patience, self._failed)
+        self.item_root = f"{source.endpoint.rstrip('/')}/collections/{source.collection_id}/items"
+        self._opened: Client | None = None
+        self._opening = threading.Lock()
+        self._fields = False
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
         return kind(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}")
 
-    @contextlib.contextmanager
-    def _failures_named(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except CatalogError:
-            raise
-        except APIError as error:
-            status = getattr(error, "status_code", None)
-            said = f"answered {status}: {excerpt(str(error))}" if status else f"could not be reached: {cause(error)}"
-            way = "check the collection and endpoint" if status in (400, 401, 403, 404) else "try again later, or name another source"
-            raise self._failed(CatalogUnavailable, f"{said} ({doing}); {way} in [[sensors.sources.{self._sensor}]]") from error
-        except (requests.RequestException, OSError) as error:
-            raise self._failed(CatalogUnavailable, f"could not be reached: {cause(error)} ({doing})") from error
-        except json.JSONDecodeError as error:
-            raise self._failed(
-                CatalogUnreadable,
-                f"answered with something that is not JSON: {excerpt(error.doc)!r} ({doing}); try again later, or name another source "
-                f"in [[sensors.sources.{self._sensor}]]",
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError, STACError, NotImplementedError) as error:
-            raise self._failed(
-                CatalogUnreadable,
-                f"did not answer as a STAC API: {type(error).__name__}: {excerpt(str(error))} ({doing})",
-            ) from error
+    def open(self) -> Client:
+        """The API's landing page, asked for once."""
+        with self._opening:
+            if self._opened is not None:
+                return self._opened
+            try:
+                opened = Client.open(self.source.endpoint, stac_io=_WireIO(self.wire, self._way))
+            except (CatalogError, Cancelled):
+                raise
+            except (APIError, STACError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+                raise self._failed(
+                    CatalogUnreadable,
+                    f"has no STAC landing page: {type(error).__name__}: {excerpt(str(error))}; check endpoint in "
+                    f"[[sensors.sources.{self.what.split()[0]}]]",
+                ) from error
+            self._fields = "fields" in self.profile.features and opened.conforms_to("FIELDS")
+            self._opened = opened
+            return opened
 
-    def items(self, start: dt.datetime, end: dt.datetime, bbox: BBox | None = None) -> Iterator[list[Any]]:
-        """Pages of raw features acquired between ``start`` and ``end`` (inclusive, UTC) that meet ``bbox`` (degrees; None: anywhere).
+    def newest(self) -> dt.datetime | None:
+        """It is asked live."""
+        return None
+
+    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+        """Pages of raw features acquired in the window (both ends included) that meet ``bbox`` (degrees; None: anywhere).
 
         A box across the antimeridian (west > east) is asked as two. Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or
         ``CatalogTruncated``; a consumer that saw every page without one has all there is.
         """
-        with self._failures_named("opening its landing page"):
-            # open() sets the timeout of the IO it is given, to none where it is given none.
-            client = Client.open(self.source.endpoint, stac_io=self._io, timeout=self._io.timeout)
-        boxes: list[BBox | None] = [None] if bbox is None else list(_boxes(bbox))
-        received = 0
-        for box in boxes:
-            for page in self._pages(client, start, end, box):
-                received += len(page)
-                yield page
-        if received == 0:
-            self._require_collection(client)
+        tries = window.tries
+        for box in _boxes(bbox):
+            yield from self._pages(window, box, window.limit, tally, tries)
 
-    def _require_collection(self, client: Client) -> None:
+    def require_collection(self) -> None:
         """Nothing found is believed only of a collection that exists: many servers answer a misspelt one with an empty page."""
-        with self._failures_named("looking up its collection, as nothing was found in it"):
+        client = self.open()
+        try:
             found = client.get_collection(self.source.collection_id)
+        except (APIError, STACError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+            raise self._failed(CatalogUnreadable, f"gave no collection: {excerpt(str(error))}; {self._way}") from error
         if found is None or found.id != self.source.collection_id:
-            raise self._failed(CatalogUnavailable, f"has no such collection; check collection_id in [[sensors.sources.{self._sensor}]]")
+            raise self._failed(CatalogUnavailable, f"has no such collection; {self._way}")
 
-    def _search(self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int) -> ItemSearch:
-        with self._failures_named("wording the search"):
-            return client.search(collections=[self.source.collection_id], datetime=[start, end], bbox=bbox, limit=limit)
+    def total(self, window: Window, bbox: BBox | None) -> int:
+        """Matches announced; where no total is given, as many as one page a box shows."""
+        found = 0
+        for box in _boxes(bbox):
+            page = self._fetch(self._first(window, box, window.limit), "asking how many there are", None)
+            features, _, total = _checked_page(page.content)
+            found += len(features) if total is None else total
+        return found
 
-    def _pages(
-        self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int | None = None
-    ) -> Iterator[list[Any]]:
-        limit = limit or self.source.page_size
-        first_try = limit == self.source.page_size
-        search = self._search(client, start, end, bbox, limit)
-        request: tuple[str | Link, str | None, dict[str, Any] | None]
-        request = (search.url, search.method, search.get_parameters())
+    def _first(self, window: Window, box: BBox | None, limit: int) -> _Request:
+        client = self.open()
+        try:
+            search = client.search(
+                method=self.profile.method,
+                collections=[self.source.collection_id],
+                datetime=[window.start, window.end],
+                bbox=box,
+                limit=limit,
+                fields=["-assets"] if self._fields else None,
+            )
+            content = search.get_parameters()
+        except (APIError, STACError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+            raise self._failed(CatalogUnreadable, f"cannot be searched: {excerpt(str(error))}; {self._way}") from error
+        return _Request(str(search.url), self.profile.method, content)
+
+    def _fetch(self, request: _Request, doing: str, tries: int | None) -> Fetched:
+        params = [(k, str(v)) for k, v in request.content.items()] if request.method == "GET" and request.content else None
+        return self.wire.fetch(
+            request.url,
+            doing=doing,
+            method=request.method,
+            params=params,
+            body=request.content if request.method == "POST" else None,
+            headers=request.headers,
+            check=lambda answer, _: _checked_page(answer),
+            tries=tries,
+            way=self._way,
+        )
+
+    def _whole_page(self, request: _Request, doing: str, tries: int | None) -> Fetched:
+        """A page whose items have all that we need. Where a server drops more than it was told to, it is not told any more."""
+        page = self._fetch(request if self._fields else request.without_fields(), doing, tries)
+        if self._fields and not all(_is_whole(feature) for feature in page.content["features"]):
+            self._fields = False
+            page = self._fetch(request.without_fields(), f"{doing} with all fields", tries)
+        return page
+
+    def _pages(self, window: Window, box: BBox | None, limit: int, tally: Tally | None, tries: int | None) -> Iterator[list[Any]]:
+        """The pages of one box. Without a ``tally`` it is a check of another's result, and not checked itself by yet another."""
+        request = first = self._first(window, box, limit)
         ids: set[str] = set()
         unnamed = 0
         announced: int | None = None
+        before = tally.announced if tally is not None else None
         asked: set[str] = set()
-        number = 0
+        number = longest = 0
         while True:
             number += 1
-            doing = f"page {number}"
-            with self._failures_named(doing):
-                page = self._io.read_json(request[0], method=request[1], parameters=request[2])
-                features, next_link, total = _checked_page(page)
-            self.pages += 1
-            announced = total if total is not None else announced
+            doing = f"{window.name}, page {number}"
+            page = self._whole_page(request, doing, tries)
+            features, next_link, total = _checked_page(page.content)
+            if total is not None:
+                announced = max(total, announced or 0)
+            if tally is not None:
+                tally.pages += 1
+                if announced is not None:
+                    tally.announced = (before or 0) + announced
             new = {f["id"] for f in features if isinstance(f, dict) and isinstance(f.get("id"), str)} - ids
             unnamed += sum(not (isinstance(f, dict) and isinstance(f.get("id"), str)) for f in features)
             if features and ids and not new:
-                raise self._truncated(f"page {number} brought only items already seen", announced, len(ids))
+                raise self._truncated(f"page {number} of {window.name} brought only items already seen", announced, len(ids))
             ids |= new
+            longest = max(longest, len(features))
             yield features
             if next_link is None:
                 break
             self._require_same_host(next_link)
             fingerprint = json.dumps(next_link, sort_keys=True, default=str)
             if fingerprint in asked:
-                raise self._truncated(f"page {number} leads back to a page already seen", announced, len(ids))
+                raise self._truncated(f"page {number} of {window.name} leads back to a page already seen", announced, len(ids))
             asked.add(fingerprint)
-            request = (Link.from_dict(next_link), None, None)
+            request = _following(next_link, page.url, first)
         received = len(ids) + unnamed
         if announced is not None and received < announced:
-            raise self._truncated("it stopped short", announced, received)
-        if announced is None and len(features) == limit:
-            if not first_try:
-                raise self._truncated("its last page is full at every page size, with no next and no total", None, received)
-            self._ask_again(client, start, end, bbox, limit, ids)
-        if announced is not None and first_try:
-            self.announced = (self.announced or 0) + announced
+            raise self._truncated(f"it stopped short at page {number} of {window.name}", announced, received)
+        if tally is None:
+            # A page size that does not divide the number of items cannot end in a full page, unless something is cut off.
+            if features and len(features) >= limit:
+                raise self._truncated(f"the last page of {window.name} is full at every page size, with no next", announced, received)
+            return
+        full = len(features) >= (longest if number > 1 else limit)
+        rounded = announced is None and len(features) % _ROUND == 0
+        if features and (full or rounded):
+            self._ask_again(window, box, min(limit, longest), ids, announced, tries)
 
-    def _ask_again(self, client: Client, start: dt.datetime, end: dt.datetime, bbox: BBox | None, limit: int, ids: set[str]) -> None:
+    def _ask_again(self, window: Window, box: BBox | None, limit: int, ids: set[str], announced: int | None, tries: int | None) -> None:
         """A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells."""
         sizes = [*range(limit - 1, 1, -1), *range(limit + 1, 2 * limit + 3)]
         other = next(size for size in sizes if len(ids) % size)
         again = {
             f["id"]
-            for page in self._pages(client, start, end, bbox, other)
+            for page in self._pages(window, box, other, None, tries)
             for f in page
             if isinstance(f, dict) and isinstance(f.get("id"), str)
         }
         if again != ids:
-            raise self._truncated("a full last page had no next, and another page size gave other items", None, len(ids))
+            what = f"a full last page of {window.name} had no next, and another page size gave other items"
+            raise self._truncated(what, announced, len(ids))
 
     def _truncated(self, what: str, announced: int | None, received: int) -> CatalogError:
         total = "no total announced" if announced is None else f"{announced} announced"
@@ -243,8 +261,29 @@ class StacSource:
             raise self._failed(CatalogUnreadable, f"points its next page to another host, {host}; not followed")
 
 
-def _boxes(bbox: BBox) -> list[BBox]:
-    return [(b[0], b[1], b[2], b[3]) for b in split_bbox(bbox)]
+def _boxes(bbox: BBox | None) -> list[BBox | None]:
+    return [None] if bbox is None else [(b[0], b[1], b[2], b[3]) for b in split_bbox(bbox)]
+
+
+def _is_whole(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("geometry") is not None and isinstance(feature.get("properties"), dict)
+
+
+def _following(link: Mapping[str, Any], url: str, first: _Request) -> _Request:
+    """The request that a ``next`` link describes (STAC API, paging: href, method, headers, body, merge)."""
+    given = link.get("headers")
+    headers = (
+        {k: v for k, v in given.items() if isinstance(v, str) and k.lower() not in _NOT_FOR_LINKS} if isinstance(given, dict) else None
+    )
+    href = urljoin(url, link["href"])
+    if str(link.get("method", "GET")).upper() != "POST":
+        return _Request(href, "GET", None, headers)
+    body = link.get("body")
+    if not isinstance(body, dict):
+        body = first.content
+    elif link.get("merge") is True:
+        body = {**first.content, **body}
+    return _Request(href, "POST", body, headers)
 
 
 def _checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | None]:
@@ -263,5 +302,5 @@ def _checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | No
     return (
         page["features"],
         following[0] if following else None,
-        total if isinstance(total, int) and total >= 0 else None,
+        total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None,
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from coverage_pipeline.catalog.scene_key import parse_time
 from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
 
 Fault = Callable[["Catalog", int, Answer], Answer | None]
@@ -45,7 +46,7 @@ class Catalog:
 
     def page(self, body: Mapping[str, Any]) -> dict[str, Any]:
         limit, offset = int(body.get("limit", 10)), int(body.get("offset", 0))
-        there = [item for item in self.items if body.get("collections", [None])[0] in self.collections]
+        there = [item for item in self.items if body.get("collections", [None])[0] in self.collections and _within(item, body)]
         some = there[offset : offset + limit]
         links = []
         if offset + limit < len(there):
@@ -55,6 +56,18 @@ class Catalog:
         if self.matched:
             page["numberMatched"] = len(there)
         return page
+
+
+def _within(item: Any, body: Mapping[str, Any]) -> bool:
+    """Whether the item's time lies in the interval asked for; servers give items without a time for every one."""
+    properties = item.get("properties") if isinstance(item, dict) else None
+    when = parse_time(properties.get("datetime")) if isinstance(properties, dict) else None
+    if when is None or "datetime" not in body:
+        return True
+    start, end = (parse_time(t) for t in body["datetime"].split("/"))
+    assert start is not None
+    assert end is not None
+    return start <= when <= end
 
 
 @contextmanager

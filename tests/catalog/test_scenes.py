@@ -94,7 +94,7 @@ def test_the_mean_cloud_of_parts_never_passes_100() -> None:
     items = [
         item(
             name.format(s, k),
-            geometry=square(10 * k, size=float(rng.uniform(0.1, 3))),
+            geometry=square(2 * k, size=float(rng.uniform(0.1, 1))),
             properties={"s2:datastrip_id": strip.format(k), "eo:cloud_cover": 100.0},
         )
         for s in range(60)

@@ -1,0 +1,338 @@
+"""A scan in windows: read in parallel, cut where they are too much, kept where they are done, so that nothing is asked twice.
+
+A window that fails is halved and asked again, since a catalogue that is overloaded or breaks off often answers a narrower question; one
+that turns out too large is cut at once. What each finished window gave lies beside the scan's target until the scan is done, so that
+one that is killed goes on from there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from upath import UPath
+
+from coverage_pipeline.catalog.errors import CatalogError
+from coverage_pipeline.catalog.providers import ProviderProfile
+from coverage_pipeline.catalog.scenes import REJECTED_ROWS_SCHEMA, ROWS_SCHEMA, SceneCollector, first_of_each
+from coverage_pipeline.catalog.source import BBox, Source, Tally, Window
+from coverage_pipeline.months import UTC
+from coverage_pipeline.store import StoreError, read_parquet, write_bytes, write_parquet
+
+log = logging.getLogger(__name__)
+
+PARTS_VERSION = 1
+"""Version of what a finished window leaves; another one's is not gone on from."""
+
+_QUERY_FILE = "query.json"
+_SOME_PIECES, _MOST_PIECES = 4, 744
+"""Into how many windows one is cut at least and at most where no total tells how much it holds."""
+_MOST_FAILED = 8
+"""A scan that may be partial stops after as many windows that could not be read: the provider is down."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one finished window gave, but for its rows, which lie in the part's file."""
+
+    window: tuple[dt.datetime, dt.datetime]
+    read_at: dt.datetime
+    pages: int
+    announced: int | None
+    received: int
+    """Distinct items of the window."""
+    duplicates: int
+    outside: int
+    other_platform: int
+    rejected: int
+    resumed: bool = False
+    """Whether an earlier run read it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a scan is."""
+
+    windows: int = 0
+    """Windows known of so far: more, whenever one is cut."""
+    done: int = 0
+    received: int = 0
+    announced: int | None = None
+    """Of the windows that are done or under way, where totals are given."""
+    resumed: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The folder of finished windows of one query, beside the scan's target."""
+
+    folder: UPath
+
+    @classmethod
+    def beside(cls, target: UPath, query: Mapping[str, Any], lifetime: dt.timedelta) -> Parts:
+        """The folder of a query; parts of it that are older than ``lifetime`` are removed: the catalogue may have changed."""
+        text = json.dumps({"version": PARTS_VERSION, **query}, sort_keys=True, default=str)
+        parts = cls(parts_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16])
+        begun = parts._begun()
+        if begun is None or dt.datetime.now(UTC) - begun > lifetime:
+            parts.clear()
+            write_bytes(
+                parts.folder / _QUERY_FILE, json.dumps({"begun": dt.datetime.now(UTC).isoformat(), "query": query}, default=str).encode()
+            )
+        return parts
+
+    def _begun(self) -> dt.datetime | None:
+        try:
+            begun = dt.datetime.fromisoformat(json.loads((self.folder / _QUERY_FILE).read_text())["begun"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return begun if begun.tzinfo is not None else None
+
+    def _path(self, window: tuple[dt.datetime, dt.datetime]) -> UPath:
+        return self.folder / f"{Window(*window, 1).name}.parquet"
+
+    def write(self, part: Part, rows: pa.Table, rejected: pa.Table) -> None:
+        """The rejected first: whoever sees the rows finds them."""
+        path = self._path(part.window)
+        if rejected.num_rows:
+            write_parquet(_rejected_path(path), rejected, {})
+        write_parquet(
+            path, rows, {"part": {**asdict(part), "window": [t.isoformat() for t in part.window], "read_at": part.read_at.isoformat()}}
+        )
+
+    def found(self) -> list[Part]:
+        """The windows that an earlier run finished. One that cannot be read is as if it were not there."""
+        parts = []
+        try:
+            paths = sorted(path for path in self.folder.iterdir() if path.name.endswith(".parquet") and ".rejected." not in path.name)
+        except OSError:
+            return []
+        for path in paths:
+            try:
+                table, metadata = read_parquet(path, columns=["item_id"])
+                told = metadata["part"]
+                start, end = (dt.datetime.fromisoformat(t) for t in told.pop("window"))
+                part = Part(**{**told, "window": (start, end), "read_at": dt.datetime.fromisoformat(told["read_at"]), "resumed": True})
+                if part.rejected and read_parquet(_rejected_path(path), columns=["reason"])[0].num_rows != part.rejected:
+                    continue
+            except (StoreError, KeyError, TypeError, ValueError):
+                continue
+            if self._path(part.window).name == path.name and table.num_rows <= part.received:
+                parts.append(part)
+        return parts
+
+    def rows(self, parts: list[Part]) -> tuple[pa.Table, pa.Table]:
+        """Rows (``ROWS_SCHEMA``) and rejected (``REJECTED_ROWS_SCHEMA``) of the windows, in their order; what came in two, twice."""
+        rows, rejected = [ROWS_SCHEMA.empty_table()], [REJECTED_ROWS_SCHEMA.empty_table()]
+        for part in parts:
+            path = self._path(part.window)
+            rows.append(read_parquet(path)[0].replace_schema_metadata(None).cast(ROWS_SCHEMA))
+            if part.rejected:
+                rejected.append(read_parquet(_rejected_path(path))[0].replace_schema_metadata(None).cast(REJECTED_ROWS_SCHEMA))
+        return pa.concat_tables(rows), pa.concat_tables(rejected)
+
+    def clear(self) -> None:
+        """Remove them all."""
+        if self.folder.exists():
+            self.folder.fs.rm(self.folder.path, recursive=True)
+
+
+def parts_folder(target: UPath) -> UPath:
+    """Where the finished windows of a scan into ``target`` lie while it is not done."""
+    return target.parent / f".{target.name}.parts"
+
+
+def clear_parts(target: UPath, *, but: tuple[Parts, ...] = ()) -> None:
+    """Remove the finished windows of a scan, or of all queries but those given."""
+    folder = parts_folder(target)
+    if not folder.exists():
+        return
+    if not but:
+        folder.fs.rm(folder.path, recursive=True)
+        return
+    kept = {parts.folder.name for parts in but}
+    for other in folder.iterdir():
+        if other.name not in kept:
+            other.fs.rm(other.path, recursive=True)
+
+
+def _rejected_path(path: UPath) -> UPath:
+    return path.parent / path.name.replace(".parquet", ".rejected.parquet")
+
+
+@dataclass
+class Gathered:
+    """All windows of a scan."""
+
+    rows: pa.Table
+    """``ROWS_SCHEMA``, each item once."""
+    rejected: pa.Table
+    """``REJECTED_ROWS_SCHEMA``, each item once."""
+    parts: list[Part]
+    repeated: int
+    """Items that came in two windows, which meet at their ends."""
+    cut: int
+    """Windows that were cut because they failed or were too large."""
+    missing: list[tuple[Window, CatalogError]] = field(default_factory=list)
+    """Windows that could not be read, where the scan may be partial."""
+
+
+@dataclass
+class Gathering:
+    """One scan's windows of one source."""
+
+    source: Source
+    profile: ProviderProfile
+    start: dt.datetime
+    end: dt.datetime
+    bbox: BBox | None
+    collector: Callable[[], SceneCollector]
+    parts: Parts
+    window_pages: int
+    """A window with more pages than this is cut."""
+    on_progress: Callable[[Progress], None] | None = None
+    partial: bool = False
+    """Whether to go on after a window that cannot be read."""
+    cancel: Callable[[], None] = lambda: None
+    """Lets no thread of the source ask anything more."""
+    retries: Callable[[], int] = lambda: 0
+
+    def __post_init__(self) -> None:
+        self._underway: dict[Window, tuple[Tally, SceneCollector]] = {}
+        self._done: list[Part] = []
+        self._known = 0
+
+    def run(self) -> Gathered:
+        """Read what no earlier run has; raises the ``CatalogError`` of the first window that cannot be read however narrow it is."""
+        done = self._done
+        done.extend(self.parts.found())
+        pending = list(reversed(self._windows(done)))
+        self._known = len(pending) + len(done)
+        cut = 0
+        missing: list[tuple[Window, CatalogError]] = []
+        running: dict[Future[Part | None], Window] = {}
+        with ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="scan") as pool:
+            try:
+                while pending or running:
+                    while pending and len(running) < self.profile.parallel:
+                        window = pending.pop()
+                        running[pool.submit(self._read, window)] = window
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        window = running.pop(future)
+                        try:
+                            part = future.result()
+                        except CatalogError as error:
+                            self._underway.pop(window, None)
+                            if error.narrower_may_help and window.divisible and self.source.windowed:
+                                log.info("%s; asking for halves of %s", error, window.name)
+                                narrower = window.halves()
+                            elif self.partial and len(missing) < _MOST_FAILED:
+                                missing.append((window, error))
+                                continue
+                            else:
+                                raise
+                        else:
+                            if part is not None:
+                                done.append(part)
+                                continue
+                            narrower = window.cut(self._pieces(window))
+                        cut += 1
+                        self._known += len(narrower) - 1
+                        pending.extend(reversed(narrower))
+                    self._tell()
+            except BaseException:
+                self.cancel()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        done.sort(key=lambda part: part.window)
+        rows, rejected = self.parts.rows(done)
+        once, rejected_once = first_of_each(rows, "item_id"), first_of_each(rejected, "digest")
+        repeated = rows.num_rows - once.num_rows + rejected.num_rows - rejected_once.num_rows
+        return Gathered(once, rejected_once, done, repeated, cut, missing)
+
+    def _windows(self, done: list[Part]) -> list[Window]:
+        """What is still to be asked: the whole, or what is left of it, cut from the start where it is known to be too much."""
+        whole = Window(self.start, self.end, self.profile.page_size)
+        if not self.source.windowed:
+            return [] if done else [whole]
+        hours = self.profile.window_hours
+        first = whole.cut(round((self.end - self.start) / dt.timedelta(hours=hours)) if hours and self.bbox is None else 1)
+        return [w for window in first for w in _without(window, sorted(part.window for part in done))]
+
+    def _pieces(self, window: Window) -> int:
+        """Into how many windows one that is too large is cut: by its total, or by how much of it the pages read so far cover."""
+        tally, collector = self._underway.pop(window)
+        if tally.announced is not None:
+            return max(2, -(-tally.announced // (self.window_pages * window.limit)))
+        span = collector.span()
+        if span is None:
+            return 2
+        # Most servers give the newest or oldest first. Where the order is another, the span says nothing, and some pieces are a start.
+        first, last = max(span[0], window.start), min(span[1], window.end)
+        covered = (last - first) / (window.end - window.start)
+        return max(_SOME_PIECES, min(_MOST_PIECES, round(1 / max(covered, 1 / _MOST_PIECES))))
+
+    def _read(self, window: Window) -> Part | None:
+        """Read a window into its part; None where it is too large."""
+        tally, collector = Tally(), self.collector()
+        self._underway[window] = tally, collector
+        began = dt.datetime.now(UTC)
+        for page in self.source.pages(window, self.bbox, tally):
+            most = self.window_pages
+            if window.divisible and self.source.windowed and (tally.pages > most or (tally.announced or 0) > most * window.limit):
+                return None
+            collector.add(page)
+            self._tell()
+        rejected = collector.rejected_rows()
+        part = Part(
+            window=(window.start, window.end),
+            read_at=began,
+            pages=tally.pages,
+            announced=tally.announced,
+            received=collector.received,
+            duplicates=collector.duplicates,
+            outside=collector.outside,
+            other_platform=collector.other_platform,
+            rejected=rejected.num_rows,
+        )
+        self.parts.write(part, collector.rows(), rejected)
+        del self._underway[window]
+        return part
+
+    def _tell(self) -> None:
+        if self.on_progress is None:
+            return
+        done, underway = list(self._done), list(self._underway.values())
+        totals = [part.announced for part in done] + [tally.announced for tally, _ in underway]
+        self.on_progress(
+            Progress(
+                windows=self._known,
+                done=len(done),
+                received=sum(part.received for part in done) + sum(collector.received for _, collector in underway),
+                announced=sum(total for total in totals if total is not None) if None not in totals and totals else None,
+                resumed=sum(part.resumed for part in done),
+                retries=self.retries(),
+            )
+        )
+
+
+def _without(window: Window, done: list[tuple[dt.datetime, dt.datetime]]) -> Iterator[Window]:
+    """What of a window no finished one covers."""
+    start = window.start
+    for first, last in done:
+        if last <= start or first >= window.end:
+            continue
+        if first > start:
+            yield Window(start, first, window.limit)
+        start = max(start, last)
+    if start < window.end:
+        yield Window(start, window.end, window.limit)

@@ -1,0 +1,395 @@
+"""HTTP to one provider: patient, paced, bounded, and with every answer checked before it is believed.
+
+What may pass is asked again (too many requests, an overloaded gateway, a connection that breaks, half a page, a maintenance page
+in HTML), after a wait that the provider names or that is drawn at random below a bound which doubles: full jitter,
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/. What cannot pass is an error at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urljoin, urlsplit
+
+import orjson
+import requests
+import tenacity
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+
+from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.providers import ProviderProfile
+from coverage_pipeline.months import UTC
+
+_SERVER_ERRORS = (500, 502, 503, 504)
+_LONGEST_WAIT = 60.0
+"""Upper bound of a wait that the provider does not name, seconds."""
+_LONGEST_ANSWER = 256 << 20
+"""Bytes. No page of items is as large; a server that never ends must not fill the memory."""
+_AWAY_TRIES = 2
+"""A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
+_MOST_REDIRECTS = 5
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long and how often a catalogue is asked before a scan fails."""
+
+    timeout_seconds: float = 60.0
+    """For the connection, and for the next bytes of an answer."""
+    retries: int = 5
+    """How often one request is repeated."""
+    backoff_seconds: float = 1.0
+    """Bound of the first wait; it doubles with each."""
+    deadline_seconds: float = 7200.0
+    """The longest that one provider is asked for one scan, waits included."""
+
+    @property
+    def timeouts(self) -> tuple[float, float]:
+        """Seconds to connect and to wait for the next bytes, as requests takes them."""
+        return min(10.0, self.timeout_seconds), self.timeout_seconds
+
+
+class Cancelled(Exception):
+    """Another window of the scan failed for good: nothing more is asked."""
+
+
+class _Passing(Exception):
+    """An answer, or the lack of one, that may be better next time."""
+
+    def __init__(self, said: str, label: str, kind: type[CatalogError], *, wait: float | None = None, tries: int | None = None) -> None:
+        super().__init__(said)
+        self.said, self.label, self.kind, self.wait, self.tries = said, label, kind, wait, tries
+
+
+class _Pace:
+    """Spaces the requests to one host, for all threads of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def turn(self, per_second: float | None) -> float:
+        """Seconds to wait for the turn that this call has taken."""
+        with self._lock:
+            now = time.monotonic()
+            mine = max(now, self._next)
+            self._next = mine + (1 / per_second if per_second else 0.0)
+            return mine - now
+
+    def hold(self, seconds: float) -> None:
+        """Nobody asks before so many seconds are over: the provider said so."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+
+_PACES: dict[str, _Pace] = {}
+_PACES_LOCK = threading.Lock()
+
+
+def _pace_of(host: str) -> _Pace:
+    with _PACES_LOCK:
+        return _PACES.setdefault(host, _Pace())
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checked answer."""
+
+    content: Any
+    """The JSON."""
+    headers: Mapping[str, str]
+    url: str
+
+
+def excerpt(text: str) -> str:
+    """The text on one line, cut where it gets long: an answer may be a whole page."""
+    flat = " ".join(str(text).split())
+    return flat if len(flat) <= 200 else f"{flat[:200]}…"
+
+
+def cause(error: BaseException) -> str:
+    """Why there is no answer. urllib3 says it after the whole address, where an excerpt no longer reaches."""
+    inner = error.args[0] if error.args else error
+    if isinstance(inner, HTTPError) and inner.args:
+        return excerpt(str(getattr(inner, "reason", None) or inner.args[-1]))
+    return excerpt(str(getattr(inner, "reason", None) or error))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that ``Retry-After`` asks for (RFC 9110, 10.2.3: a number of seconds or a date)."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isdecimal() and len(value) < 10:
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return None
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
+    return max(0.0, (when - dt.datetime.now(UTC)).total_seconds())
+
+
+def _parsed(content: bytes) -> Any:
+    """JSON as the fast parser reads it, else as Python's, which takes NaN and half characters, too; raises ``ValueError``."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(content)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+class Wire:
+    """Requests of one scan to one provider, from any of its threads, counted."""
+
+    def __init__(
+        self,
+        host: str,
+        profile: ProviderProfile,
+        patience: Patience,
+        fail: Callable[[type[CatalogError], str], CatalogError],
+        *,
+        credentials: bool = True,
+    ) -> None:
+        """``fail`` makes an error that names the sensor, month, provider and collection. Without ``credentials`` no login is taken
+        from ``~/.netrc`` for the host.
+        """
+        self.host = host
+        self.profile = profile
+        self.patience = patience
+        self._fail = fail
+        self._pace = _pace_of(host)
+        self._ends = time.monotonic() + patience.deadline_seconds
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._answered: set[str] = set()
+        self.requests = 0
+        """Requests sent, retries included."""
+        self.retried: Counter[str] = Counter()
+        """Requests repeated, by what was wrong with the answer before."""
+        self.bytes = 0
+        """Bytes of all answers, decompressed."""
+        self._session = requests.Session()
+        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=profile.parallel + 1)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        self._session.headers["User-Agent"] = "coverage-planner"
+        if not credentials:
+            # requests takes a login for the host from ~/.netrc wherever no other authentication is set, and people who download from
+            # NASA have one there. Leaving trust_env off would keep it back, too, but with it the proxy and the certificates.
+            self._session.auth = _without_credentials
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._session.close()
+
+    def cancel(self) -> None:
+        """Let no thread ask anything more; each that would gets ``Cancelled``."""
+        self._cancelled.set()
+
+    def fetch(
+        self,
+        url: str,
+        *,
+        doing: str,
+        params: Sequence[tuple[str, str]] | None = None,
+        body: Any = None,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        check: Callable[[Any, Mapping[str, str]], object] | None = None,
+        tries: int | None = None,
+        way: str = "",
+    ) -> Fetched:
+        """The JSON at an address: by POST where there is a ``body``, else by GET.
+
+        ``check`` raises ``ValueError`` for an answer that is not what was asked for; such an answer is asked for again. ``tries`` bounds
+        the attempts (by default one and the retries); ``way`` tells people what to do about an error that waiting does not mend.
+        """
+        most = tries if tries is not None else self.patience.retries + 1
+        method = method or ("GET" if body is None else "POST")
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            error = _error_of(state)
+            return state.attempt_number >= min(most, error.tries or most)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = _error_of(state)
+            bound = min(_LONGEST_WAIT, self.patience.backoff_seconds * 2 ** (state.attempt_number - 1))
+            seconds = max(error.wait or 0.0, random.uniform(0, bound))  # noqa: S311 spreading load is no secret
+            if error.wait is not None:
+                self._pace.hold(error.wait)
+            return seconds
+
+        def note(state: tenacity.RetryCallState) -> None:
+            with self._lock:
+                self.retried[_error_of(state).label] += 1
+
+        attempt = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Passing), stop=stop, wait=wait, before_sleep=note, sleep=self._sleep, reraise=True
+        )
+        try:
+            return attempt(self._once, url, method, params, body, headers, check, doing, way)
+        except _Passing as error:
+            made = self._fail(error.kind, f"{error.said} ({doing}); try again later, or name another source{f'; {way}' if way else ''}")
+            made.narrower_may_help = error.tries is None
+            raise made from error
+
+    def _sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        if seconds > self._ends - time.monotonic():
+            raise self._fail(
+                CatalogUnavailable,
+                f"would have to be waited for {seconds:.0f} s more, past scan.deadline_seconds = {self.patience.deadline_seconds:g}; "
+                "run again to go on from here, or raise it",
+            )
+        if self._cancelled.wait(seconds):
+            raise Cancelled
+
+    def _once(
+        self,
+        url: str,
+        method: str,
+        params: Sequence[tuple[str, str]] | None,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        check: Callable[[Any, Mapping[str, str]], object] | None,
+        doing: str,
+        way: str,
+    ) -> Fetched:
+        status, content, answered, url = self._ask(url, method, params, body, headers, doing)
+        if status != 200:
+            said = f"answered {status}: {excerpt(_said(content))}"
+            # A provider that has answered this before does not now want a login: that is how some say "too many requests".
+            throttled = status in self.profile.throttle_statuses or status == 429 or (status == 403 and _place(url) in self._answered)
+            if throttled or status in _SERVER_ERRORS:
+                raise _Passing(said, str(status), CatalogUnavailable, wait=_retry_after(answered))
+            refused = self._fail(CatalogUnavailable, f"{said} ({doing}); {way or 'check the endpoint and collection'}")
+            refused.status = status
+            refused.narrower_may_help = status == 413  # what is too large for a gateway may pass in parts
+            raise refused
+        kind = answered.get("Content-Type", "no content type")
+        try:
+            answer = _parsed(content)
+        except ValueError:
+            text = excerpt(content[:2000].decode(errors="replace"))
+            raise _Passing(f"did not answer with JSON ({kind}): {text!r}", "not JSON", CatalogUnreadable) from None
+        if check is not None:
+            try:
+                check(answer, answered)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise _Passing(f"did not answer as asked: {excerpt(str(error))}", "unusable answer", CatalogUnreadable) from None
+        self._answered.add(_place(url))
+        return Fetched(answer, answered, url)
+
+    def _ask(
+        self, url: str, method: str, params: Sequence[tuple[str, str]] | None, body: Any, headers: Mapping[str, str] | None, doing: str
+    ) -> tuple[int, bytes, Mapping[str, str], str]:
+        for _ in range(_MOST_REDIRECTS):
+            self._sleep(self._pace.turn(self.profile.requests_per_second))
+            if self._cancelled.is_set():
+                raise Cancelled
+            with self._lock:
+                self.requests += 1
+            try:
+                status, content, answered = self._send(url, method, params, body, headers)
+            except (requests.ConnectTimeout, requests.ConnectionError) as error:
+                away = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
+                label = "no connection" if away else "connection broken"
+                tries = min(_AWAY_TRIES, self.patience.retries) + 1 if away else None
+                raise _Passing(f"could not be reached: {cause(error)}", label, CatalogUnavailable, tries=tries) from error
+            except requests.Timeout as error:
+                said = f"could not be reached: no answer within {self.patience.timeout_seconds:g} s"
+                raise _Passing(said, "timeout", CatalogUnavailable) from error
+            except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError, HTTPError) as error:
+                raise _Passing(f"broke off in the middle of its answer: {cause(error)}", "broken answer", CatalogUnavailable) from error
+            except (requests.RequestException, OSError, ValueError) as error:
+                raise self._fail(CatalogUnavailable, f"could not be reached: {cause(error)} ({doing})") from error
+            with self._lock:
+                self.bytes += len(content)
+            if not 300 <= status < 400 or "Location" not in answered:
+                return status, content, answered, url
+            url, params = self._redirected(url, method, status, answered, doing), None
+        raise self._fail(CatalogUnavailable, f"redirects in a circle ({doing}); check the endpoint")
+
+    def _redirected(self, url: str, method: str, status: int, answered: Mapping[str, str], doing: str) -> str:
+        """Where to go on: only on the same host, and never by a redirect that turns a search into a plain GET."""
+        to = urljoin(url, answered["Location"])
+        host = urlsplit(to).netloc
+        if host != urlsplit(url).netloc or (method != "GET" and status not in (307, 308)):
+            raise self._fail(
+                CatalogUnavailable,
+                f"redirects to {host} ({status}, {doing}); not followed: name that address as the endpoint if it is right",
+            )
+        return to
+
+    def _send(
+        self, url: str, method: str, params: Sequence[tuple[str, str]] | None, body: Any, headers: Mapping[str, str] | None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        ends = time.monotonic() + 5 * self.patience.timeout_seconds
+        with self._session.request(
+            method,
+            url,
+            params=params,
+            json=body,
+            headers=headers,
+            timeout=self.patience.timeouts,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            chunks: list[bytes] = []
+            size = 0
+            for chunk in response.iter_content(1 << 18):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _LONGEST_ANSWER:
+                    raise ValueError(f"its answer is larger than {_LONGEST_ANSWER >> 20} MB")
+                if time.monotonic() > ends:  # a server that drips never runs into a timeout
+                    raise requests.ReadTimeout
+                if self._cancelled.is_set():
+                    raise Cancelled
+            return response.status_code, b"".join(chunks), response.headers
+
+
+def _error_of(state: tenacity.RetryCallState) -> _Passing:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, _Passing)
+    return error
+
+
+def _place(url: str) -> str:
+    return urlsplit(url).path
+
+
+def _said(content: bytes) -> str:
+    """The words of an error answer: what its JSON says where it is JSON, else its text."""
+    text = content[:2000].decode(errors="replace")
+    try:
+        answer = _parsed(content)
+    except ValueError:
+        return text
+    if not isinstance(answer, dict):
+        return text
+    errors = answer.get("errors")
+    if isinstance(errors, list) and errors:
+        return "; ".join(
+            " ".join(map(str, e["errors"])) if isinstance(e, dict) and isinstance(e.get("errors"), list) else str(e) for e in errors
+        )
+    words = next((answer[name] for name in ("detail", "description", "message") if isinstance(answer.get(name), str)), None)
+    return words or text
