@@ -264,7 +264,7 @@ class ScanSettings(_Section):
     """Bound of the first random wait; it doubles with each."""
     deadline_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)] = 7200.0
     """The longest that one provider is asked for one month; the next run goes on from there."""
-    window_pages: Annotated[int, Field(ge=1, le=10_000)] = 20
+    window_pages: Annotated[int, Field(ge=1, le=10_000)] = 50
     """Windows with more pages than this are cut."""
     resume_hours: Annotated[float, Field(ge=0, le=24 * 31)] = 24.0
     """How long the finished windows of a scan that was stopped are good for."""

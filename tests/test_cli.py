@@ -248,7 +248,7 @@ def test_an_ad_hoc_build_of_real_items_and_its_gap(serve_items: Serve, monkeypat
 
 
 def test_a_build_goes_on_with_holdings_off_and_keeps_the_secret(serve_items: Serve) -> None:
-    config = config_for(serve_items([item("a", geometry=square(0, 50, 10))]), "scenes", area='scope = "all"')
+    config = config_for(serve_items([item("a", geometry=square(0, 50, 2))]), "scenes", area='scope = "all"')
     arguments = ["--sensors", "landsat-8-9", "--start", "2025-01-01", "--end", "2025-01-31", "--grid", "10", "--out", "out/coverage.zarr"]
     # A process of its own: there the program's own logging is on, as loud as it gets
     ended = subprocess.run(
@@ -267,7 +267,7 @@ def test_a_build_goes_on_with_holdings_off_and_keeps_the_secret(serve_items: Ser
 
 
 def test_one_partition_that_fails_leaves_the_others_built(serve_items: Serve) -> None:
-    config = config_for(serve_items([item("a", geometry=square(0, 50, 10))]), "scenes", area='scope = "all"')
+    config = config_for(serve_items([item("a", geometry=square(0, 50, 2))]), "scenes", area='scope = "all"')
     broken = f'\n[[sensors.sources.sentinel-2]]\nkind = "stac"\nendpoint = "http://127.0.0.1:{free_port()}"\ncollection_id = "scenes"\n'
     config.write_text(config.read_text() + broken)
     arguments = [
@@ -302,7 +302,7 @@ def test_the_cube_may_lie_in_an_object_store() -> None:
 
 def test_a_database_address_that_is_none_is_said_before_any_scan(monkeypatch: pytest.MonkeyPatch, serve_items: Serve) -> None:
     monkeypatch.setenv("COVERAGE_DB_URL", "postgresql:/reader:sekret@host")
-    config = config_for(serve_items([item("a", geometry=square(0, 50, 10))]), "scenes", area='scope = "all"')
+    config = config_for(serve_items([item("a", geometry=square(0, 50, 2))]), "scenes", area='scope = "all"')
     result = run("build", "--config", str(config), "--start", "2025-01-01", "--end", "2025-01-31", "--out", "out/c.zarr")
     assert result.exit_code != 0
     assert "COVERAGE_DB_URL" in said(result)

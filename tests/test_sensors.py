@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import shapely
 
+from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.coverage import CoverageError, DesiredCadence
 from coverage_pipeline.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month
@@ -64,7 +65,7 @@ def test_catalogues_as_they_really_answer() -> None:
     assert COVERAGE_SENSORS["prisma"].available_sources == ()
     # Earth Search fails above about 250 items a page; CMR takes 2,000.
     most = {"stac": 250, "cmr": 2000, "earthaccess": 2000}
-    assert all(s.page_size <= most[s.kind] for sensor in COVERAGE_SENSORS.values() for s in sensor.available_sources)
+    assert all(profile_of(s).page_size <= most[s.kind] for sensor in COVERAGE_SENSORS.values() for s in sensor.available_sources)
 
 
 def test_reach_first_month_and_revisit() -> None:

@@ -378,7 +378,10 @@ def test_other_catalogues_for_a_sensor_replace_the_registry_s() -> None:
         ("[sensors.declared.x]\navailable_sources = ['https://a.example']", "available_sources must be a list of tables"),
         ("[sensors.declared.'X Y']\nnominal_revisit_days = 1\ndefault_desired_per_month = 1", "lower-case"),
         ("[[sensors.sources.emmit]]\nkind = 'stac'", "sensors.sources names unknown sensor 'emmit': known are"),
-        ("[[sensors.sources.emit]]\nkind = 'ftp'\nendpoint = 'https://a.example'\ncollection_id = 'x'", "'stac', 'cmr' or 'earthaccess'"),
+        (
+            "[[sensors.sources.emit]]\nkind = 'ftp'\nendpoint = 'https://a.example'\ncollection_id = 'x'",
+            "'stac', 'cmr', 'earthaccess', 'geoparquet' or 'static'",
+        ),
         (
             "[[sensors.sources.emit]]\nkind = 'stac'\nendpoint = 'a.example'\ncollection_id = 'x'",
             "a source of emit: bad endpoint 'a.example'",

@@ -17,10 +17,12 @@ from typing import Any, Literal
 import filelock
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
 from upath import UPath
 
 from coverage_pipeline.catalog.cmr import CmrSource
-from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError
+from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError, CatalogUnavailable
+from coverage_pipeline.catalog.files import GeoParquetSource, StaticSource
 from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
 from coverage_pipeline.catalog.scenes import (
     REJECTED_SCHEMA,
@@ -38,7 +40,7 @@ from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, SourceKind
-from coverage_pipeline.store import Store, is_local, read_metadata, sibling, write_bytes, write_parquet
+from coverage_pipeline.store import Store, StoreError, is_local, read_metadata, sibling, write_bytes, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ SOURCES: Mapping[SourceKind, Callable[[AvailableSource, ProviderProfile, Patienc
     "stac": StacSource,
     "cmr": CmrSource,
     "earthaccess": CmrSource,  # the same archive: searching it takes no login, only downloading does
+    "geoparquet": GeoParquetSource,
+    "static": StaticSource,
 }
 
 ScanStatus = Literal["complete", "provisional", "partial", "not_applicable"]
@@ -73,7 +77,7 @@ class ScanOptions:
     patience: Patience = field(default_factory=Patience)
     providers: Mapping[str, ProviderProfile] = field(default_factory=dict)
     """Profiles that are set otherwise than known, by host."""
-    window_pages: int = 20
+    window_pages: int = 50
     """A window with more pages than this is cut."""
     resume_hours: float = 24.0
     """How long the finished windows of a scan that was stopped are good for; later the catalogue may have changed."""
@@ -265,6 +269,20 @@ class _Job:
     def what(self) -> str:
         return f"{self.sensor.key} {self.months[0]}" + (f"..{self.months[-1]}" if len(self.months) > 1 else "")
 
+    def within(self, source: AvailableSource) -> _Job:
+        """The job as that source can do it: one that lists a region alone says nothing of elsewhere."""
+        if source.covers is None:
+            return self
+        if self.bbox is None:
+            return replace(self, bbox=source.covers)
+        covered = [shapely.box(*box) for box in split_bbox(source.covers)]
+        if not shapely.union_all(covered).covers(shapely.union_all([shapely.box(*box) for box in split_bbox(self.bbox)])):
+            raise CatalogUnavailable(
+                f"{self.what}: {source.provider} ({source.collection_id}) covers {source.covers} only, and {self.bbox} is asked for; "
+                f"ask for less, or name another source in [[sensors.sources.{self.sensor.key}]]"
+            )
+        return self
+
     def window(self, limit: int) -> Window:
         return Window(self.start - _MARGIN, self.end + _MARGIN, limit)
 
@@ -273,7 +291,7 @@ class _Job:
         asked = {k: v for k, v in asdict(source).items() if k != "page_size"}
         sensor = {"key": self.sensor.key, "family": self.sensor.family, "max_scene_km2": self.sensor.max_scene_km2}
         query = {"source": asked, "sensor": sensor, "start": _iso(self.start), "end": _iso(self.end), "bbox": self.bbox}
-        return Parts.beside(self.target, query, dt.timedelta(hours=self.options.resume_hours))
+        return Parts.beside(self.target, query)
 
     def open(self, source: AvailableSource) -> Source:
         return SOURCES[source.kind](source, profile_of(source, self.options.providers), self.options.patience, self.what)
@@ -286,6 +304,8 @@ class _Scanned:
     scenes: pa.Table
     rejected: pa.Table
     report: ScanReport
+    error: CatalogError | None = None
+    """Why it is not whole, where some of it could not be read."""
 
 
 @contextlib.contextmanager
@@ -295,13 +315,16 @@ def _alone(target: UPath) -> Iterator[None]:
         yield
         return
     folder = Path(target.parent.path)
-    folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / f".{target.name}.lock")
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        log.warning("another scan writes %s; waiting for it", target)
-        lock.acquire()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log.warning("another scan writes %s; waiting for it", target)
+            lock.acquire()
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error}; check COVERAGE_DATA and the output settings") from error
     try:
         yield
     finally:
@@ -344,8 +367,9 @@ def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanRepor
                 clear_parts(job.target)
                 return scanned.report
             partial.append(scanned)
-            if not scanned.report.missing:  # read in full and not believed: reading it again may give more
-                job.parts(source).clear()
+            if scanned.error is not None:
+                raise scanned.error
+            job.parts(source).clear()  # read in full and not believed: reading it again may give more
             raise CatalogDisagreement(f"{job.what}: {source.provider} ({source.collection_id}) {scanned.report.reason}")
         except CatalogError as error:
             failed.append((source, error))
@@ -372,6 +396,7 @@ def _may_be_replaced(target: UPath) -> bool:
 
 
 def _scan(job: _Job, source: AvailableSource) -> _Scanned:
+    job = job.within(source)
     sensor, options = job.sensor, job.options
     began = time.monotonic()
     api = job.open(source)
@@ -398,6 +423,7 @@ def _scan(job: _Job, source: AvailableSource) -> _Scanned:
             bbox=job.bbox,
             collector=collector,
             parts=job.parts(source),
+            lifetime=dt.timedelta(hours=options.resume_hours),
             window_pages=options.window_pages,
             on_progress=job.progress,
             partial=options.publish_partial,
@@ -411,7 +437,8 @@ def _scan(job: _Job, source: AvailableSource) -> _Scanned:
     if report.status != "partial" and options.cross_check:
         _cross_check(job, source, report)
     report.seconds = round(time.monotonic() - began, 3)
-    return _Scanned(scenes, gathered.rejected.select(REJECTED_SCHEMA.names), report)
+    error = gathered.missing[0][1] if gathered.missing else None
+    return _Scanned(scenes, gathered.rejected.select(REJECTED_SCHEMA.names), report, error)
 
 
 def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathered) -> tuple[ScanReport, pa.Table]:

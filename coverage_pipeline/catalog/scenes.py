@@ -10,9 +10,10 @@ import datetime as dt
 import hashlib
 import json
 import math
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 import geopandas as gpd
@@ -72,11 +73,11 @@ REJECTED_ROWS_SCHEMA = REJECTED_SCHEMA.append(pa.field("digest", pa.string()))
 
 def parse_cloud(value: Any) -> float:
     """A cloud percentage, 0..100; strings are parsed, anything else (null, −1, 101, a flag) is NaN: not known."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, str) and "_" in value):
+        return math.nan  # Python reads "1_0" as 10
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
     return number if 0 <= number <= 100 else math.nan
 
@@ -86,9 +87,16 @@ def _text(value: Any) -> str | None:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
+def _is_usable(item_id: Any) -> TypeGuard[str]:
+    return isinstance(item_id, str) and item_id != "" and item_id == _text(item_id)
+
+
 def _digest(item: Any) -> str:
     """Tells items without a usable id apart."""
-    return hashlib.sha256(json.dumps(item, sort_keys=True, default=str).encode("utf-8", "replace")).hexdigest()
+    try:
+        return hashlib.sha256(json.dumps(item, sort_keys=True, default=str).encode("utf-8", "replace")).hexdigest()
+    except (TypeError, ValueError, RecursionError):
+        return uuid.uuid4().hex
 
 
 def _href(item: Mapping[str, Any]) -> str | None:
@@ -100,11 +108,26 @@ def _href(item: Mapping[str, Any]) -> str | None:
 
 
 def _dumped(value: Any) -> str:
-    """JSON text by the fast writer, which takes neither half characters nor integers beyond 64 bits, else by Python's."""
+    """JSON text by the fast writer, which takes neither half characters nor integers beyond 64 bits, else by Python's; empty where that
+    fails, too (nested too deeply, or a number of thousands of digits).
+    """
     try:
         return orjson.dumps(value).decode()
     except (TypeError, ValueError, RecursionError):
+        return _shown(value, otherwise="")
+
+
+def _shown(value: Any, *, otherwise: str = "…") -> str:
+    """A value as the provider wrote it, for people."""
+    try:
         return json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return otherwise
+
+
+def _sides(bbox: list[Any]) -> list[Any]:
+    """West, south, east, north of a box of 4 or 6 numbers."""
+    return [bbox[k] for k in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4))]
 
 
 def _geometry(item: Mapping[str, Any]) -> tuple[str | bytes | None, str]:
@@ -115,8 +138,9 @@ def _geometry(item: Mapping[str, Any]) -> tuple[str | bytes | None, str]:
     if geometry is not None:
         return _dumped(geometry), "footprint"
     bbox = item.get("bbox")
-    if isinstance(bbox, list) and len(bbox) in (4, 6) and all(isinstance(v, int | float) for v in bbox):
-        west, south, east, north = (bbox[k] for k in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4)))
+    # Beyond two turns no longitude means anything, and its box would have as many corners.
+    if isinstance(bbox, list) and len(bbox) in (4, 6) and all(isinstance(v, int | float) and -720 <= v <= 720 for v in _sides(bbox)):
+        west, south, east, north = _sides(bbox)
         if west > east:  # GeoJSON: across the antimeridian
             east += 360
         # No edge spans half a turn, which would be read the short way round.
@@ -139,7 +163,7 @@ def _read_geometries(texts: list[str | bytes | None]) -> NDArray[np.object_]:
             continue
         try:  # a ring that is not closed is read here and closed
             found[k] = shapely.geometry.shape(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, shapely.errors.ShapelyError):
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError, shapely.errors.ShapelyError):
             found[k] = None
     return found
 
@@ -185,7 +209,7 @@ class SceneCollector:
         texts: list[str | bytes | None] = []
         for item in items:
             item_id = item.get("id") if isinstance(item, dict) else None
-            if not isinstance(item_id, str):
+            if not _is_usable(item_id):
                 self._unnamed += 1
             elif item_id in self._seen:
                 self.duplicates += 1
@@ -209,7 +233,7 @@ class SceneCollector:
             return None
         properties = item.get("properties")
         item_id = item.get("id")
-        if not isinstance(properties, dict) or not isinstance(item_id, str) or not item_id or item_id != _text(item_id):
+        if not isinstance(properties, dict) or not _is_usable(item_id):
             self._reject(item, "not a STAC item: id or properties missing", digest=_digest(item))
             return None
         platform = _text(properties.get("platform"))
@@ -221,7 +245,8 @@ class SceneCollector:
         acquired = identity.acquired or datetime or start
         if acquired is None:
             given = properties.get("datetime") or properties.get("start_datetime")
-            self._reject(item, "no time" if given is None else f"time cannot be read: {str(given)[:40]!r}")
+            shown = repr(_text(given[:40])) if isinstance(given, str) else _shown(given)[:40]
+            self._reject(item, "no time" if given is None else f"time cannot be read: {shown}")
             return None
         if (self.start is not None and acquired < self.start) or (self.end is not None and acquired >= self.end):
             self.outside += 1
@@ -239,10 +264,10 @@ class SceneCollector:
             "start_datetime": start,
             "end_datetime": end,
             "cloud_cover": parse_cloud(raw),
-            "cloud_raw": None if raw is None else json.dumps(raw)[:100],
+            "cloud_raw": None if raw is None else _shown(raw)[:100],
             "item_id": item_id,
             "part": identity.part,
-            "rank": "\x1f".join(identity.rank),
+            "rank": _text("\x1f".join(identity.rank)),
         }
 
     def _href(self, item: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ as an error body sent with status 200, for the end of the results.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -193,6 +194,7 @@ class StacSource:
         """The pages of one box. Without a ``tally`` it is a check of another's result, and not checked itself by yet another."""
         request = first = self._first(window, box, limit)
         ids: set[str] = set()
+        seen: set[bytes] = set()
         unnamed = 0
         announced: int | None = None
         before = tally.announced if tally is not None else None
@@ -209,11 +211,14 @@ class StacSource:
                 tally.pages += 1
                 if announced is not None:
                     tally.announced = (before or 0) + announced
-            new = {f["id"] for f in features if isinstance(f, dict) and isinstance(f.get("id"), str)} - ids
-            unnamed += sum(not (isinstance(f, dict) and isinstance(f.get("id"), str)) for f in features)
-            if features and ids and not new:
+            named = [_name(feature) for feature in features]
+            new = {name for name in named if name is not None} - ids
+            nameless = {_content(feature) for feature, name in zip(features, named, strict=True) if name is None}
+            unnamed += sum(name is None for name in named)
+            if features and number > 1 and not new and nameless <= seen:
                 raise self._truncated(f"page {number} of {window.name} brought only items already seen", announced, len(ids))
             ids |= new
+            seen |= nameless
             longest = max(longest, len(features))
             yield features
             if next_link is None:
@@ -235,21 +240,18 @@ class StacSource:
         full = len(features) >= (longest if number > 1 else limit)
         rounded = announced is None and len(features) % _ROUND == 0
         if features and (full or rounded):
-            self._ask_again(window, box, min(limit, longest), ids, announced, tries)
+            self._ask_again(window, box, min(limit, longest), ids, received, announced, tries)
 
-    def _ask_again(self, window: Window, box: BBox | None, limit: int, ids: set[str], announced: int | None, tries: int | None) -> None:
+    def _ask_again(
+        self, window: Window, box: BBox | None, limit: int, ids: set[str], received: int, announced: int | None, tries: int | None
+    ) -> None:
         """A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells."""
         sizes = [*range(limit - 1, 1, -1), *range(limit + 1, 2 * limit + 3)]
-        other = next(size for size in sizes if len(ids) % size)
-        again = {
-            f["id"]
-            for page in self._pages(window, box, other, None, tries)
-            for f in page
-            if isinstance(f, dict) and isinstance(f.get("id"), str)
-        }
+        other = next(size for size in sizes if received % size)
+        again = {name for page in self._pages(window, box, other, None, tries) for feature in page if (name := _name(feature)) is not None}
         if again != ids:
             what = f"a full last page of {window.name} had no next, and another page size gave other items"
-            raise self._truncated(what, announced, len(ids))
+            raise self._truncated(what, announced, received)
 
     def _truncated(self, what: str, announced: int | None, received: int) -> CatalogError:
         total = "no total announced" if announced is None else f"{announced} announced"
@@ -263,6 +265,15 @@ class StacSource:
 
 def _boxes(bbox: BBox | None) -> list[BBox | None]:
     return [None] if bbox is None else [(b[0], b[1], b[2], b[3]) for b in split_bbox(bbox)]
+
+
+def _name(feature: Any) -> str | None:
+    return feature["id"] if isinstance(feature, dict) and isinstance(feature.get("id"), str) else None
+
+
+def _content(feature: Any) -> bytes:
+    """Tells items without an id apart."""
+    return hashlib.sha256(repr(feature).encode("utf-8", "replace")).digest()
 
 
 def _is_whole(feature: Any) -> bool:

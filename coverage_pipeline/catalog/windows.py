@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
@@ -34,8 +35,10 @@ PARTS_VERSION = 1
 _QUERY_FILE = "query.json"
 _SOME_PIECES, _MOST_PIECES = 4, 744
 """Into how many windows one is cut at least and at most where no total tells how much it holds."""
+_PROBE = 3
+"""Pages after which the length of a search is guessed from the time they cover."""
 _MOST_FAILED = 8
-"""A scan that may be partial stops after as many windows that could not be read: the provider is down."""
+"""A scan that may be partial asks no more after as many windows that could not be read. They come last, so that the others are."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +78,20 @@ class Parts:
     """The folder of finished windows of one query, beside the scan's target."""
 
     folder: UPath
+    query: Mapping[str, Any]
 
     @classmethod
-    def beside(cls, target: UPath, query: Mapping[str, Any], lifetime: dt.timedelta) -> Parts:
-        """The folder of a query; parts of it that are older than ``lifetime`` are removed: the catalogue may have changed."""
+    def beside(cls, target: UPath, query: Mapping[str, Any]) -> Parts:
+        """The folder of a query: another one's windows are never taken for its."""
         text = json.dumps({"version": PARTS_VERSION, **query}, sort_keys=True, default=str)
-        parts = cls(parts_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16])
-        begun = parts._begun()
-        if begun is None or dt.datetime.now(UTC) - begun > lifetime:
-            parts.clear()
-            write_bytes(
-                parts.folder / _QUERY_FILE, json.dumps({"begun": dt.datetime.now(UTC).isoformat(), "query": query}, default=str).encode()
-            )
-        return parts
+        return cls(parts_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16], query)
+
+    def begin(self, lifetime: dt.timedelta) -> None:
+        """Go on from what is there, unless it is older than ``lifetime``: by then the catalogue may have changed."""
+        begun, now = self._begun(), dt.datetime.now(UTC)
+        if begun is None or now - begun > lifetime:
+            self.clear()
+            write_bytes(self.folder / _QUERY_FILE, json.dumps({"begun": now.isoformat(), "query": self.query}, default=str).encode())
 
     def _begun(self) -> dt.datetime | None:
         try:
@@ -196,6 +200,8 @@ class Gathering:
     bbox: BBox | None
     collector: Callable[[], SceneCollector]
     parts: Parts
+    lifetime: dt.timedelta
+    """How long the windows of an earlier run are good for."""
     window_pages: int
     """A window with more pages than this is cut."""
     on_progress: Callable[[Progress], None] | None = None
@@ -209,14 +215,15 @@ class Gathering:
         self._underway: dict[Window, tuple[Tally, SceneCollector]] = {}
         self._done: list[Part] = []
         self._known = 0
+        self._cuts = 0
 
     def run(self) -> Gathered:
         """Read what no earlier run has; raises the ``CatalogError`` of the first window that cannot be read however narrow it is."""
         done = self._done
+        self.parts.begin(self.lifetime)
         done.extend(self.parts.found())
         pending = list(reversed(self._windows(done)))
         self._known = len(pending) + len(done)
-        cut = 0
         missing: list[tuple[Window, CatalogError]] = []
         running: dict[Future[Part | None], Window] = {}
         with ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="scan") as pool:
@@ -235,8 +242,15 @@ class Gathering:
                             if error.narrower_may_help and window.divisible and self.source.windowed:
                                 log.info("%s; asking for halves of %s", error, window.name)
                                 narrower = window.halves()
-                            elif self.partial and len(missing) < _MOST_FAILED:
+                                if self.partial:  # what can be had comes first
+                                    pending[:0] = reversed(narrower)
+                                    self._cut(narrower)
+                                    continue
+                            elif self.partial:
                                 missing.append((window, error))
+                                if len(missing) == _MOST_FAILED:
+                                    missing.extend((other, error) for other in pending)
+                                    pending.clear()
                                 continue
                             else:
                                 raise
@@ -245,8 +259,7 @@ class Gathering:
                                 done.append(part)
                                 continue
                             narrower = window.cut(self._pieces(window))
-                        cut += 1
-                        self._known += len(narrower) - 1
+                        self._cut(narrower)
                         pending.extend(reversed(narrower))
                     self._tell()
             except BaseException:
@@ -257,7 +270,11 @@ class Gathering:
         rows, rejected = self.parts.rows(done)
         once, rejected_once = first_of_each(rows, "item_id"), first_of_each(rejected, "digest")
         repeated = rows.num_rows - once.num_rows + rejected.num_rows - rejected_once.num_rows
-        return Gathered(once, rejected_once, done, repeated, cut, missing)
+        return Gathered(once, rejected_once, done, repeated, self._cuts, missing)
+
+    def _cut(self, narrower: list[Window]) -> None:
+        self._cuts += 1
+        self._known += len(narrower) - 1
 
     def _windows(self, done: list[Part]) -> list[Window]:
         """What is still to be asked: the whole, or what is left of it, cut from the start where it is known to be too much."""
@@ -273,13 +290,18 @@ class Gathering:
         tally, collector = self._underway.pop(window)
         if tally.announced is not None:
             return max(2, -(-tally.announced // (self.window_pages * window.limit)))
-        span = collector.span()
-        if span is None:
-            return 2
-        # Most servers give the newest or oldest first. Where the order is another, the span says nothing, and some pieces are a start.
-        first, last = max(span[0], window.start), min(span[1], window.end)
-        covered = (last - first) / (window.end - window.start)
-        return max(_SOME_PIECES, min(_MOST_PIECES, round(1 / max(covered, 1 / _MOST_PIECES))))
+        pages = tally.pages / max(_covered(window, collector), 1 / _MOST_PIECES)
+        return max(_SOME_PIECES, min(_MOST_PIECES, math.ceil(pages / self.window_pages)))
+
+    def _is_too_large(self, window: Window, tally: Tally, collector: SceneCollector) -> bool:
+        """Whether a window is better asked for in pieces, by what is known of it before its latest page is taken."""
+        if not self.source.windowed or not window.divisible:
+            return False
+        if tally.announced is not None:
+            return tally.announced > self.window_pages * window.limit
+        if tally.pages == _PROBE + 1:  # most servers give the newest or the oldest first, and so show early how far there is to go
+            return _PROBE / max(_covered(window, collector), 1 / _MOST_PIECES) > 2 * self.window_pages
+        return tally.pages > self.window_pages
 
     def _read(self, window: Window) -> Part | None:
         """Read a window into its part; None where it is too large."""
@@ -287,8 +309,7 @@ class Gathering:
         self._underway[window] = tally, collector
         began = dt.datetime.now(UTC)
         for page in self.source.pages(window, self.bbox, tally):
-            most = self.window_pages
-            if window.divisible and self.source.windowed and (tally.pages > most or (tally.announced or 0) > most * window.limit):
+            if self._is_too_large(window, tally, collector):
                 return None
             collector.add(page)
             self._tell()
@@ -323,6 +344,14 @@ class Gathering:
                 retries=self.retries(),
             )
         )
+
+
+def _covered(window: Window, collector: SceneCollector) -> float:
+    """The share of a window's time between the first and the last item taken so far. It says something where a server sorts by time."""
+    span = collector.span()
+    if span is None:
+        return 1.0
+    return max(0.0, (min(span[1], window.end) - max(span[0], window.start)) / (window.end - window.start))
 
 
 def _without(window: Window, done: list[tuple[dt.datetime, dt.datetime]]) -> Iterator[Window]:

@@ -66,9 +66,20 @@ class Cancelled(Exception):
 class _Passing(Exception):
     """An answer, or the lack of one, that may be better next time."""
 
-    def __init__(self, said: str, label: str, kind: type[CatalogError], *, wait: float | None = None, tries: int | None = None) -> None:
+    def __init__(
+        self,
+        said: str,
+        label: str,
+        kind: type[CatalogError],
+        *,
+        wait: float | None = None,
+        tries: int | None = None,
+        narrower_may_help: bool = True,
+    ) -> None:
+        """``wait`` is what the provider asks for, in seconds; ``tries`` is how often that is worth asking, whatever the caller wants."""
         super().__init__(said)
         self.said, self.label, self.kind, self.wait, self.tries = said, label, kind, wait, tries
+        self.narrower_may_help = narrower_may_help
 
 
 class _Pace:
@@ -226,7 +237,7 @@ class Wire:
 
         def stop(state: tenacity.RetryCallState) -> bool:
             error = _error_of(state)
-            return state.attempt_number >= min(most, error.tries or most)
+            return state.attempt_number >= (error.tries or most)
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = _error_of(state)
@@ -247,7 +258,7 @@ class Wire:
             return attempt(self._once, url, method, params, body, headers, check, doing, way)
         except _Passing as error:
             made = self._fail(error.kind, f"{error.said} ({doing}); try again later, or name another source{f'; {way}' if way else ''}")
-            made.narrower_may_help = error.tries is None
+            made.narrower_may_help = error.narrower_may_help
             raise made from error
 
     def _sleep(self, seconds: float) -> None:
@@ -278,7 +289,10 @@ class Wire:
             said = f"answered {status}: {excerpt(_said(content))}"
             # A provider that has answered this before does not now want a login: that is how some say "too many requests".
             throttled = status in self.profile.throttle_statuses or status == 429 or (status == 403 and _place(url) in self._answered)
-            if throttled or status in _SERVER_ERRORS:
+            if throttled:  # to ask for less would be to ask more often
+                tries, wait = self.patience.retries + 1, _retry_after(answered)
+                raise _Passing(said, str(status), CatalogUnavailable, wait=wait, tries=tries, narrower_may_help=False)
+            if status in _SERVER_ERRORS:
                 raise _Passing(said, str(status), CatalogUnavailable, wait=_retry_after(answered))
             refused = self._fail(CatalogUnavailable, f"{said} ({doing}); {way or 'check the endpoint and collection'}")
             refused.status = status
@@ -313,7 +327,8 @@ class Wire:
                 away = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
                 label = "no connection" if away else "connection broken"
                 tries = min(_AWAY_TRIES, self.patience.retries) + 1 if away else None
-                raise _Passing(f"could not be reached: {cause(error)}", label, CatalogUnavailable, tries=tries) from error
+                said = f"could not be reached: {cause(error)}"
+                raise _Passing(said, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from error
             except requests.Timeout as error:
                 said = f"could not be reached: no answer within {self.patience.timeout_seconds:g} s"
                 raise _Passing(said, "timeout", CatalogUnavailable) from error

@@ -433,7 +433,7 @@ def _body(content: Any, status: int = 200, kind: str = "application/json", after
 
 
 def _cut_json(cmr: Cmr, number: int, answer: Answer) -> Answer:
-    return (answer[0], answer[1], answer[2][: len(answer[2]) // 2]) if number == 2 else answer
+    return (answer[0], answer[1], answer[2][: len(answer[2]) // 2]) if number > 1 else answer
 
 
 def _cut_connection(cmr: Cmr, number: int, answer: Answer) -> Answer:

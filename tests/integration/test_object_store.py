@@ -48,11 +48,11 @@ resolution = 5.0
 start = 2025-01-01
 end = 2025-01-31
 [sensors]
-keys = ["landsat-8-9"]
-[[sensors.sources.landsat-8-9]]
-kind = "stac"
-endpoint = "{address}"
-collection_id = "scenes"
+keys = ["mine"]
+[sensors.declared.mine]
+nominal_revisit_days = 8
+default_desired_per_month = 3
+available_sources = [{{ kind = "stac", endpoint = "{address}", collection_id = "scenes" }}]
 """)
         return Planner.from_settings(load_settings(path))
 
@@ -63,4 +63,4 @@ collection_id = "scenes"
     for name in ("scenes_count", "available_days", "action", "scan_status", "scenes_total"):
         np.testing.assert_array_equal(there[name].values, here[name].values)
     assert int(there["scenes_total"].sum()) == 5
-    assert remote.store.scenes("landsat-8-9", remote.spec.months[0]).protocol == "s3"
+    assert remote.store.scenes("mine", remote.spec.months[0]).protocol == "s3"
