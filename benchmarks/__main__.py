@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import demo_build, gridding
+from benchmarks import demo_build, gridding, scan
 
 gridding.main([])
+scan.main([])
 demo_build.main()

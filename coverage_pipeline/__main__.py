@@ -1,29 +1,46 @@
 """The command line: ``coverage-planner …`` or ``python -m coverage_pipeline …``.
 
-Exit codes: 0 done; 1 something failed, and what else could be built is; 2 wrong settings or arguments, nothing was started.
+Exit codes: 0 done; 1 something failed, and what else could be built is; 2 wrong settings or arguments, nothing was started (of
+``doctor``: something is configured wrongly); 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
+import queue
 import sys
-from collections.abc import Iterator
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 from upath import UPath
 
 from coverage_pipeline import __version__
 from coverage_pipeline.build import STEPS, BuildFailed, PartitionDone, Planner, Step, build
+from coverage_pipeline.catalog import CatalogError
+from coverage_pipeline.catalog.doctor import Check, Verdict, distinct, examine, printable
+from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.windows import Progress as ScanProgress
+from coverage_pipeline.catalog.windows import parts_folder
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month, MonthError
-from coverage_pipeline.sensors import SensorError, resolve_sensors
+from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
+from coverage_pipeline.store import sibling
 
 app = typer.Typer(
     name="coverage-planner",
@@ -58,7 +75,9 @@ def _exit_codes() -> Iterator[None]:
 
 
 def _plain(error: object) -> str:
-    return str(error).replace("[", "\\[")
+    """Text that may be a provider's, safe to print: no control characters, which a terminal would obey, and no markup of ours."""
+    lines = (printable(line, 10_000) if line[:1] != " " else f"  {printable(line, 10_000)}" for line in str(error).split("\n"))
+    return escape("\n".join(lines))
 
 
 def _bbox(text: str | None) -> tuple[float, float, float, float] | None:
@@ -155,29 +174,208 @@ def scan(
     month: Annotated[str, typer.Argument(help="YYYY-MM.")],
     config: ConfigOption = None,
     bbox: BBoxOption = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(help="Ask this source alone: its number (0, 1, …), its host or a part of it (earth-search), or its kind (cmr)."),
+    ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="Publish what was found, marked as partial, where no provider gives all; never over a whole month."),
+    ] = False,
 ) -> None:
     """Scan one sensor and month into GeoParquet, and say what came.
+
+    A scan that is stopped or fails goes on from its finished windows when it is run again.
 
     [bold]Examples[/bold]
 
       coverage-planner scan landsat-8-9 2025-03
 
       coverage-planner scan sentinel-2 2025-03 --bbox 5,50,8,54
+
+      coverage-planner scan landsat-8-9 2025-03 --provider earth-search --partial
     """
     with _exit_codes():
         settings = _settings(config)
         chosen = resolve_sensors([sensor], settings.registry())[0]
         wanted = Month.parse(month)
+        index = None if provider is None else _source_index(chosen, provider)
         planner = Planner.from_settings(settings, bbox=_bbox(bbox))
-        with _progress() as progress:
-            task = progress.add_task(f"{sensor} {wanted}", total=None)
-            report = planner.scan(chosen, wanted, progress=lambda now: progress.update(task, completed=now.received))
-        typer.echo(report.in_words())
-        for reason, count in report.rejected.items():
-            typer.echo(f"  rejected {count}: {reason}")
-        for provider, why in report.failed_providers.items():
-            typer.echo(f"  failed before: {provider}: {why}")
-        typer.echo(str(planner.store.scenes(sensor, wanted)))
+        target = planner.store.scenes(sensor, wanted)
+        try:
+            with _scan_progress() as progress:
+                task = progress.add_task(f"{sensor} {wanted}", total=None, words="asking")
+
+                def on_progress(now: ScanProgress) -> None:  # from several threads; rich has a lock
+                    progress.update(task, completed=now.received, total=now.announced or None, words=_in_words(now))
+
+                report = planner.scan(chosen, wanted, source_index=index, partial=partial or None, progress=on_progress)
+        except (CatalogError, KeyboardInterrupt):
+            _say_what_is_kept(target, settings.scan.resume_hours)
+            raise
+        for line in report.lines(chosen.publication_lag_days):
+            typer.echo(f"{' ' * (len(line) - len(line.lstrip()))}{printable(line, 2000)}")
+        typer.echo("written:")
+        for path in (sibling(target, ".rejected.parquet"), sibling(target, ".scan.json"), target):
+            typer.echo(f"  {path}")
+
+
+def _source_index(sensor: CoverageSensor, wanted: str) -> int:
+    """Which source is meant by a number, a kind, a host or a part of one; raises ``SensorError`` that lists them."""
+    sources = sensor.available_sources
+    if not sources:
+        raise SensorError(f"--provider {wanted!r}: {sensor.key} has no public catalogue to choose from")
+    text = wanted.strip().lower()
+    meant = [[k for k, _ in enumerate(sources) if str(k) == text]]
+    meant.append([k for k, source in enumerate(sources) if source.kind == text])
+    meant.append([k for k, source in enumerate(sources) if source.provider.lower() == text])
+    meant.append([k for k, source in enumerate(sources) if text and text in source.provider.lower()])
+    found = next((some for some in meant if some), [])
+    if len(found) == 1:
+        return found[0]
+    known = "".join(f"\n  {k}: {s.kind} {s.provider} {s.collection_id}" for k, s in enumerate(sources))
+    trouble = "may be any of several sources" if found else "is none of the sources"
+    raise SensorError(f"--provider {wanted!r} {trouble} of {sensor.key}; give the number of one:{known}")
+
+
+def _scan_progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _in_words(now: ScanProgress) -> str:
+    of = f" of {now.announced:,}" if now.announced is not None else ""
+    windows = f"{now.done:,} of {now.windows:,} windows" + (f" ({now.resumed:,} from an earlier run)" if now.resumed else "")
+    retries = f", {now.retries:,} {'retry' if now.retries == 1 else 'retries'}" if now.retries else ""
+    return f"{now.received:,}{of} items, {windows}{retries}"
+
+
+def _say_what_is_kept(target: UPath, hours: float) -> None:
+    """After a scan that did not come to its end."""
+    kept = 0
+    with contextlib.suppress(OSError):
+        kept = sum(not path.name.endswith(".rejected.parquet") for path in parts_folder(target).rglob("*.parquet"))
+    if kept and hours:
+        windows = "1 finished window is" if kept == 1 else f"{kept:,} finished windows are"
+        console.print(f"{windows} kept: the same command goes on from there within {hours:g} hours", soft_wrap=True, highlight=False)
+
+
+_MARKS: dict[Verdict, tuple[str, str]] = {"ok": ("✓", "green"), "slow": ("~", "yellow"), "wrong": ("✗", "red"), "failed": ("!", "red")}
+_MEANINGS: dict[Verdict, str] = {"ok": "works", "slow": "slow", "wrong": "configured wrongly", "failed": "failed"}
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = None,
+    sensor: Annotated[
+        list[str] | None, typer.Option(help="Sensor key; may be repeated, or several with commas. Default: the sensors of the settings.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a check on standard output, for a program to read.")] = False,
+) -> None:
+    """Ask every configured provider a few small questions: what works, what is slow, what is configured wrongly and what to do.
+
+    Nothing is written. Ends with 0 where all works, 1 where a provider failed, 2 where something is configured wrongly.
+
+    [bold]Examples[/bold]
+
+      coverage-planner doctor
+
+      coverage-planner doctor --sensor emit,landsat-8-9
+
+      coverage-planner doctor --json
+    """
+    with _exit_codes():
+        settings = _settings(config)
+        keys = [key.strip() for text in sensor or [] for key in text.split(",") if key.strip()]
+        chosen = resolve_sensors(dict.fromkeys(keys), settings.registry()) if keys else settings.chosen_sensors()
+        for one in chosen:
+            if not one.available_sources:
+                console.print(f"{one.key} has no public catalogue: nothing to ask", highlight=False)
+        asked = distinct(chosen)
+        found: Counter[Verdict] = Counter()
+        with console.status("asking") as status:
+            for number, checks in _examined(asked, settings.scan_options(), status.update):
+                sensors, source = asked[number]
+                found[_verdict(checks)] += 1
+                if as_json:
+                    _echo_checks(sensors, source, checks)
+                else:
+                    Console(highlight=False).print(_checks_table(sensors, source, checks))
+        counts = ", ".join(f"{found[verdict]} {_MEANINGS[verdict]}" for verdict in _MARKS if found[verdict])
+        console.print(f"{len(asked)} {'source' if len(asked) == 1 else 'sources'} asked: {counts or 'none'}", highlight=False)
+        if code := 2 if found["wrong"] else 1 if found["failed"] else 0:
+            raise typer.Exit(code)
+
+
+def _verdict(checks: Sequence[Check]) -> Verdict:
+    """The worst of a source."""
+    order: tuple[Verdict, ...] = ("wrong", "failed", "slow")
+    return next((verdict for verdict in order if any(check.verdict == verdict for check in checks)), "ok")
+
+
+def _examined(
+    asked: Sequence[tuple[list[CoverageSensor], AvailableSource]], options: ScanOptions, tell: Any
+) -> Iterator[tuple[int, list[Check]]]:
+    """The checks of each source, in the sources' order. Hosts are asked side by side, and each one thing at a time."""
+    hosts: dict[str, list[int]] = {}
+    for number, (_, source) in enumerate(asked):
+        hosts.setdefault(source.provider, []).append(number)
+    done: queue.SimpleQueue[tuple[int, list[Check] | BaseException]] = queue.SimpleQueue()
+
+    def ask(numbers: list[int]) -> None:
+        for number in numbers:
+            sensors, source = asked[number]
+            try:
+                done.put((number, list(examine(sensors[0], source, options))))
+            except BaseException as error:
+                done.put((number, error))
+
+    for numbers in hosts.values():  # daemons, so that Ctrl-C need not wait for them
+        threading.Thread(target=ask, args=(numbers,), name="doctor", daemon=True).start()
+    ready: dict[int, list[Check]] = {}
+    for number in range(len(asked)):
+        while number not in ready:
+            awaited = sorted({source.provider for k, (_, source) in enumerate(asked) if k not in ready and k >= number})
+            tell(_plain(f"asking {', '.join(awaited)}"))
+            which, checks = done.get()
+            if isinstance(checks, BaseException):
+                raise checks
+            ready[which] = checks
+        yield number, ready[number]
+
+
+def _checks_table(sensors: Sequence[CoverageSensor], source: AvailableSource, checks: Sequence[Check]) -> Table:
+    """``Text`` throughout: nothing that a provider says is taken for markup."""
+    version = f" version {source.version}" if source.version else ""
+    title = f"{', '.join(one.key for one in sensors)}: {source.kind} {source.provider}, {source.collection_id}{version}"
+    table = Table(title=Text(printable(title), "bold"), title_justify="left", box=None, show_header=False, padding=(0, 1), pad_edge=False)
+    for style, justify in ((None, "left"), ("bold", "left"), (None, "left"), ("dim", "right")):
+        table.add_column(style=style, justify=justify, overflow="fold", no_wrap=style is not None)  # type: ignore[arg-type]
+    for check in checks:
+        mark, colour = _MARKS[check.verdict]
+        said = check.said if check.verdict == "ok" else f"{_MEANINGS[check.verdict]}: {check.said}"
+        seconds = f"{check.seconds:.1f} s" if check.seconds >= 0.05 else ""
+        table.add_row(Text(mark, colour), Text(check.name), Text(said, "" if check.verdict == "ok" else colour), Text(seconds))
+    table.add_row()
+    return table
+
+
+def _echo_checks(sensors: Sequence[CoverageSensor], source: AvailableSource, checks: Sequence[Check]) -> None:
+    where = {
+        "sensors": [one.key for one in sensors],
+        "kind": source.kind,
+        "provider": source.provider,
+        "collection": source.collection_id,
+        "version": source.version,
+    }
+    for check in checks:
+        typer.echo(json.dumps({**where, **asdict(check)}, ensure_ascii=False))
 
 
 @app.command()
@@ -271,7 +469,28 @@ def options(
     level = logging.INFO if verbose else logging.WARNING
     if not verbose:
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # each retry is no news; the end of them is
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        warnings.filterwarnings("ignore", module="pystac_client")  # to its programmer, not to ours
+    handler = _StderrHandler()
+    handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to what is standard error at that time: while a progress bar is shown, that is what writes above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+class _PrintableFormatter(logging.Formatter):
+    """A message may quote a provider, and a terminal obeys control characters."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the library's name
+        return printable(super().formatMessage(record), 10_000)
 
 
 def main() -> None:

@@ -38,14 +38,17 @@ def _rustac() -> str:
 
 
 @contextmanager
-def stac_api(files: Sequence[Path], *, port: int | None = None, seconds: float = 120) -> Iterator[str]:
+def stac_api(files: Sequence[Path], *, port: int | None = None, seconds: float = 120, advertised: str | None = None) -> Iterator[str]:
     """Serve item collections (GeoJSON or stac-geoparquet) from memory; yields the API's address, stops it at the end.
+
+    ``advertised`` is the address that its links name, where it stands behind another server.
 
     Raises ``ServingError`` where it does not answer within ``seconds``, with what it said.
     """
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [_rustac(), "serve", "--create-collections", "--use-duckdb", "false", "-a", f"127.0.0.1:{port}", *map(str, files)]
+    command = [_rustac(), "serve", "--create-collections", "--use-duckdb", "false"]
+    command += ["--bind", f"127.0.0.1:{port}", "--addr", advertised or f"127.0.0.1:{port}", *map(str, files)]
     with TemporaryFile() as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603 our own arguments
         try:

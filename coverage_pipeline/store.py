@@ -56,6 +56,10 @@ class Store:
         """Available scenes, GeoParquet; the rejected table and the scan report stand beside it."""
         return self.parquet_dir / sensor / f"{month.key}.parquet"
 
+    def timeless(self, sensor: str) -> UPath:
+        """Catalogue items of a sensor that have no time, and so belong to no month."""
+        return self.parquet_dir / sensor / "timeless.parquet"
+
     def holdings(self, sensor: str, month: Month) -> UPath:
         """Holdings of the month (and of the match tolerance on either side), GeoParquet."""
         return self.root / "holdings" / sensor / f"{month.key}.parquet"

@@ -21,14 +21,16 @@ import shapely
 from upath import UPath
 
 from coverage_pipeline.catalog.cmr import CmrSource
-from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError, CatalogUnavailable
+from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.files import GeoParquetSource, StaticSource
 from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
 from coverage_pipeline.catalog.scenes import (
+    NO_TIME,
     REJECTED_SCHEMA,
     SCENES_SCHEMA,
     SceneCollector,
     by_reason,
+    first_of_each,
     in_order,
     merge_copies,
 )
@@ -40,7 +42,7 @@ from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, SourceKind
-from coverage_pipeline.store import Store, StoreError, is_local, read_metadata, sibling, write_bytes, write_parquet
+from coverage_pipeline.store import Store, StoreError, is_local, read_metadata, read_parquet, sibling, write_bytes, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +142,8 @@ class ScanReport:
     bbox_footprints: int = 0
     """Scenes whose only outline is a bounding box."""
     rejected: dict[str, int] = field(default_factory=dict)
+    timeless: int = 0
+    """Items without any time, which every month's search gives: listed once for the sensor, in ``timeless.parquet``."""
     failed_providers: dict[str, str] = field(default_factory=dict)
     """Providers that were asked first and failed, and how."""
     seconds: float = 0.0
@@ -168,6 +172,56 @@ class ScanReport:
         ]
         why = f"; {self.reason}" if self.reason else ""
         return f"{self.sensor} {self.start[:7]}: {self.scenes} scenes ({self.status}{why}) from {self.provider}, {', '.join(parts)}"
+
+    def lines(self, lag_days: int | None = None) -> list[str]:
+        """The whole report for a person who has never seen one. ``lag_days`` is the sensor's publication lag, which says until when a
+        provisional month stays one.
+        """
+        month = f"{self.sensor} {self.start[:7]}"
+        if self.status == "not_applicable":
+            return [f"{month}: not applicable: {self.reason}; there is nothing to scan, and nothing is missing"]
+        told = [f"{month}: {self.scenes:,} scenes ({self.status}): {self._meaning(lag_days)}"]
+        place = f"within {','.join(f'{side:g}' for side in self.bbox)}; elsewhere stays not known" if self.bbox else "all over the globe"
+        told.append(f"  provider: {self.provider}, collection {self.collection}, {place}")
+        told += [f"  failed before: {provider}: {why}" for provider, why in self.failed_providers.items()]
+        announced = "number not announced, " if self.announced is None else f"{self.announced:,} announced, "
+        told.append(f"  items: {announced}{self.received:,} received, which make {self.scenes:,} scenes")
+        for count, what in (
+            (self.superseded, "older copies of a scene, superseded by a newer processing"),
+            (self.united, "parts, united with another part of their scene"),
+            (self.repeated, "came in two windows, counted once"),
+            (self.duplicates, "came again on a later page, counted once"),
+            (self.outside, "of the hour around the month, or of another month by acquisition time"),
+            (self.other_platform, "of other satellites of the collection"),
+            (self.bbox_footprints, "scenes with a bounding box for want of a footprint"),
+        ):
+            if count:
+                told.append(f"    {count:,} {what}")
+        told += [f"    {count:,} rejected: {reason}" for reason, count in self.rejected.items()]
+        some = [(self.windows_resumed, "read by an earlier run"), (self.windows_cut, "cut, as they failed or were too large")]
+        of_them = "; ".join(f"{count:,} {what}" for count, what in some if count)
+        told.append(f"  windows: {self.windows:,}{f' ({of_them})' if of_them else ''}, {self.pages:,} pages")
+        again = ", ".join(f"{count} × {label}" for label, count in self.retried.items())
+        repeats = f" ({self.retries:,} of them retries: {again})" if self.retries else ""
+        told.append(f"  asked: {self.requests:,} requests{repeats}, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s")
+        if self.cross_check:
+            told.append(f"  cross-check: {self.cross_check}")
+        return told
+
+    def _meaning(self, lag_days: int | None) -> str:
+        match self.status:
+            case "complete":
+                return "all that there is of the month, published and read"
+            case "provisional" if self.reason:
+                return self.reason
+            case "provisional":
+                settled = dt.datetime.fromisoformat(self.end) + dt.timedelta(days=lag_days or 0)
+                until = f"until {settled:%Y-%m-%d}" if lag_days is not None else "for some days"
+                return f"all that was there; more is published {until}, scan again after that"
+            case _ if not self.missing:
+                return f"do not rely on it: {self.reason}"
+        some = ", ".join(self.missing[:5]) + (f" and {len(self.missing) - 5:,} more" if len(self.missing) > 5 else "")
+        return f"some is missing, so that no scene does not mean none: {self.reason}; missing windows: {some}; run again to go on"
 
 
 def build_availability_catalog(
@@ -231,6 +285,7 @@ def scan_month(
         sensor,
         [month],
         target,
+        timeless=store.timeless(sensor.key),
         bbox=bbox,
         source_index=source_index,
         options=options or ScanOptions(),
@@ -254,6 +309,8 @@ class _Job:
     months: list[Month]
     bbox: BBox | None
     target: UPath
+    timeless: UPath | None
+    """Where the sensor's items without any time are listed; None: with the other rejected."""
     options: ScanOptions
     progress: OnProgress | None
 
@@ -336,6 +393,7 @@ def _scan_into(
     months: list[Month],
     target: UPath,
     *,
+    timeless: UPath | None = None,
     bbox: BBox | None,
     source_index: int | None,
     options: ScanOptions,
@@ -348,7 +406,7 @@ def _scan_into(
         sources = (sources[source_index],)
     if bbox is not None:
         split_bbox(bbox)  # refuses a box that is none
-    job = _Job(sensor, months, bbox, target, options, progress)
+    job = _Job(sensor, months, bbox, target, timeless, options, progress)
     with _alone(target):
         return _scan_in_order(job, sources)
 
@@ -363,7 +421,7 @@ def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanRepor
             scanned = _scan(job, source)
             if scanned.report.status != "partial":
                 scanned.report.failed_providers = _failures(failed)
-                _publish(job.target, scanned)
+                _publish(job.target, _set_timeless_apart(job, scanned))
                 clear_parts(job.target)
                 return scanned.report
             partial.append(scanned)
@@ -377,13 +435,15 @@ def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanRepor
     if job.options.publish_partial and partial and _may_be_replaced(job.target):
         best = max(partial, key=lambda scanned: scanned.report.scenes)
         best.report.failed_providers = _failures(failed)
-        _publish(job.target, best)  # what was read stays, too: the next run goes on from there
+        _publish(job.target, _set_timeless_apart(job, best))  # what was read stays, too: the next run goes on from there
         return best.report
     kept = ". The former file stays" if job.target.exists() else ""
     if len(failed) == 1:
         only = failed[0][1]
         raise type(only)(f"{only}{kept}") from only
-    raise CatalogError(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
+    # Something that may pass, where one of them is: then it is worth trying again later.
+    kind = next((type(e) for _, e in failed if isinstance(e, CatalogUnavailable | CatalogTruncated | CatalogUnreadable)), CatalogError)
+    raise kind(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
 
 
 def _failures(failed: list[tuple[AvailableSource, CatalogError]]) -> dict[str, str]:
@@ -504,7 +564,7 @@ def _cross_check(job: _Job, source: AvailableSource, report: ScanReport) -> None
         return
     doubt = "empty" if not report.received else f"{report.received} items where the months around it have {usual:.0f}"
     for other in job.sensor.available_sources:
-        if other.provider == source.provider:
+        if (other.endpoint, other.collection_id) == (source.endpoint, source.collection_id):
             continue
         quick = replace(job.options.patience, retries=min(1, job.options.patience.retries))
         try:
@@ -534,6 +594,28 @@ def _usual(job: _Job) -> float:
                 if told["bbox"] == (list(job.bbox) if job.bbox else None) and told["status"] == "complete":
                     found.append(float(told["received"]))
     return statistics.median(found) if found else 0.0
+
+
+def _set_timeless_apart(job: _Job, scanned: _Scanned) -> _Scanned:
+    """Items without any time belong to no month, and servers give them for every one: they are listed once for the sensor.
+
+    A scan of the globe replaces the list, one of a box adds to it.
+    """
+    if job.timeless is None:
+        return scanned
+    timeless = pc.equal(scanned.rejected["reason"], NO_TIME)
+    rows = scanned.rejected.filter(timeless)
+    if rows.num_rows == 0 and (job.bbox is not None or not job.timeless.exists()):
+        return scanned
+    scanned.report.timeless = rows.num_rows
+    with _alone(job.timeless):
+        if job.bbox is not None and job.timeless.exists():
+            former = read_parquet(job.timeless)[0].replace_schema_metadata(None).cast(REJECTED_SCHEMA)
+            rows = first_of_each(pa.concat_tables([rows, former]), "item_id")
+        write_parquet(job.timeless, rows, {"sensor": scanned.report.sensor, "provider": scanned.report.provider})
+    kept = scanned.rejected.filter(pc.invert(timeless))
+    scanned.report.rejected = by_reason(kept)
+    return replace(scanned, rejected=kept)
 
 
 def _publish(target: UPath, scanned: _Scanned) -> None:

@@ -33,6 +33,9 @@ TIME = pa.timestamp("us", tz="UTC")
 DEFAULT_CLOUD_FIELD = "eo:cloud_cover"
 """Where a source names no property of its own: the one of the STAC EO extension."""
 
+NO_TIME = "no time"
+"""Why an item is rejected that belongs to no month."""
+
 SCENES_SCHEMA = pa.schema(
     [
         pa.field("scene_key", pa.string(), nullable=False),
@@ -246,7 +249,7 @@ class SceneCollector:
         if acquired is None:
             given = properties.get("datetime") or properties.get("start_datetime")
             shown = repr(_text(given[:40])) if isinstance(given, str) else _shown(given)[:40]
-            self._reject(item, "no time" if given is None else f"time cannot be read: {shown}")
+            self._reject(item, NO_TIME if given is None else f"time cannot be read: {shown}")
             return None
         if (self.start is not None and acquired < self.start) or (self.end is not None and acquired >= self.end):
             self.outside += 1

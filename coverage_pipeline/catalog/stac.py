@@ -10,6 +10,7 @@ import datetime as dt
 import hashlib
 import json
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -273,7 +274,10 @@ def _name(feature: Any) -> str | None:
 
 def _content(feature: Any) -> bytes:
     """Tells items without an id apart."""
-    return hashlib.sha256(repr(feature).encode("utf-8", "replace")).digest()
+    try:
+        return hashlib.sha256(repr(feature).encode("utf-8", "replace")).digest()
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return uuid.uuid4().bytes
 
 
 def _is_whole(feature: Any) -> bool:

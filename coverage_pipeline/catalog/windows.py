@@ -220,6 +220,8 @@ class Gathering:
     def run(self) -> Gathered:
         """Read what no earlier run has; raises the ``CatalogError`` of the first window that cannot be read however narrow it is."""
         done = self._done
+        if not self.source.windowed:
+            self.parts.clear()  # of a file that was renewed meanwhile, nothing would tell
         self.parts.begin(self.lifetime)
         done.extend(self.parts.found())
         pending = list(reversed(self._windows(done)))
@@ -280,7 +282,7 @@ class Gathering:
         """What is still to be asked: the whole, or what is left of it, cut from the start where it is known to be too much."""
         whole = Window(self.start, self.end, self.profile.page_size)
         if not self.source.windowed:
-            return [] if done else [whole]
+            return [whole]
         hours = self.profile.window_hours
         first = whole.cut(round((self.end - self.start) / dt.timedelta(hours=hours)) if hours and self.bbox is None else 1)
         return [w for window in first for w in _without(window, sorted(part.window for part in done))]

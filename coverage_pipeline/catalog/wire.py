@@ -38,6 +38,8 @@ _LONGEST_ANSWER = 256 << 20
 _AWAY_TRIES = 2
 """A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
 _MOST_REDIRECTS = 5
+_MOST_PLACES = 100
+"""Paths remembered as answered: an API has few, and a static catalogue as many as items."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,8 @@ class Wire:
                 check(answer, answered)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise _Passing(f"did not answer as asked: {excerpt(str(error))}", "unusable answer", CatalogUnreadable) from None
-        self._answered.add(_place(url))
+        if len(self._answered) < _MOST_PLACES:
+            self._answered.add(_place(url))
         return Fetched(answer, answered, url)
 
     def _ask(

@@ -351,6 +351,7 @@ def test_times_of_every_kind(tmp_path: Path) -> None:
         item("span", None, properties=span),
         item("before", None, properties={"start_datetime": "2024-11-10T00:00:00Z", "end_datetime": "2024-11-11T00:00:00Z"}),
         item("never", None),
+        item("end-only", None, properties={"end_datetime": "2024-11-11T00:00:00Z"}),
         *(item(f"old-{k}", "2024-10-01T00:00:00Z") for k in range(4)),  # a row group of their own
         item("edge", "2025-01-31T23:59:59.999999Z"),
         item("after", "2025-02-01T00:00:00Z"),
@@ -362,7 +363,7 @@ def test_times_of_every_kind(tmp_path: Path) -> None:
         "span": "2025-01-10T00:00:00.000001+00:00",
         "edge": "2025-01-31T23:59:59.999999+00:00",
     }
-    assert [(r["item_id"], r["reason"]) for r in rejected] == [("never", "no time")]
+    assert [(r["item_id"], r["reason"]) for r in rejected] == [("end-only", "no time"), ("never", "no time")]
     assert report.received < len(items)  # what is known to be of other months is not even made an item
     assert opened("geoparquet", path).total(WINDOW, None) == 4  # with the one that is within the hour after the month
 
@@ -461,6 +462,15 @@ def test_arrow_s_many_types(tmp_path: Path) -> None:
     assert [i["properties"]["datetime"] for i in items] == [i["properties"]["datetime"].replace("Z", ".000000Z") for i in WRITTEN]
     assert items[0]["bbox"] == [0.0, 50.0, 0.0, 1.0, 51.0, 9.0]
     assert names(opened("geoparquet", tmp_path / "a.parquet"), bbox=(19.5, 0, 20.5, 80)) == ["scene-2"]
+
+
+def test_nanoseconds_are_cut_and_a_cloud_that_is_no_number_is_kept_as_given(tmp_path: Path) -> None:
+    when = pa.array([1736935200_123456_789] * 10, pa.int64()).cast(pa.timestamp("ns"))
+    table = table_of(WRITTEN, datetime=when).drop_columns(["eo:cloud_cover"]).append_column("eo:cloud_cover", pa.array([[1.0, 2.0]] * 10))
+    pq.write_table(table, tmp_path / "a.parquet")
+    scenes, _, _ = scanned(of_files("geoparquet", tmp_path / "a.parquet"), JANUARY, tmp_path)
+    assert {s["acquired"].isoformat() for s in scenes} == {"2025-01-15T10:00:00.123456+00:00"}
+    assert {s["cloud_raw"] for s in scenes} == {"[1.0, 2.0]"}
 
 
 def test_only_one_collection_of_a_dump(tmp_path: Path) -> None:
@@ -631,6 +641,24 @@ def test_a_box_chooses_by_geometry_where_there_is_no_bbox(tmp_path: Path, places
             assert f"{k:02d}" not in got
 
 
+@pytest.mark.parametrize("kind", ["geoparquet", "static"])
+def test_bounds_that_leave_the_antimeridian_or_a_pole_out_lose_nothing(kind: SourceKind, tmp_path: Path) -> None:
+    """Some writers take a bbox as smallest and largest longitude; and the bounds of an outline around a pole do not hold the pole."""
+    around = {"type": "Polygon", "coordinates": [[[-180, 80], [-90, 80], [0, 80], [90, 80], [180, 80], [180, 81], [-180, 81], [-180, 80]]]}
+    items = [
+        item("naive", geometry=None, bbox=[-179.5, 0, 179.5, 1]),
+        item("pole", geometry=around, bbox=None),
+        item("here", geometry=None, bbox=[10, 0, 11, 1]),
+        item("beyond", geometry=None, bbox=[190, 0, 191, 1]),
+    ]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    source = opened(kind, dump(tmp_path / "a.parquet", items) if kind == "geoparquet" else path)
+    assert names(source, bbox=(179.8, 0, -179.8, 1)) == ["naive", "pole"]
+    assert names(source, bbox=(0, 88, 10, 90)) == ["pole"]
+    assert names(source, bbox=(-170.5, 0, -169.5, 1)) == ["beyond", "naive", "pole"]
+
+
 # --- static catalogues ----------------------------------------------------------------------------------------------------------------
 
 
@@ -668,7 +696,13 @@ def test_a_tree_of_every_kind_of_link(over: str, tmp_path: Path) -> None:
     # The loose item is first met outside of our collection, where it says nothing of being ours.
     edit(
         folder / "catalog.json",
-        lambda d: d["links"].extend([{"rel": "child", "href": "other.json"}, {"rel": "item", "href": "loose.json"}]),
+        lambda d: d["links"].extend(
+            [
+                {"rel": "child", "href": "other.json"},
+                {"rel": "item", "href": "loose.json"},
+                {"rel": "item", "href": "scenes/2025-01-01/scene-0.json"},
+            ]
+        ),
     )
     with served_or_not(folder, over) as endpoint:
         assert names(opened("static", endpoint)) == [f"scene-{k}" for k in range(8)]

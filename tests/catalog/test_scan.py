@@ -239,8 +239,24 @@ def test_unusable_items_go_to_the_rejected_table(store: Store) -> None:
     broken = [item("no-time", None), item("no-place", geometry=None, bbox=None), item("fine")]
     assert scan(store, Catalog(broken)) == ["fine"]
     rejected = pq.read_table(str(sibling(store.scenes("test", JANUARY), ".rejected.parquet"))).to_pylist()
-    assert {(r["item_id"], r["reason"]) for r in rejected} == {("no-time", "no time"), ("no-place", "geometry missing")}
-    assert read_metadata(store.scenes("test", JANUARY))["rejected"] == {"geometry missing": 1, "no time": 1}
+    assert {(r["item_id"], r["reason"]) for r in rejected} == {("no-place", "geometry missing")}
+    metadata = read_metadata(store.scenes("test", JANUARY))
+    assert (metadata["rejected"], metadata["timeless"]) == ({"geometry missing": 1}, 1)
+
+
+def test_items_without_a_time_are_rejected_once_and_not_once_a_month(store: Store) -> None:
+    def listed() -> list[str]:
+        return sorted(pq.read_table(str(store.timeless("test")))["item_id"].to_pylist())
+
+    with serve(Catalog([item("one", None), item("two", None), item("fine")])) as catalog:
+        reports = [scan_month(sensor(catalog.address), Month(2025, k), store, options=IMPATIENT) for k in (1, 2, 3)]
+    assert [(r.scenes, r.timeless, r.rejected) for r in reports] == [(1, 2, {}), (0, 2, {}), (0, 2, {})]
+    assert listed() == ["one", "two"]
+    with serve(Catalog([item("three", None), item("fine")])) as catalog:
+        scan_month(sensor(catalog.address), JANUARY, store, bbox=(0, 40, 10, 60), options=IMPATIENT)
+        assert listed() == ["one", "three", "two"]  # the box may not have had the others
+        scan_month(sensor(catalog.address), JANUARY, store, options=IMPATIENT)
+        assert listed() == ["three"]
 
 
 def test_a_box_across_the_antimeridian_is_asked_as_two(store: Store) -> None:

@@ -1,0 +1,531 @@
+"""What works at a provider, what is slow there, and what of it is configured wrongly: a few small questions before a long scan.
+
+Asked by the scanner's own code, so that what works here works there. All that a provider says is untrusted text: it is cut and freed of
+control characters before it gets into a ``Check``. Markup of a terminal library is its caller's to escape.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import math
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from coverage_pipeline.catalog.cmr import CmrSource
+from coverage_pipeline.catalog.errors import CatalogError, CatalogUnreadable
+from coverage_pipeline.catalog.providers import profile_of
+from coverage_pipeline.catalog.scan import SOURCES, ScanOptions
+from coverage_pipeline.catalog.scene_key import parse_time, scene_identity
+from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, parse_cloud
+from coverage_pipeline.catalog.source import Source, Tally, Window
+from coverage_pipeline.catalog.stac import StacSource
+from coverage_pipeline.catalog.wire import Cancelled
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.sensors import AvailableSource, CoverageSensor
+
+SLOW_SECONDS = 5.0
+"""An answer to one of these small questions that takes longer is slow: a scan asks thousands of larger ones, and gateways give up after
+30 s."""
+
+STEP_SECONDS = 30.0
+"""The longest that one question is waited for, with its second try and whatever wait the provider asks for."""
+
+_TIMEOUT = 12.0
+"""Seconds for the next bytes of an answer: two tries are told of within ``STEP_SECONDS``."""
+_LONGEST_SAID = 500
+_MOST_NAMES = 6
+"""Names listed of what a provider has."""
+_SEARCHED_DAYS = 3
+"""Days in the middle of a month that are searched first: the globe's month is a hard question for some."""
+_FIRST_MONTHS = 3
+_RECENTLY = dt.timedelta(days=92)
+"""A collection whose time span ends earlier than so long ago is not continued."""
+_WRONG_STATUSES = (400, 404, 405, 406, 410, 414, 415, 422)
+"""What a server answers to a question that is wrong, rather than to one it refuses or cannot answer now."""
+_ABSENT = ("has no such collection", "has no collection")
+_ELSEWHERE = "not followed: name that address"
+
+Verdict = Literal["ok", "slow", "wrong", "failed"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    verdict: Verdict
+    """``wrong``: the configuration is to be changed. ``failed``: the provider is to be waited for, or replaced."""
+    said: str
+    """In words, with what to do where something is to be done; one line, printable, not escaped for any markup."""
+    seconds: float = 0.0
+
+
+class _Wrong(Exception):
+    """Something is configured wrongly."""
+
+
+class _Failed(Exception):
+    """The provider does not do what it should."""
+
+
+def printable(text: object, longest: int = _LONGEST_SAID) -> str:
+    """Foreign text on one line, without control characters (nor those that turn the writing direction), cut where it gets long."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 20 * longest]).split())
+    return flat if len(flat) <= longest else f"{flat[:longest]}…"
+
+
+def distinct(sensors: Sequence[CoverageSensor]) -> list[tuple[list[CoverageSensor], AvailableSource]]:
+    """Each (kind, endpoint, collection) once, in the sensors' order, with the sensors that have it."""
+    found: dict[tuple[str, str, str, str | None], tuple[list[CoverageSensor], AvailableSource]] = {}
+    for sensor in sensors:
+        for source in sensor.available_sources:
+            key = source.kind, source.endpoint.rstrip("/"), source.collection_id, source.version
+            found.setdefault(key, ([], source))[0].append(sensor)
+    return list(found.values())
+
+
+def examine(sensor: CoverageSensor, source: AvailableSource, options: ScanOptions, *, today: dt.date | None = None) -> Iterator[Check]:
+    """Ask one source of a sensor, and say of each answer what it is; ends early where no further question makes sense."""
+    patience = replace(
+        options.patience,
+        timeout_seconds=min(_TIMEOUT, options.patience.timeout_seconds),
+        retries=min(1, options.patience.retries),
+        backoff_seconds=min(1.0, options.patience.backoff_seconds),
+    )
+    try:
+        api = SOURCES[source.kind](source, profile_of(source, options.providers), patience, sensor.key)
+    except PlannerError as error:
+        yield Check("source", "wrong", printable(error))
+        return
+    with api.wire or nullcontext():
+        yield from _Examination(sensor, source, options, api, today or dt.datetime.now(UTC).date()).checks()
+
+
+class _Examination:
+    """What is learnt of one source, question by question."""
+
+    def __init__(self, sensor: CoverageSensor, source: AvailableSource, options: ScanOptions, api: Source, today: dt.date) -> None:
+        self.sensor, self.source, self.options, self.api = sensor, source, options, api
+        self.profile = profile_of(source, options.providers)
+        # The month before the last closed one: published by now, whatever the lag.
+        recent = Month.of(today).shift(-2)
+        self.recent = recent if sensor.last_month is None else min(recent, sensor.last_month)
+        self.today = today
+        self.section = f"[[sensors.sources.{sensor.key}]]"
+        self.provider_section = f'[providers."{source.provider}"]'
+        self.platforms: list[str] | None = None
+        """The collection's own list."""
+        self.span: tuple[dt.datetime | None, dt.datetime | None] | None = None
+        self.item: dict[str, Any] | None = None
+        self.found_in: Month | None = None
+        self.announced: int | None = None
+
+    def checks(self) -> Iterator[Check]:
+        if isinstance(self.api, StacSource):
+            steps: list[tuple[str, Callable[[], str]]] = [
+                ("landing page", self._landing_page),
+                ("conformance", self._item_search),
+                ("collection", self._collection),
+            ]
+        elif isinstance(self.api, CmrSource):
+            steps = [("collection", self._collection)]
+        else:
+            steps = [("files", self._files)]
+        steps.append(("search", self._search))
+        for name, ask in steps:
+            check = self._step(name, ask)
+            yield check
+            if check.verdict in ("wrong", "failed"):
+                return
+            if name == "conformance":
+                yield self._step("features", self._features)
+        more: list[tuple[str, Callable[[], str]]] = [
+            ("time span", self._time_span),
+            ("scene", self._scene),
+            ("scene key", self._scene_key),
+            ("cloud", self._cloud),
+            ("platform", self._platform),
+            ("totals", self._totals),
+        ]
+        for name, look in more:
+            yield self._step(name, look)
+
+    def _step(self, name: str, ask: Callable[[], str]) -> Check:
+        """Ask, and give up on whoever has not answered after ``STEP_SECONDS``."""
+        wire = self.api.wire
+        before = Counter(wire.retried) if wire else Counter()
+        watchdog = threading.Timer(STEP_SECONDS, wire.cancel if wire else lambda: None)
+        watchdog.daemon = True
+        watchdog.start()
+        began = time.monotonic()
+        verdict: Verdict = "ok"
+        try:
+            said = ask()
+        except _Wrong as error:
+            verdict, said = "wrong", str(error)
+        except _Failed as error:
+            verdict, said = "failed", str(error)
+        except Cancelled:
+            verdict, said = "failed", f"gave no answer within {STEP_SECONDS:.0f} s; try again later, or name another source"
+        except PlannerError as error:
+            verdict = "wrong" if self._is_wrong(name, error) else "failed"
+            said = self._without_prefix(str(error)) + self._advice(name, error)
+        except Exception as error:  # whatever the library makes of a strange answer: one provider's must not hide the others'
+            verdict = "wrong" if name == "landing page" else "failed"
+            said = f"did not answer as it should: {type(error).__name__}: {error}" + self._advice(name, error)
+        finally:
+            watchdog.cancel()
+        seconds = round(time.monotonic() - began, 3)
+        again = Counter(wire.retried) - before if wire else Counter()
+        if again and verdict != "failed":
+            said += f"; had to be asked again ({', '.join(again)})"
+        if verdict == "ok" and seconds > SLOW_SECONDS:
+            verdict = "slow"
+            said += (
+                f"; took {seconds:.1f} s: scans will be slow, and time out where they ask for more; scan small areas, or name another "
+                "source first"
+            )
+        return Check(name, verdict, printable(self._without_secrets(said)), seconds)
+
+    def _is_wrong(self, name: str, error: PlannerError) -> bool:
+        text = str(error)
+        if _ELSEWHERE in text or any(absent in text for absent in _ABSENT):
+            return True
+        if name == "landing page" and isinstance(error, CatalogUnreadable):
+            return True
+        if name == "files":  # a path that is not there, a dump that is none: nothing that passes
+            return self.api.wire is None or not isinstance(error, CatalogError)
+        return getattr(error, "status", None) in _WRONG_STATUSES
+
+    def _advice(self, name: str, error: Exception) -> str:
+        text, status = str(error), getattr(error, "status", None)
+        if status in (401, 403):
+            return "; it may want a login, or not answer your network"
+        if name == "landing page" and (isinstance(error, CatalogUnreadable) or not isinstance(error, PlannerError)):
+            return (
+                "; endpoint must be the address of the API's landing page, which is JSON (if it is, the provider may be under maintenance)"
+            )
+        if name == "search" and status in (405, 415):
+            other = "GET" if self.profile.method == "POST" else "POST"
+            return f'; set method = "{other}" in {self.provider_section}'
+        waits = self.options.patience.timeout_seconds
+        if "no answer within" in text and waits > _TIMEOUT:
+            return f"; a scan waits longer, {waits:g} s"
+        return ""
+
+    def _without_prefix(self, text: str) -> str:
+        """The scanner's messages name sensor, provider and collection, which whoever reads a check sees above it."""
+        collection = getattr(self.api, "collection", self.source.collection_id)
+        return text.replace(f"{self.sensor.key}: {self.source.provider} ({collection}) ", "")
+
+    def _without_secrets(self, text: str) -> str:
+        """An address of a file may carry its signature."""
+        query = urlsplit(self.source.endpoint).query
+        text = text.replace(query, "…") if query else text
+        return re.sub(r"(?i)\b(sig|signature|token|key|secret|password)=[^\s&'\"]+", r"\1=…", text)
+
+    # A STAC API
+
+    def _client(self) -> Any:
+        assert isinstance(self.api, StacSource)
+        return self.api.open()
+
+    def _landing_page(self) -> str:
+        client = self._client()
+        versions = [
+            found[1] for uri in client.get_conforms_to() if (found := re.match(r"https://api\.stacspec\.org/v([^/]+)/core", str(uri)))
+        ]
+        version = f"STAC API {versions[0]}" if versions else "STAC, which version of the API it does not say"
+        return f"answers: {version} ({printable(client.title or client.id, 60)})"
+
+    def _item_search(self) -> str:
+        client = self._client()
+        if not client.conforms_to("ITEM_SEARCH"):
+            claims = "claims to conform to nothing" if not client.get_conforms_to() else "does not claim item-search"
+            raise _Wrong(f'{claims}: it cannot be searched; if it is a catalogue of files, set kind = "static" in {self.section}')
+        link = client.get_search_link()
+        host = urlsplit(link.absolute_href).netloc if link is not None else self.source.provider
+        if host != self.source.provider:
+            raise _Wrong(f"its search is at another host, {printable(host, 100)}: check endpoint in {self.section}")
+        return "claims item-search"
+
+    def _features(self) -> str:
+        client = self._client()
+        trusted = self.profile.features
+        if absent := [name for name in trusted if not client.conforms_to(name.upper())]:
+            kept = ", ".join(f'"{name}"' for name in trusted if name not in absent)
+            raise _Wrong(
+                f"does not claim {', '.join(absent)}, which its profile trusts: set features = [{kept}] in {self.provider_section}"
+            )
+        return f"claims what its profile trusts: {', '.join(trusted)}" if trusted else "its profile trusts no extension of the search"
+
+    def _collection(self) -> str:
+        try:
+            self.api.require_collection()
+        except CatalogError as error:
+            if not any(absent in str(error) for absent in _ABSENT):
+                raise
+            alike = _alike(self.source.collection_id, self._collection_ids())
+            hint = f"; it has {', '.join(alike)}" if alike else ""
+            raise _Wrong(f"has no collection {self._name}{hint}: check collection_id in {self.section}") from None
+        if isinstance(self.api, StacSource):
+            self._describe_stac()
+        else:
+            self._describe_cmr()
+        ours = self.source.platforms
+        listed = f"; platforms {_names(self.platforms)}" if self.platforms else ""
+        if self.platforms and (unlisted := [p for p in ours if p not in {name.lower() for name in self.platforms}]):
+            raise _Wrong(
+                f"does not list {', '.join(unlisted)} among its platforms ({_names(self.platforms)}): scenes under another name "
+                f"would be left out; write platforms in {self.section} as the catalogue does"
+            )
+        return f"has {self._name}{listed}"
+
+    @property
+    def _name(self) -> str:
+        return self.source.collection_id + (f" version {self.source.version}" if self.source.version else "")
+
+    def _describe_stac(self) -> None:
+        collection = self._client().get_collection(self.source.collection_id)  # as it was read a moment ago
+        try:
+            intervals = collection.extent.temporal.intervals
+            starts, ends = [i[0] for i in intervals], [i[1] for i in intervals]
+            self.span = (None if None in starts else min(map(_utc, starts)), None if None in ends else max(map(_utc, ends)))
+        except (AttributeError, TypeError, ValueError, IndexError):
+            self.span = None
+        summaries = collection.summaries.to_dict() if collection.summaries is not None else {}
+        self.platforms = _texts(summaries.get("platform"))
+
+    def _describe_cmr(self) -> None:
+        entries = self._cmr_collections([("short_name", self.source.collection_id)])
+        ours = [umm for umm in entries if self.source.version in (None, umm.get("Version"))]
+        if not ours:
+            return
+        umm = ours[0]
+        self.platforms = _texts([p.get("ShortName") for p in _dicts(umm.get("Platforms"))])
+        ranges = [span for extent in _dicts(umm.get("TemporalExtents")) for span in _dicts(extent.get("RangeDateTimes"))]
+        present = any(extent.get("EndsAtPresentFlag") is True for extent in _dicts(umm.get("TemporalExtents")))
+        starts, ends = [[parse_time(r.get(name)) for r in ranges] for name in ("BeginningDateTime", "EndingDateTime")]
+        if ranges:
+            begin = min((t for t in starts if t), default=None) if None not in starts else None
+            end = max((t for t in ends if t), default=None) if None not in ends and not present else None
+            self.span = (begin, end)
+
+    def _cmr_collections(self, params: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        assert self.api.wire is not None
+        answer = self.api.wire.fetch(
+            f"{self.source.endpoint.rstrip('/')}/search/collections.umm_json",
+            doing="looking up its collections",
+            params=[*params, ("page_size", "50")],
+            tries=1,
+        ).content
+        entries = answer.get("items") if isinstance(answer, dict) else None
+        return [umm for entry in _dicts(entries) if isinstance(umm := entry.get("umm"), dict)]
+
+    def _collection_ids(self) -> list[str]:
+        """Ids of what it has, where that is cheap; a list that cannot be had is no failure."""
+        wanted = self.source.collection_id
+        try:
+            if isinstance(self.api, CmrSource):
+                beginning = [("short_name[]", f"{wanted[: max(3, len(wanted) // 2)]}*"), ("options[short_name][pattern]", "true")]
+                entries = self._cmr_collections(beginning)
+                return [f"{umm.get('ShortName')} version {umm.get('Version')}" for umm in entries]
+            client = self._client()
+            if children := [unquote(urlsplit(str(link.href)).path.rstrip("/").rpartition("/")[2]) for link in client.get_links("child")]:
+                return children
+            assert self.api.wire is not None
+            url = f"{self.source.endpoint.rstrip('/')}/collections"
+            answer = self.api.wire.fetch(url, doing="listing its collections", tries=1).content
+            listed = answer.get("collections") if isinstance(answer, dict) else None
+            return [entry["id"] for entry in _dicts(listed) if isinstance(entry.get("id"), str)]
+        except CatalogError:
+            return []
+
+    # Files
+
+    def _files(self) -> str:
+        self.api.require_collection()
+        newest = self.api.newest()
+        if newest is None:
+            return "can be read; of which time its items are it does not say"
+        # Of a dump, what is recent is what it has last.
+        self.recent = min(self.recent, Month.of(newest))
+        old = "" if newest.date() >= self.today - _RECENTLY else ": for later months renew it"
+        return f"can be read; its newest item is of {newest:%Y-%m-%d}{old}"
+
+    # Items, whoever gives them
+
+    def _first(self, window: Window) -> dict[str, Any] | None:
+        tally = Tally()
+        pages = self.api.pages(window, None, tally)
+        try:
+            page = next(pages, [])
+        finally:
+            if hasattr(pages, "close"):
+                pages.close()  # the rest is not asked for
+        self.announced = tally.announced
+        return next((item if isinstance(item, dict) else {} for item in page), None)
+
+    def _search(self) -> str:
+        middle = self.recent.start + dt.timedelta(days=(self.recent.days - _SEARCHED_DAYS) // 2)
+        narrow = Window(middle, middle + dt.timedelta(days=_SEARCHED_DAYS), 1)
+        windows = [(self.recent, narrow)] if self.api.windowed else []
+        windows.append((self.recent, Window(self.recent.start, self.recent.end, 1)))
+        first = self.sensor.first_month
+        if first is not None and first < self.recent:
+            windows.append((first, Window(first.start, min(first.shift(_FIRST_MONTHS), self.recent).start, 1)))
+        for month, window in windows:
+            self.item = self._first(window)
+            if self.item is not None:
+                self.found_in = month
+                break
+        if self.item is None:
+            since = (
+                f", nor of the sensor's first months from {first}" if len(windows) > 1 and first is not None and first < self.recent else ""
+            )
+            raise _Wrong(
+                f"has nothing of {self.recent}{since}: check collection_id in {self.section}, and the sensor's first_month and last_month"
+            )
+        if self.found_in != self.recent:
+            return f"has nothing of {self.recent}, but of the sensor's first months: look whether the collection is still continued"
+        return f"finds scenes of {self.recent}"
+
+    def _time_span(self) -> str:
+        if self.span is None:
+            return "is not said by the collection" if self.api.windowed else "of files is what their items say"
+        begin, end = self.span
+        said = f"{begin.date() if begin else 'always'} to {end.date() if end else 'now'}"
+        first = self.sensor.first_month
+        if begin is not None and first is not None and begin >= first.end:
+            # Extents are often kept badly: the months themselves tell.
+            until = min(begin, first.shift(_FIRST_MONTHS).end)
+            if self._first(Window(first.start, until, 1)) is None:
+                raise _Wrong(
+                    f"{said}, while the sensor delivers from {first}: earlier months would look empty; set the sensor's first_month, or "
+                    "name a source that has them first"
+                )
+            return f"{said}, though it has older scenes, too"
+        last = self.sensor.last_month
+        needed = dt.datetime.combine(self.today - _RECENTLY, dt.time(), UTC) if last is None else last.start
+        if end is not None and end < needed:
+            if self.found_in != self.recent:
+                raise _Wrong(f"{said}: the collection is not continued; name the one that took its place in {self.section}")
+            return f"{said}, though it has newer scenes, too"
+        return f"{said}, all that the sensor needs"
+
+    @property
+    def _properties(self) -> dict[str, Any]:
+        properties = (self.item or {}).get("properties")
+        return properties if isinstance(properties, dict) else {}
+
+    @property
+    def _id(self) -> str:
+        item_id = (self.item or {}).get("id")
+        return item_id if isinstance(item_id, str) else ""
+
+    def _scene(self) -> str:
+        item = self.item or {}
+        missing = [
+            *(["id"] if not self._id else []),
+            *(["geometry"] if item.get("geometry") is None else []),
+            *(["time"] if not any(parse_time(self._properties.get(name)) for name in ("datetime", "start_datetime")) else []),
+        ]
+        boxed = missing == ["geometry"] and isinstance(item.get("bbox"), list)
+        if boxed:
+            return f"{printable(self._id, 100)} has no geometry, only a bounding box, which will stand for it"
+        if missing:
+            raise _Failed(
+                f"the one it gave ({printable(self._id, 100) or 'without id'}) has no {' and no '.join(missing)}: such scenes count as "
+                "rejected; name another source if they all are"
+            )
+        return f"{printable(self._id, 100)} has id, geometry and time"
+
+    def _scene_key(self) -> str:
+        family = self.sensor.family
+        if family == "other":
+            return 'is the id, as the sensor\'s family is "other"'
+        key = scene_identity(family, self._id, self._properties).key
+        if key is None:
+            raise _Wrong(
+                f'{printable(self._id, 100)} is no id of the family "{family}": copies of a scene would be counted twice, and no holding '
+                f"found; check collection_id in {self.section} and the sensor's family"
+            )
+        return f"{printable(key, 100)} is understood"
+
+    def _cloud(self) -> str:
+        if self.sensor.cloud == "not_applicable":
+            return "does not matter to the sensor"
+        name = self.source.cloud_field or DEFAULT_CLOUD_FIELD
+        if name not in self._properties:
+            others = [str(key) for key in self._properties if "cloud" in str(key).lower()]
+            has = (
+                f"; its properties with cloud in their name: {_names(others)}"
+                if others
+                else "; none of its properties has cloud in its name"
+            )
+            raise _Wrong(f"the scene has no {name}, so none would count as clear{has}: check cloud_field in {self.section}")
+        value = self._properties[name]
+        if math.isnan(parse_cloud(value)):
+            given = "nothing" if value is None else printable(repr(value), 40)
+            return f"{name} is there, with {given} instead of a percentage in the scene looked at: such scenes do not count as clear"
+        return f"{name} is there: {parse_cloud(value):g} %"
+
+    def _platform(self) -> str:
+        given, ours = self._properties.get("platform"), self.source.platforms
+        if not isinstance(given, str):
+            return "is not said by the scene" + (": it counts as the sensor's" if ours else "")
+        if not ours:
+            return f"{printable(given, 60)}; all of the collection are the sensor's"
+        if given.lower() in ours:
+            return f"{printable(given, 60)} is the sensor's"
+        if self.platforms:  # it lists ours, so that this one is another satellite's
+            return f"{printable(given, 60)} is not the sensor's ({', '.join(ours)}): such scenes are left out"
+        raise _Wrong(
+            f"the scene is of {printable(given, 60)}, which platforms ({', '.join(ours)}) do not have, so left out; write platforms in "
+            f"{self.section} as the catalogue does"
+        )
+
+    def _totals(self) -> str:
+        gives, says = self.announced is not None, self.profile.totals
+        if not self.api.windowed:
+            return "of files are what they have"
+        told = "announces how many scenes there are" if gives else "does not announce how many scenes there are"
+        if gives == says:
+            return told
+        return (
+            f"{told}, unlike its profile says (totals = {str(gives).lower()} in {self.provider_section} would agree; nothing depends on it)"
+        )
+
+
+def _utc(when: dt.datetime) -> dt.datetime:
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def _dicts(value: Any) -> list[Mapping[str, Any]]:
+    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> list[str] | None:
+    return ([v for v in value if isinstance(v, str)] or None) if isinstance(value, list) else None
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name, 60) for name in names[:_MOST_NAMES])
+    return shown + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
+
+
+def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
+    """Ids that may have been meant, the most alike first."""
+    of = {name.lower(): name for name in ids if name}
+    near = difflib.get_close_matches(wanted.lower(), of, n=_MOST_NAMES, cutoff=0.55)
+    near += [low for low in of if low not in near and (wanted.lower() in low or low in wanted.lower())]
+    return [printable(of[low], 60) for low in near[:_MOST_NAMES]]
