@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pystac_client.warnings import PystacClientWarning
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -206,8 +207,11 @@ def scan(
             with _scan_progress() as progress:
                 task = progress.add_task(f"{sensor} {wanted}", total=None, words="asking")
 
+                shown = _ScanShown()
+
                 def on_progress(now: ScanProgress) -> None:  # from several threads; rich has a lock
-                    progress.update(task, completed=now.received, total=now.announced or None, words=_in_words(now))
+                    completed, total = shown.bar(now)
+                    progress.update(task, completed=completed, total=total, words=shown.words(now))
 
                 report = planner.scan(chosen, wanted, source_index=index, partial=partial or None, progress=on_progress)
         except (CatalogError, KeyboardInterrupt):
@@ -249,11 +253,24 @@ def _scan_progress() -> Progress:
     )
 
 
-def _in_words(now: ScanProgress) -> str:
-    of = f" of {now.announced:,}" if now.announced is not None else ""
-    windows = f"{now.done:,} of {now.windows:,} windows" + (f" ({now.resumed:,} from an earlier run)" if now.resumed else "")
-    retries = f", {now.retries:,} {'retry' if now.retries == 1 else 'retries'}" if now.retries else ""
-    return f"{now.received:,}{of} items, {windows}{retries}"
+class _ScanShown:
+    """A scan's progress for a person: a window that was only begun has no total yet, for which the last one is shown on."""
+
+    def __init__(self) -> None:
+        self._announced: int | None = None
+
+    def bar(self, now: ScanProgress) -> tuple[int, int | None]:
+        """Windows, whose number is known from the start; the items of a single one, where they are announced."""
+        return (now.done, now.windows) if now.windows > 1 else (now.received, now.announced or None)
+
+    def words(self, now: ScanProgress) -> str:
+        """How far it is."""
+        self._announced = now.announced if now.announced is not None else self._announced
+        known = self._announced is not None and self._announced >= now.received
+        of = f" of {self._announced:,} announced so far" if known else ""
+        windows = f"{now.done:,} of {now.windows:,} windows" + (f" ({now.resumed:,} from an earlier run)" if now.resumed else "")
+        retries = f", {now.retries:,} {'retry' if now.retries == 1 else 'retries'}" if now.retries else ""
+        return f"{windows}, {now.received:,} items{of}{retries}"
 
 
 def _say_what_is_kept(target: UPath, hours: float) -> None:
@@ -469,7 +486,7 @@ def options(
     level = logging.INFO if verbose else logging.WARNING
     if not verbose:
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # each retry is no news; the end of them is
-        warnings.filterwarnings("ignore", module="pystac_client")  # to its programmer, not to ours
+        warnings.simplefilter("ignore", PystacClientWarning)  # of what an API does not claim: the doctor says it
     handler = _StderrHandler()
     handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -18,9 +21,14 @@ import xarray as xr
 from click.testing import Result
 from typer.testing import CliRunner
 
-from coverage_pipeline.__main__ import app
+from coverage_pipeline.__main__ import _ScanShown, _source_index, app
+from coverage_pipeline.catalog import ScanReport
+from coverage_pipeline.catalog.windows import Progress
 from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.months import Month
+from coverage_pipeline.sensors import COVERAGE_SENSORS
 from coverage_pipeline.serving import free_port
+from tests.catalog import stac_server
 from tests.catalog.items import item, square
 from tests.shared_data import read_items
 
@@ -66,7 +74,7 @@ cloud_field = "eo:cloud_cover"
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("build", "scan", "gap", "serve", "demo"):
+    for command in ("build", "scan", "doctor", "gap", "serve", "demo"):
         assert command in result.output
 
 
@@ -78,6 +86,8 @@ def test_help_names_every_command() -> None:
             "coverage-planner build --sensors emit,sentinel-2 --start 2025-01-01 --end 2025-12-31 --grid 0.1 --out data/coverage.zarr",
         ),
         ("scan", "coverage-planner scan sentinel-2 2025-03 --bbox 5,50,8,54"),
+        ("scan", "coverage-planner scan landsat-8-9 2025-03 --provider earth-search --partial"),
+        ("doctor", "coverage-planner doctor --sensor emit,landsat-8-9"),
         ("gap", "coverage-planner gap --config config/build.toml"),
         ("serve", "coverage-planner serve --port 5006"),
         ("demo", "coverage-planner demo --build-only"),
@@ -308,3 +318,243 @@ def test_a_database_address_that_is_none_is_said_before_any_scan(monkeypatch: py
     assert "COVERAGE_DB_URL" in said(result)
     assert "sekret" not in said(result)
     assert not list(Path("out").rglob("*.scan.json"))
+
+
+# What a scan says, and whom it asks
+
+
+def two_sources(first: str, second: str, collection: str = "scenes") -> Path:
+    path = Path("build.toml")
+    body = "".join(
+        f'[[sensors.sources.landsat-8-9]]\nkind = "stac"\nendpoint = "{address}"\ncollection_id = "{collection}"\n'
+        for address in (first, second)
+    )
+    path.write_text(f"[scan]\nretries = 1\nbackoff_seconds = 0.01\ntimeout_seconds = 5\n{body}")
+    return path
+
+
+def test_a_scan_may_ask_one_provider_alone() -> None:
+    with stac_server.serve(stac_server.Catalog([item("a")])) as one, stac_server.serve(stac_server.Catalog([item("b"), item("c")])) as two:
+        config = str(two_sources(one.address, two.address))
+        for wanted in ("1", two.address.removeprefix("http://"), two.address.rpartition(":")[2]):
+            result = run("scan", "landsat-8-9", "2025-01", "--config", config, "--provider", wanted)
+            assert result.exit_code == 0
+            assert "landsat-8-9 2025-01: 2 scenes (complete)" in said(result)
+        assert not one.searches
+
+
+@pytest.mark.parametrize(
+    ("sensor", "wanted", "names"),
+    [
+        ("landsat-8-9", "usgs", ["'usgs' is none of the sources of landsat-8-9", "0: stac planetarycomputer", "1: stac earth-search"]),
+        ("landsat-8-9", "2", ["'2' is none of"]),
+        ("landsat-8-9", "", ["is none of"]),
+        ("landsat-8-9", "stac", ["'stac' may be any of several sources"]),
+        ("emit", "cmr.earthdata.nasa.gov", ["may be any of several", "0: cmr cmr.earthdata.nasa.gov", "1: earthaccess cmr.earthdata"]),
+        ("prisma", "0", ["prisma has no public catalogue"]),
+    ],
+)
+def test_a_provider_that_is_none_or_several_ends_with_2(sensor: str, wanted: str, names: list[str]) -> None:
+    result = run("scan", sensor, "2025-01", "--provider", wanted)
+    assert result.exit_code == 2
+    for name in names:
+        assert name in said(result)
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("sensor", "wanted", "index"),
+    [
+        ("emit", "cmr", 0),
+        ("emit", "earthaccess", 1),
+        ("sentinel-2", "earth-search", 1),
+        ("sentinel-2", "Copernicus", 2),
+        ("sentinel-2", "0", 0),
+    ],
+)
+def test_a_provider_is_meant_by_its_kind_a_part_of_its_host_or_its_number(sensor: str, wanted: str, index: int) -> None:
+    assert _source_index(COVERAGE_SENSORS[sensor], wanted) == index
+
+
+def _down(catalog: stac_server.Catalog, number: int, answer: stac_server.Answer) -> stac_server.Answer:
+    return 503, {"Content-Type": "text/html"}, b"\x1b[31m[bold]maintenance[/bold]"
+
+
+def _down_in_the_second_half(catalog: stac_server.Catalog, number: int, answer: stac_server.Answer) -> stac_server.Answer:
+    end = catalog.searches[-1]["datetime"].split("/")[1]
+    return answer if end <= "2025-01-16T12" else _down(catalog, number, answer)
+
+
+def test_a_scan_says_who_failed_before_and_how_often_it_asked_again() -> None:
+    def once(catalog: stac_server.Catalog, number: int, answer: stac_server.Answer) -> stac_server.Answer:
+        return (503, {}, b"busy") if number == 1 else answer
+
+    items = [item("a"), item("z", geometry=None, bbox=None)]
+    with stac_server.serve(stac_server.Catalog(items, fault=once)) as two:
+        port = free_port()
+        result = run("scan", "landsat-8-9", "2025-01", "--config", str(two_sources(f"http://127.0.0.1:{port}", two.address)))
+    assert result.exit_code == 0
+    words = said(result)
+    assert f"failed before: stac 127.0.0.1:{port} scenes: landsat-8-9 2025-01" in words
+    assert "2 announced, 2 received, which make 1 scene" in words
+    assert "1 rejected: " in words
+    assert "1 of them retries: 1 × 503" in words
+    assert [line.strip() for line in result.stdout.splitlines()[-3:]] == [
+        "data/catalog/landsat-8-9/2025-01.rejected.parquet",
+        "data/catalog/landsat-8-9/2025-01.scan.json",
+        "data/catalog/landsat-8-9/2025-01.parquet",
+    ]
+
+
+def test_a_scan_that_fails_says_what_is_kept_and_partial_publishes_it() -> None:
+    days = [item(f"s{day}", f"2025-01-{day:02d}T10:00:00Z") for day in range(1, 31)]
+    with stac_server.serve(stac_server.Catalog(days, fault=_down_in_the_second_half)) as catalog:
+        config = config_for(catalog.address, "scenes")
+        config.write_text(config.read_text() + f'[providers."{catalog.address.removeprefix("http://")}"]\nwindow_hours = 372.0\n')
+        result = run("scan", "landsat-8-9", "2025-01", "--config", str(config))
+        assert result.exit_code == 1
+        assert "1 finished window is kept: the same command goes on from there within 24 hours" in said(result)
+        assert "\x1b" not in result.output
+        assert "[bold]maintenance[/bold]" in said(result)
+        result = run("scan", "landsat-8-9", "2025-01", "--config", str(config), "--partial")
+    assert result.exit_code == 0
+    assert "(partial): some is missing, so that no scene does not mean none" in said(result)
+    assert "missing windows: 20250116T" in said(result)
+    assert "1 read by an earlier run" in said(result)
+
+
+def test_a_scan_that_fails_at_once_keeps_nothing_and_says_nothing_of_it() -> None:
+    result = run("scan", "landsat-8-9", "2025-01", "--config", str(config_for(f"http://127.0.0.1:{free_port()}")))
+    assert result.exit_code == 1
+    assert "kept" not in said(result)
+
+
+def report_of(**changes: Any) -> ScanReport:
+    base: dict[str, Any] = {
+        "sensor": "emit",
+        "start": "2025-03-01T00:00:00Z",
+        "end": "2025-04-01T00:00:00Z",
+        "status": "complete",
+        "scanned_at": "2025-04-02T00:00:00Z",
+    }
+    return ScanReport(**{**base, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["(complete): all that there is"]),
+        ({"status": "provisional"}, ["more is published until 2025-04-11, scan again after that"]),
+        ({"status": "provisional", "reason": "its newest item is of 2025-03-04"}, ["(provisional): its newest item is of 2025-03-04"]),
+        (
+            {"status": "partial", "reason": "is not believed: empty; other has 9"},
+            ["do not rely on it: is not believed: empty; other has 9"],
+        ),
+        (
+            {"status": "partial", "reason": "2 windows", "missing": [f"w{k}" for k in range(9)]},
+            ["w0, w1, w2, w3, w4 and 4 more", "run again"],
+        ),
+        ({"status": "not_applicable", "reason": "no public catalogue"}, ["not applicable: no public catalogue"]),
+        ({"bbox": [5.0, 50.0, 8.5, 54.0]}, ["within 5,50,8.5,54; elsewhere stays not known"]),
+        ({"received": 1234567, "announced": 1234567, "superseded": 5, "united": 6}, ["1,234,567 announced", "5 older copies", "6 parts"]),
+        (
+            {"repeated": 2, "duplicates": 3, "outside": 4, "other_platform": 7},
+            ["2 came in two windows", "3 came again", "4 of", "7 of other"],
+        ),
+        ({"cross_check": "empty; other has 0"}, ["cross-check: empty; other has 0"]),
+        ({"rejected": {"no time": 3}}, ["3 rejected: no time"]),
+    ],
+)
+def test_a_report_in_lines(changes: dict[str, Any], names: list[str]) -> None:
+    lines = report_of(**changes).lines(10)
+    assert all("\n" not in line for line in lines)
+    for name in names:
+        assert name in "\n".join(lines)
+    assert "\n" not in report_of(**changes).in_words()
+
+
+# The doctor
+
+
+def test_the_doctor_says_what_works_and_ends_with_0() -> None:
+    now = Month.of(dt.date.today()).shift(-2)
+    when = f"{now}-15T10:00:00Z"
+    with stac_server.serve(stac_server.Catalog([item("LC08_L2SP_033032_20231008_02_T1", when)])) as catalog:
+        config = str(config_for(catalog.address, "scenes"))
+        result = run("doctor", "--config", config, "--sensor", "landsat-8-9,prisma")
+        assert result.exit_code == 0, result.output
+        assert "prisma has no public catalogue: nothing to ask" in said(result)
+        assert "1 source asked: 1 works" in said(result)
+        assert "landsat-8-9: stac 127.0.0.1" in said(result)
+        result = run("doctor", "--config", config, "--sensor", "landsat-8-9", "--sensor", "landsat-8-9", "--json")
+    checks = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {check["verdict"] for check in checks} == {"ok"}
+    assert set(checks[0]) == {"sensors", "kind", "provider", "collection", "version", "name", "verdict", "said", "seconds"}
+    assert not Path("data").exists()  # nothing is written
+
+
+def test_the_doctor_ends_with_1_for_who_failed_and_2_for_what_is_wrong() -> None:
+    down = f"http://127.0.0.1:{free_port()}"
+    result = run("doctor", "--config", str(config_for(down)), "--sensor", "landsat-8-9")
+    assert result.exit_code == 1
+    assert "failed: could not be reached" in said(result)
+    assert "1 source asked: 1 failed" in said(result)
+    with stac_server.serve(stac_server.Catalog([item()])) as catalog:
+        both = two_sources(down, catalog.address, "misspelt")
+        result = run("doctor", "--config", str(both), "--sensor", "landsat-8-9")
+    assert result.exit_code == 2
+    assert "configured wrongly: has no collection misspelt" in said(result)
+    assert "2 sources asked: 1 configured wrongly, 1 failed" in said(result)
+
+
+def test_the_doctor_of_an_unknown_sensor_ends_with_2() -> None:
+    result = run("doctor", "--sensor", "hubble")
+    assert result.exit_code == 2
+    assert "unknown sensor 'hubble'" in said(result)
+
+
+def test_the_doctor_prints_foreign_text_as_it_is_and_obeys_none_of_it() -> None:
+    evil = "\x1b]0;owned\x07[bold red]LC08[/bold red] [link=http://example.org]x[/link]"
+    now = Month.of(dt.date.today()).shift(-2)
+    with stac_server.serve(stac_server.Catalog([item(evil, f"{now}-15T10:00:00Z", properties={"platform": evil})])) as catalog:
+        config = str(config_for(catalog.address, "scenes"))
+        for more in ([], ["--json"]):
+            result = run("doctor", "--config", config, "--sensor", "landsat-8-9", *more)
+            assert result.exit_code == 2  # no Landsat id
+            assert "[bold red]LC08[/bold red]" in said(result)
+            assert not {"\x1b", "\x07"} & set(result.output)
+
+
+def test_progress_in_words() -> None:
+    shown = _ScanShown()
+    now = Progress(windows=16, done=3, received=1790, announced=1860, resumed=2, retries=1)
+    assert shown.words(now) == "3 of 16 windows (2 from an earlier run), 1,790 items of 1,860 announced so far, 1 retry"
+    assert shown.bar(now) == (3, 16)
+    begun = Progress(windows=16, done=3, received=1800, retries=3)
+    assert shown.words(begun) == "3 of 16 windows, 1,800 items of 1,860 announced so far, 3 retries"
+    assert shown.words(Progress(windows=16, done=3, received=1900)) == "3 of 16 windows, 1,900 items"
+    assert shown.bar(Progress(windows=1, received=5, announced=9)) == (5, 9)
+    assert shown.bar(Progress(windows=1, received=5)) == (5, None)
+
+
+def test_a_scan_stopped_by_ctrl_c_says_what_is_kept() -> None:
+    def slow(catalog: stac_server.Catalog, number: int, answer: stac_server.Answer) -> stac_server.Answer:
+        time.sleep(0 if number == 1 else 0.3)
+        return answer
+
+    days = [item(f"s{day}", f"2025-01-{day:02d}T10:00:00Z") for day in range(1, 31)]
+    with stac_server.serve(stac_server.Catalog(days, fault=slow)) as catalog:
+        config = config_for(catalog.address, "scenes")
+        config.write_text(
+            config.read_text() + f'[providers."{catalog.address.removeprefix("http://")}"]\nwindow_hours = 24.0\nparallel = 1\n'
+        )
+        command = [sys.executable, "-m", "coverage_pipeline", "scan", "landsat-8-9", "2025-01", "--config", str(config)]
+        scan = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while len(catalog.searches) < 3 and scan.poll() is None:
+            time.sleep(0.02)
+        scan.send_signal(signal.SIGINT)
+        out, told = scan.communicate(timeout=30)
+    assert scan.returncode == 130, told
+    assert re.search(r"finished windows? (is|are) kept: the same command goes on from there", told)
+    assert "stopped; every file is whole" in told
+    assert out == ""

@@ -186,7 +186,9 @@ class _Examination:
             watchdog.cancel()
         seconds = round(time.monotonic() - began, 3)
         again = Counter(wire.retried) - before if wire else Counter()
-        if again and verdict != "failed":
+        if verdict == "wrong":
+            said = said.replace("; try again later, or name another source", "")
+        elif again and verdict == "ok":
             said += f"; had to be asked again ({', '.join(again)})"
         if verdict == "ok" and seconds > SLOW_SECONDS:
             verdict = "slow"

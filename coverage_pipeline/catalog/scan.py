@@ -180,12 +180,12 @@ class ScanReport:
         month = f"{self.sensor} {self.start[:7]}"
         if self.status == "not_applicable":
             return [f"{month}: not applicable: {self.reason}; there is nothing to scan, and nothing is missing"]
-        told = [f"{month}: {self.scenes:,} scenes ({self.status}): {self._meaning(lag_days)}"]
+        told = [f"{month}: {_count(self.scenes, 'scene')} ({self.status}): {self._meaning(lag_days)}"]
         place = f"within {','.join(f'{side:g}' for side in self.bbox)}; elsewhere stays not known" if self.bbox else "all over the globe"
         told.append(f"  provider: {self.provider}, collection {self.collection}, {place}")
         told += [f"  failed before: {provider}: {why}" for provider, why in self.failed_providers.items()]
         announced = "number not announced, " if self.announced is None else f"{self.announced:,} announced, "
-        told.append(f"  items: {announced}{self.received:,} received, which make {self.scenes:,} scenes")
+        told.append(f"  items: {announced}{self.received:,} received, which make {_count(self.scenes, 'scene')}")
         for count, what in (
             (self.superseded, "older copies of a scene, superseded by a newer processing"),
             (self.united, "parts, united with another part of their scene"),
@@ -198,12 +198,12 @@ class ScanReport:
             if count:
                 told.append(f"    {count:,} {what}")
         told += [f"    {count:,} rejected: {reason}" for reason, count in self.rejected.items()]
-        some = [(self.windows_resumed, "read by an earlier run"), (self.windows_cut, "cut, as they failed or were too large")]
-        of_them = "; ".join(f"{count:,} {what}" for count, what in some if count)
-        told.append(f"  windows: {self.windows:,}{f' ({of_them})' if of_them else ''}, {self.pages:,} pages")
+        some = [(self.windows_resumed, "read by an earlier run"), (self.windows_cut, "cut for having failed or being too large")]
+        of_them = ", ".join(f"{count:,} {what}" for count, what in some if count)
+        told.append(f"  windows: {self.windows:,}{f' ({of_them})' if of_them else ''}, {_count(self.pages, 'page')}")
         again = ", ".join(f"{count} × {label}" for label, count in self.retried.items())
         repeats = f" ({self.retries:,} of them retries: {again})" if self.retries else ""
-        told.append(f"  asked: {self.requests:,} requests{repeats}, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s")
+        told.append(f"  asked: {_count(self.requests, 'request')}{repeats}, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s")
         if self.cross_check:
             told.append(f"  cross-check: {self.cross_check}")
         return told
@@ -222,6 +222,10 @@ class ScanReport:
                 return f"do not rely on it: {self.reason}"
         some = ", ".join(self.missing[:5]) + (f" and {len(self.missing) - 5:,} more" if len(self.missing) > 5 else "")
         return f"some is missing, so that no scene does not mean none: {self.reason}; missing windows: {some}; run again to go on"
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number:,} {of}{'' if number == 1 else 's'}"
 
 
 def build_availability_catalog(
@@ -502,7 +506,7 @@ def _scan(job: _Job, source: AvailableSource) -> _Scanned:
 
 
 def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathered) -> tuple[ScanReport, pa.Table]:
-    merged, superseded, united = merge_copies(gathered.rows)
+    merged, superseded, united = merge_copies(gathered.take_rows())
     scenes = in_order(merged)
     parts = gathered.parts
     totals = [part.announced for part in parts]

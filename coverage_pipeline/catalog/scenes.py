@@ -21,7 +21,6 @@ import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
@@ -321,10 +320,11 @@ class SceneCollector:
         """Distinct items taken so far."""
         return len(self._seen) + self._unnamed
 
-    def span(self) -> tuple[dt.datetime, dt.datetime] | None:
-        """First and last acquisition of the usable items taken so far; None where there is none."""
-        bounds = [pc.min_max(table["acquired"]).as_py() for table in self._tables]
-        return (min(b["min"] for b in bounds), max(b["max"] for b in bounds)) if bounds else None
+    def ends(self) -> tuple[dt.datetime, dt.datetime] | None:
+        """When the first and the last usable item were acquired, in the order in which they came; None where there is none."""
+        if not self._tables:
+            return None
+        return self._tables[0]["acquired"][0].as_py(), self._tables[-1]["acquired"][-1].as_py()
 
     def rows(self) -> pa.Table:
         """The usable items (``ROWS_SCHEMA``), copies not merged."""
@@ -373,8 +373,9 @@ def merge_copies(table: pa.Table) -> tuple[pa.Table, int, int]:
     copied = keys.duplicated(keep=False).to_numpy()
     if not copied.any():
         return table.select(SCENES_SCHEMA.names), 0, 0
-    single = table.filter(pa.array(~copied)).select(SCENES_SCHEMA.names)
+    single = table.select(SCENES_SCHEMA.names).filter(pa.array(~copied))
     frame = table.filter(pa.array(copied)).to_pandas(date_as_object=False)
+    del table, keys  # of a large month it is most of the memory, where the caller has let go of it, too
     frame = frame.sort_values(["scene_key", "rank"])  # the newest of a key comes last
     unknown_part = frame["part"].isna()
     baseline = frame["rank"].str.split("\x1f").str[0]

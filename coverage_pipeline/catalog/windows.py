@@ -33,7 +33,7 @@ PARTS_VERSION = 1
 """Version of what a finished window leaves; another one's is not gone on from."""
 
 _QUERY_FILE = "query.json"
-_SOME_PIECES, _MOST_PIECES = 4, 744
+_SOME_PIECES, _MOST_PIECES = 4, 64
 """Into how many windows one is cut at least and at most where no total tells how much it holds."""
 _PROBE = 3
 """Pages after which the length of a search is guessed from the time they cover."""
@@ -188,6 +188,11 @@ class Gathered:
     missing: list[tuple[Window, CatalogError]] = field(default_factory=list)
     """Windows that could not be read, where the scan may be partial."""
 
+    def take_rows(self) -> pa.Table:
+        """The rows, which are gone from here then: of a large month they are most of the memory."""
+        rows, self.rows = self.rows, ROWS_SCHEMA.empty_table()
+        return rows
+
 
 @dataclass
 class Gathering:
@@ -270,9 +275,10 @@ class Gathering:
                 raise
         done.sort(key=lambda part: part.window)
         rows, rejected = self.parts.rows(done)
-        once, rejected_once = first_of_each(rows, "item_id"), first_of_each(rejected, "digest")
-        repeated = rows.num_rows - once.num_rows + rejected.num_rows - rejected_once.num_rows
-        return Gathered(once, rejected_once, done, repeated, self._cuts, missing)
+        came = rows.num_rows + rejected.num_rows
+        rows, rejected = first_of_each(rows, "item_id"), first_of_each(rejected, "digest")
+        repeated = came - rows.num_rows - rejected.num_rows
+        return Gathered(rows, rejected, done, repeated, self._cuts, missing)
 
     def _cut(self, narrower: list[Window]) -> None:
         self._cuts += 1
@@ -292,7 +298,7 @@ class Gathering:
         tally, collector = self._underway.pop(window)
         if tally.announced is not None:
             return max(2, -(-tally.announced // (self.window_pages * window.limit)))
-        pages = tally.pages / max(_covered(window, collector), 1 / _MOST_PIECES)
+        pages = tally.pages / max(_covered(window, collector), 1e-3)
         return max(_SOME_PIECES, min(_MOST_PIECES, math.ceil(pages / self.window_pages)))
 
     def _is_too_large(self, window: Window, tally: Tally, collector: SceneCollector) -> bool:
@@ -302,7 +308,7 @@ class Gathering:
         if tally.announced is not None:
             return tally.announced > self.window_pages * window.limit
         if tally.pages == _PROBE + 1:  # most servers give the newest or the oldest first, and so show early how far there is to go
-            return _PROBE / max(_covered(window, collector), 1 / _MOST_PIECES) > 2 * self.window_pages
+            return _PROBE / max(_covered(window, collector), 1e-3) > 2 * self.window_pages
         return tally.pages > self.window_pages
 
     def _read(self, window: Window) -> Part | None:
@@ -349,11 +355,15 @@ class Gathering:
 
 
 def _covered(window: Window, collector: SceneCollector) -> float:
-    """The share of a window's time between the first and the last item taken so far. It says something where a server sorts by time."""
-    span = collector.span()
-    if span is None:
+    """The share of a window's time that the items taken so far have got through, in whichever direction the server goes. It says
+    something where a server sorts by time; most do.
+    """
+    ends = collector.ends()
+    if ends is None:
         return 1.0
-    return max(0.0, (min(span[1], window.end) - max(span[0], window.start)) / (window.end - window.start))
+    first, last = ends
+    through = window.end - last if last < first else last - window.start
+    return min(1.0, max(0.0, through / (window.end - window.start)))
 
 
 def _without(window: Window, done: list[tuple[dt.datetime, dt.datetime]]) -> Iterator[Window]:

@@ -446,3 +446,22 @@ def test_each_source_is_asked_once() -> None:
     registry = distinct(list(COVERAGE_SENSORS.values()))
     assert len(registry) == 8
     assert threading.active_count() < 50
+
+
+def test_a_search_at_another_host_is_wrong() -> None:
+    api = api_of(PC, "landsat-c2-l2")
+    links = landing_page(PC)[1]["links"]
+    api.page = {"links": [{**link, "href": "https://example.org/search"} if link["rel"] == "search" else link for link in links]}
+    checks = examined(api)
+    assert list(checks) == ["landing page", "conformance"]
+    assert checks["conformance"].verdict == "wrong"
+    assert "its search is at another host, example.org" in checks["conformance"].said
+    assert not api.searches
+
+
+def test_a_catalogue_that_claims_no_search_is_wrong() -> None:
+    for claimed, words in ((["https://api.stacspec.org/v1.0.0/core"], "does not claim item-search"), ([], "claims to conform to nothing")):
+        checks = examined(api_of(PC, "landsat-c2-l2", page={"conformsTo": claimed}))
+        assert list(checks) == ["landing page", "conformance"]
+        assert words in checks["conformance"].said
+        assert 'kind = "static"' in checks["conformance"].said

@@ -148,8 +148,9 @@ def scanned(one: CoverageSensor, month: Month, folder: Path, bbox: BBox | None =
     store = Store.below(folder)
     report = scan_month(one, month, store, bbox=bbox, options=IMPATIENT)
     path = store.scenes(one.key, month)
-    tables = [pq.read_table(str(p)) for p in (path, sibling(path, ".rejected.parquet"))]
-    scenes, rejected = (table.drop_columns(["provider", "item_href"]).to_pylist() for table in tables)
+    tables = [pq.read_table(str(p)) for p in (path, sibling(path, ".rejected.parquet"), store.timeless(one.key)) if p.exists()]
+    scenes, *rejections = (table.drop_columns(["provider", "item_href"]).to_pylist() for table in tables)
+    rejected = [row for rows in rejections for row in rows]
     return scenes, sorted(rejected, key=lambda r: (str(r["item_id"]), r["reason"])), report
 
 

@@ -175,6 +175,7 @@ def test_what_is_not_claimed_is_not_trusted() -> None:
     assert "query" not in claims(DLR) | set(PROVIDERS[DLR].features)
 
 
+@pytest.mark.filterwarnings("ignore::pystac_client.warnings.PystacClientWarning")  # Landsatlook names no method
 @pytest.mark.parametrize("host", RECORDED)
 def test_the_right_search_link_is_found_in_a_recorded_landing_page(host: str) -> None:
     """By type: DLR has one for HTML, too, at another address. What the query is, is in the body, or added to what the address has."""

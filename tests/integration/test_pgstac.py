@@ -21,7 +21,8 @@ import requests
 from upath import UPath
 
 from coverage_pipeline.catalog.errors import CatalogUnavailable
-from coverage_pipeline.catalog.scan import build_availability_catalog, scan_month
+from coverage_pipeline.catalog.providers import ProviderProfile, SearchMethod
+from coverage_pipeline.catalog.scan import ScanOptions, build_availability_catalog, scan_month
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.serving import stac_api
@@ -226,6 +227,26 @@ def test_small_pages_lose_nothing(name: str, month: Month, items: int, page_size
     _assert_same(*(Store.below(tmp_path / folder).scenes("sentinel-2", month) for folder in reports))
     assert reports["small"].received == reports["large"].received == items
     assert reports["small"].pages >= items / page_size
+
+
+@pytest.mark.parametrize("server", ["pgstac", "hydrating"])
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_scan_in_windows_that_leaves_the_assets_out_gives_the_same(
+    server: str, method: SearchMethod, servers: Servers, tmp_path: Path
+) -> None:
+    """As Planetary Computer is asked: days from the start, several at a time, without assets, by tokens."""
+    address = getattr(servers, server)
+    name, key, month = _named(COLORADO), "sentinel-2", Month(2024, 8)
+    profile = ProviderProfile(
+        page_size=7, requests_per_second=None, parallel=3, features=("fields",), method=method, window_hours=24
+    )  # fmt: skip
+    options = ScanOptions(providers={address.removeprefix("http://"): profile})
+    report = scan_month(_sensor(key, address, name, 7), month, Store.below(tmp_path / "windows"), options=options)
+    scan_month(_sensor(key, servers.rustac, name), month, Store.below(tmp_path / "whole"))
+    _assert_same(Store.below(tmp_path / "windows").scenes(key, month), Store.below(tmp_path / "whole").scenes(key, month))
+    assert report.windows == 31
+    assert report.scenes > 50
+    assert report.bytes / report.received < 4_000  # an item with its assets has about 14 kB
 
 
 def test_a_box_across_the_antimeridian(servers: Servers, tmp_path: Path) -> None:
