@@ -75,6 +75,11 @@ class AvailableSource:
         """Who answers, as reports and the cube name it: the host or bucket, else the name of the file or folder."""
         return urlsplit(self.endpoint).netloc or PurePath(self.endpoint).name
 
+    def public(self, text: str) -> str:
+        """A text without what follows the ``?`` in the endpoint: that may be a key."""
+        query = urlsplit(self.endpoint).query
+        return text.replace(query, "…") if query else text
+
 
 @dataclass(frozen=True)
 class CoverageSensor:

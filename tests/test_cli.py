@@ -382,7 +382,7 @@ def _down(catalog: stac_server.Catalog, number: int, answer: stac_server.Answer)
 
 def _down_in_the_second_half(catalog: stac_server.Catalog, number: int, answer: stac_server.Answer) -> stac_server.Answer:
     end = catalog.searches[-1]["datetime"].split("/")[1]
-    return answer if end <= "2025-01-16T12" else _down(catalog, number, answer)
+    return answer if end <= "2025-01-16T12:00:00Z" else _down(catalog, number, answer)
 
 
 def test_a_scan_says_who_failed_before_and_how_often_it_asked_again() -> None:
@@ -410,7 +410,9 @@ def test_a_scan_that_fails_says_what_is_kept_and_partial_publishes_it() -> None:
     days = [item(f"s{day}", f"2025-01-{day:02d}T10:00:00Z") for day in range(1, 31)]
     with stac_server.serve(stac_server.Catalog(days, fault=_down_in_the_second_half)) as catalog:
         config = config_for(catalog.address, "scenes")
-        config.write_text(config.read_text() + f'[providers."{catalog.address.removeprefix("http://")}"]\nwindow_hours = 372.0\n')
+        config.write_text(
+            config.read_text() + f'[providers."{catalog.address.removeprefix("http://")}"]\nwindow_hours = 372.0\nparallel = 1\n'
+        )
         result = run("scan", "landsat-8-9", "2025-01", "--config", str(config))
         assert result.exit_code == 1
         assert "1 finished window is kept: the same command goes on from there within 24 hours" in said(result)

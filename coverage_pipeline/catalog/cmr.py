@@ -236,7 +236,7 @@ class CmrSource:
         return next((v for v in given if not math.isnan(parse_cloud(v))), given[0] if given else None)
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
-        return kind(f"{self.what}: {self.source.provider} ({self.collection}) {message}")
+        return kind(self.source.public(f"{self.what}: {self.source.provider} ({self.collection}) {message}"))
 
     def _truncated(self, what: str, announced: int, received: int) -> CatalogError:
         return self._failed(

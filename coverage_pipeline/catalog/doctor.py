@@ -219,6 +219,8 @@ class _Examination:
         if name == "search" and status in (405, 415):
             other = "GET" if self.profile.method == "POST" else "POST"
             return f'; set method = "{other}" in {self.provider_section}'
+        if "Failed to resolve" in text:
+            return "; is this machine online, and the host spelt right?"
         waits = self.options.patience.timeout_seconds
         if "no answer within" in text and waits > _TIMEOUT:
             return f"; a scan waits longer, {waits:g} s"
@@ -227,7 +229,8 @@ class _Examination:
     def _without_prefix(self, text: str) -> str:
         """The scanner's messages name sensor, provider and collection, which whoever reads a check sees above it."""
         collection = getattr(self.api, "collection", self.source.collection_id)
-        return text.replace(f"{self.sensor.key}: {self.source.provider} ({collection}) ", "")
+        text = text.replace(f"{self.sensor.key}: {self.source.provider} ({collection}) ", "")
+        return text.replace(", as nothing was found in it", "")  # which is when a scan looks for it
 
     def _without_secrets(self, text: str) -> str:
         """An address of a file may carry its signature."""

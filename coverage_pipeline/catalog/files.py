@@ -90,7 +90,7 @@ class _FileSource:
         self._way = f"check endpoint in {self._section}"
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
-        return kind(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}")
+        return kind(self.source.public(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}"))
 
     def _require_items(self, survey: _Survey) -> None:
         ours = self.source.collection_id

@@ -523,7 +523,7 @@ def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathere
         scanned_at=_iso(read_at),
         bbox=list(job.bbox) if job.bbox is not None else None,
         provider=source.provider,
-        endpoint=source.endpoint,
+        endpoint=source.public(source.endpoint),
         collection=source.collection_id,
         reason=reason,
         windows=len(parts) + len(gathered.missing),

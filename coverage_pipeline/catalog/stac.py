@@ -93,13 +93,13 @@ class StacSource:
         self.what = what
         self._way = f"check collection_id and endpoint in [[sensors.sources.{what.split()[0]}]]"
         self.wire = Wire(source.provider, profile, patience, self._failed)
-        self.item_root = f"{source.endpoint.rstrip('/')}/collections/{source.collection_id}/items"
+        self.item_root = f"{source.endpoint.partition('?')[0].rstrip('/')}/collections/{source.collection_id}/items"
         self._opened: Client | None = None
         self._opening = threading.Lock()
         self._fields = False
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
-        return kind(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}")
+        return kind(self.source.public(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}"))
 
     def open(self) -> Client:
         """The API's landing page, asked for once."""
@@ -111,6 +111,8 @@ class StacSource:
             except (CatalogError, Cancelled):
                 raise
             except (APIError, STACError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+                if isinstance(error.__cause__, CatalogError):
+                    raise error.__cause__ from None
                 raise self._failed(
                     CatalogUnreadable,
                     f"has no STAC landing page: {type(error).__name__}: {excerpt(str(error))}; check endpoint in "

@@ -78,20 +78,19 @@ class Parts:
     """The folder of finished windows of one query, beside the scan's target."""
 
     folder: UPath
-    query: Mapping[str, Any]
 
     @classmethod
     def beside(cls, target: UPath, query: Mapping[str, Any]) -> Parts:
         """The folder of a query: another one's windows are never taken for its."""
         text = json.dumps({"version": PARTS_VERSION, **query}, sort_keys=True, default=str)
-        return cls(parts_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16], query)
+        return cls(parts_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16])
 
     def begin(self, lifetime: dt.timedelta) -> None:
         """Go on from what is there, unless it is older than ``lifetime``: by then the catalogue may have changed."""
         begun, now = self._begun(), dt.datetime.now(UTC)
         if begun is None or now - begun > lifetime:
             self.clear()
-            write_bytes(self.folder / _QUERY_FILE, json.dumps({"begun": now.isoformat(), "query": self.query}, default=str).encode())
+            write_bytes(self.folder / _QUERY_FILE, json.dumps({"begun": now.isoformat()}).encode())
 
     def _begun(self) -> dt.datetime | None:
         try:

@@ -369,7 +369,22 @@ def _hang_up(proxy: FaultProxy, asked: Asked, answer: Answer) -> Play:
     return lambda handler: handler.send(None)
 
 
+def _chunk(proxy: FaultProxy, asked: Asked, answer: Answer) -> Play:
+    def play(handler: AnswerHandler) -> None:
+        handler.send_response(answer[0])
+        for name, value in {**answer[1], "Transfer-Encoding": "chunked"}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        half = answer[2][: len(answer[2]) // 2]
+        handler.wfile.write(f"{len(half):x}\r\n".encode() + half + b"\r\n")
+        handler.send(None)
+
+    return play
+
+
 HANG_UP: Act = _hang_up
+LAST_CHUNK_LOST: Act = _chunk
+BAD_GZIP: Act = lambda proxy, asked, answer: (answer[0], {**answer[1], "Content-Encoding": "gzip"}, answer[2])  # noqa: E731
 RESET: Act = _reset
 SHORT_BODY: Act = lambda proxy, asked, answer: (  # noqa: E731 as the others of its kind
     answer[0], {**answer[1], "Content-Length": str(len(answer[2]) + 100)}, answer[2]
@@ -431,6 +446,14 @@ def _bare(_: FaultProxy, asked: Asked, page: Page) -> None:
         feature["properties"] = {"datetime": feature["properties"]["datetime"]}
 
 
+def _foreign(_: FaultProxy, asked: Asked, page: Page) -> None:
+    """An item of another collection at the end, as of a server that does not know ours and searches all that it has."""
+    for feature in page["features"][-1:]:
+        tile = feature["properties"]["s2:mgrs_tile"]
+        stray = json.loads(json.dumps({**feature, "collection": "other"}).replace(tile, f"60{tile[2:]}"))
+        page["features"] = [*page["features"], stray]
+
+
 def total(change: Callable[[Asked, Page], Any]) -> Act:
     """Another ``numberMatched``."""
     return page_act(lambda proxy, asked, page: page.update(numberMatched=change(asked, page)))
@@ -447,6 +470,7 @@ EMPTY_PAGE = page_act(lambda proxy, asked, page: page.update(features=[]))
 SHORT_PAGE = page_act(lambda proxy, asked, page: page.update(features=page["features"][:-7]))
 NO_GEOMETRY = page_act(_without_geometry)
 NO_PROPERTIES = page_act(_bare)
+FOREIGN = page_act(_foreign)
 NO_FEATURES = page_act(lambda proxy, asked, page: page.pop("features"))
 NULL_FEATURES = page_act(lambda proxy, asked, page: page.update(features=None))
 ERROR_BODY = status(200, '{"message": "Internal server error"}')

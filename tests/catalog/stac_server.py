@@ -79,6 +79,7 @@ def serve(catalog: Catalog) -> Iterator[Catalog]:
             return status, {"Content-Type": "application/json"}, json.dumps(content).encode()
 
         def do_GET(self) -> None:
+            self.path = self.path.partition("?")[0]
             if self.path.rstrip("/") == "":
                 self.send(self._json(catalog.landing()))
             elif self.path.startswith("/collections/"):

@@ -177,6 +177,9 @@ CASES: list[Case] = [
     Case(_fault("short body for ever", "ends the body before its announced length", fault_proxy.SHORT_BODY), CatalogUnavailable),
     Case(_fault("hanging up", "closes the connection without an answer", fault_proxy.HANG_UP, every(4))),
     Case(_fault("hanging up for ever", "closes the connection without an answer", fault_proxy.HANG_UP), CatalogUnavailable),
+    Case(_fault("last chunk lost", "closes the connection in the middle of a chunked body", fault_proxy.LAST_CHUNK_LOST, every(3))),
+    Case(_fault("bad gzip", "says that its answer is gzip, which it is not", fault_proxy.BAD_GZIP, at(3))),
+    Case(_fault("bad gzip for ever", "says that its answer is gzip, which it is not", fault_proxy.BAD_GZIP), CatalogUnavailable),
     # Answers with status 200 that are no page
     Case(_fault("maintenance", "sends an HTML page of maintenance with status 200", fault_proxy.HTML, at(2))),
     Case(_fault("maintenance for ever", "sends an HTML page of maintenance with status 200", fault_proxy.HTML), CatalogUnreadable),
@@ -239,6 +242,8 @@ CASES: list[Case] = [
          wrong="items that lost properties to `fields` are believed"),
     Case(_fault("fields refused", "says 400 where it is asked to leave out the assets", status(400, '{"detail":"fields not supported"}'),
                 fault_proxy.WITH_FIELDS), CatalogUnavailable, fields=True),
+    Case(_fault("another collection", "adds an item of another collection to each page", fault_proxy.FOREIGN),
+         wrong="items of another collection are taken for ours"),
     # The pages beside the search
     Case(_fault("landing page fails", "says 500 for its landing page", status(500, STATEMENT), first(2), place="landing")),
     Case(_fault("landing page fails for ever", "says 500 for its landing page", status(500, STATEMENT), place="landing"),
@@ -365,7 +370,7 @@ class Outcome:
             return f"`{type(self.error).__name__}`; nothing is written"
         if self.error is not None:
             return f"`{type(self.error).__name__}`, which does not say what was scanned (known defect)"
-        return "all scenes" if self.is_true else "**not all scenes, and no error** (known defect)"
+        return "all scenes" if self.is_true else "**other scenes, and no error** (known defect)"
 
 
 @dataclass(eq=False)
@@ -816,7 +821,9 @@ Each line below is a fault that a proxy played before a real server with real sc
 empty month); "–" where it depends on the machine. Where a request fails again and again, the scanner asks for half the time in half the
 page, and so on: hence the larger numbers.
 
-This page is made by the tests, from what they saw: `COVERAGE_WRITE_DOCS=1 .venv/bin/python -m pytest tests/catalog/test_faults.py -k docs`."""
+This page is made by the tests, from what they saw:
+
+    COVERAGE_WRITE_DOCS=1 .venv/bin/python -m pytest tests/catalog/test_faults.py -k docs"""
 MIXES = """
 ## Several at once, and a provider that dies
 

@@ -27,6 +27,7 @@ from coverage_pipeline.catalog.scenes import SCENES_SCHEMA
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind
+from coverage_pipeline.serving import free_port
 from coverage_pipeline.store import Store, read_metadata, sibling
 from tests.catalog import cmr_server
 from tests.catalog.items import item, sensor, square
@@ -341,3 +342,18 @@ def test_nasas_catalogue_is_scanned_like_any_other(store: Store, kind: SourceKin
     assert (report.status, report.scenes, report.announced) == ("complete", 10, 10)
     assert report.provider in cmr.address
     assert read_metadata(store.scenes("test", JANUARY))["scenes"] == 10
+
+
+def test_a_key_in_the_address_is_told_to_nobody(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Signed addresses carry it behind the question mark."""
+    with serve(Catalog(TEN, fault=lambda catalog, number, answer: answer if number < 4 else (500, {}, b"no"))) as catalog:
+        source = AvailableSource("stac", f"{catalog.address}/?key=s3cret", "scenes", page_size=4)
+        scan_month(sensor(available_sources=(source,)), JANUARY, store, options=IMPATIENT)
+        told = [path.read_bytes() for path in Path(str(store.scenes("test", JANUARY).parent)).rglob("*") if path.is_file()]
+        with pytest.raises(CatalogUnavailable) as caught:
+            scan_month(sensor(available_sources=(source,)), JANUARY, store, options=IMPATIENT)
+    missing = AvailableSource("geoparquet", f"http://127.0.0.1:{free_port()}/dump.parquet?sig=s3cret", "scenes")
+    with pytest.raises(CatalogUnavailable) as unreachable:
+        scan_month(sensor(available_sources=(missing,)), JANUARY, store, options=IMPATIENT)
+    assert len(told) >= 3
+    assert not any(b"s3cret" in text for text in (*told, str(caught.value).encode(), str(unreachable.value).encode(), caplog.text.encode()))
