@@ -558,7 +558,7 @@ def _unreadable_json() -> str | None:
         for name, field in PlannerSettings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         for leaf in [(), *((n,) for n, f in field.annotation.model_fields.items() if get_origin(f.annotation) is dict)]
-    }
+    } | {_spelt((name,), is_env=True) for name, field in PlannerSettings.model_fields.items() if get_origin(field.annotation) is dict}
     for label, source in (("the environment", os.environ), (".env", _dotenv())):
         for name, value in _variables(source).items():
             try:

@@ -234,8 +234,7 @@ class _Examination:
 
     def _without_secrets(self, text: str) -> str:
         """An address of a file may carry its signature."""
-        query = urlsplit(self.source.endpoint).query
-        text = text.replace(query, "…") if query else text
+        text = self.source.public(text)
         return re.sub(r"(?i)\b(sig|signature|token|key|secret|password)=[^\s&'\"]+", r"\1=…", text)
 
     # A STAC API
@@ -348,7 +347,8 @@ class _Examination:
             if children := [unquote(urlsplit(str(link.href)).path.rstrip("/").rpartition("/")[2]) for link in client.get_links("child")]:
                 return children
             assert self.api.wire is not None
-            url = f"{self.source.endpoint.rstrip('/')}/collections"
+            root, mark, query = self.source.endpoint.partition("?")  # a key, where there is one
+            url = f"{root.rstrip('/')}/collections{mark}{query}"
             answer = self.api.wire.fetch(url, doing="listing its collections", tries=1).content
             listed = answer.get("collections") if isinstance(answer, dict) else None
             return [entry["id"] for entry in _dicts(listed) if isinstance(entry.get("id"), str)]

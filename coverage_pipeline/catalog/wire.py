@@ -24,7 +24,7 @@ import orjson
 import requests
 import tenacity
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
@@ -125,8 +125,8 @@ class Fetched:
 
 
 def excerpt(text: str) -> str:
-    """The text on one line, cut where it gets long: an answer may be a whole page."""
-    flat = " ".join(str(text).split())
+    """The text on one line, without control characters, cut where it gets long: an answer may be a whole page, and anything."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)[:5000]).split())
     return flat if len(flat) <= 200 else f"{flat[:200]}…"
 
 
@@ -332,7 +332,7 @@ class Wire:
                 tries = min(_AWAY_TRIES, self.patience.retries) + 1 if away else None
                 said = f"could not be reached: {cause(error)}"
                 raise _Passing(said, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from error
-            except requests.Timeout as error:
+            except (requests.Timeout, ReadTimeoutError) as error:
                 said = f"could not be reached: no answer within {self.patience.timeout_seconds:g} s"
                 raise _Passing(said, "timeout", CatalogUnavailable) from error
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError, HTTPError) as error:
@@ -373,12 +373,13 @@ class Wire:
         ) as response:
             chunks: list[bytes] = []
             size = 0
-            for chunk in response.iter_content(1 << 18):
+            # What has come, however little: waiting for a whole chunk, a server that drips would never be found out.
+            while chunk := response.raw.read1(1 << 18, decode_content=True):
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > _LONGEST_ANSWER:
                     raise ValueError(f"its answer is larger than {_LONGEST_ANSWER >> 20} MB")
-                if time.monotonic() > ends:  # a server that drips never runs into a timeout
+                if time.monotonic() > ends:  # each of its bytes came in time
                     raise requests.ReadTimeout
                 if self._cancelled.is_set():
                     raise Cancelled

@@ -135,7 +135,7 @@ def test_a_profile_is_set_in_the_file_and_in_the_environment(monkeypatch: pytest
         ("[providers]\nparallel = 5\n", None, ["build.toml", "providers", "parallel"]),
         ("", '{"stac.example.org": {"page_size": 0}}', ["COVERAGE_PROVIDERS", "stac.example.org", "page_size 0"]),
         ("", '{"stac.example.org": {"pagesize": 5}}', ["COVERAGE_PROVIDERS", "no such setting pagesize"]),
-        ("", "stac.example.org", ["COVERAGE_", "providers"]),
+        ("", "stac.example.org", ["COVERAGE_PROVIDERS", "not JSON"]),
     ],
 )
 def test_a_wrong_profile_ends_with_2_and_names_the_setting(

@@ -344,6 +344,29 @@ def test_nasas_catalogue_is_scanned_like_any_other(store: Store, kind: SourceKin
     assert read_metadata(store.scenes("test", JANUARY))["scenes"] == 10
 
 
+@pytest.mark.parametrize("rel", ["search", "data"])
+def test_a_landing_page_sends_nobody_to_another_host(store: Store, rel: str) -> None:
+    class Elsewhere(Catalog):
+        def landing(self) -> dict[str, Any]:
+            page = super().landing()
+            links = [{**link, "href": f"{other.address}/internal"} if link["rel"] == rel else link for link in page["links"]]
+            return {**page, "links": links}
+
+    with serve(Catalog(TEN)) as other, serve(Elsewhere([])) as catalog:
+        with pytest.raises(CatalogUnreadable, match="to another host"):
+            scan_month(sensor(catalog.address), JANUARY, store, options=IMPATIENT)
+        assert other.searches == []
+
+
+def test_a_landing_page_that_is_no_catalogue_is_a_named_error(store: Store) -> None:
+    class Hello(Catalog):
+        def landing(self) -> dict[str, Any]:
+            return {"hello": "world"}
+
+    with serve(Hello(TEN)) as catalog, pytest.raises(CatalogUnreadable, match="has no STAC landing page"):
+        scan_month(sensor(catalog.address), JANUARY, store, options=IMPATIENT)
+
+
 def test_a_key_in_the_address_is_told_to_nobody(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Signed addresses carry it behind the question mark."""
     with serve(Catalog(TEN, fault=lambda catalog, number, answer: answer if number < 4 else (500, {}, b"no"))) as catalog:
