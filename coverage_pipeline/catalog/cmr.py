@@ -125,7 +125,9 @@ class CmrSource:
             named = {concept for entry in page.entries if (concept := _concept(entry)) is not None}
             unnamed += sum(_concept(entry) is None for entry in page.entries)
             if page.entries and number > 1 and named <= revisions:
-                raise self._truncated(f"page {number} brought no granule that was not seen before", page.hits, len(concepts) + unnamed)
+                raise self._truncated(
+                    f"page {number} of {window.name} brought no granule that was not seen before", page.hits, len(concepts) + unnamed
+                )
             revisions |= named
             concepts |= {concept for concept, _ in named}
             received = len(concepts) + unnamed
@@ -134,13 +136,13 @@ class CmrSource:
             if page.after is None or (not page.entries and received >= page.hits):
                 break
             if not page.entries:
-                raise self._truncated(f"page {number} is empty", page.hits, received)
+                raise self._truncated(f"page {number} of {window.name} is empty", page.hits, received)
             if page.after in tokens:
-                raise self._truncated(f"page {number} leads back to a page already seen", page.hits, received)
+                raise self._truncated(f"page {number} of {window.name} leads back to a page already seen", page.hits, received)
             tokens.add(page.after)
             after = page.after
         if received < page.hits:
-            raise self._truncated(f"it stopped short at page {number}", page.hits, received)
+            raise self._truncated(f"it stopped short at page {number} of {window.name}", page.hits, received)
         if received < most:
             self._require_fewer(params, most, received)
 

@@ -361,7 +361,7 @@ def test_a_short_page_is_not_the_end(short: dict[int, int]) -> None:
 
 
 def test_a_short_page_with_a_granule_lost_for_good_is_no_complete_answer() -> None:
-    with pytest.raises(CatalogTruncated, match=r"page 4 \(10 announced, 9 received\)"):
+    with pytest.raises(CatalogTruncated, match=r"page 4 .*\(10 announced, 9 received\)"):
         scan(Cmr(TEN, lost=frozenset({"G6-TEST"})))
 
 
@@ -457,16 +457,16 @@ INVALID = {"errors": [{"path": ["Temporal"], "errors": ["temporal start is no da
 HTML = b"<html><body>Scheduled maintenance</body></html>"
 
 FAULTS: list[tuple[str, Any, type[CatalogError], str]] = [
-    ("token dropped", _drop_token, CatalogTruncated, r"page 1 \(10 announced, 4 received\)"),
-    ("the same token again", _same_token, CatalogTruncated, r"page 2 leads back .*\(10 announced, 8 received\)"),
+    ("token dropped", _drop_token, CatalogTruncated, r"page 1 .*\(10 announced, 4 received\)"),
+    ("the same token again", _same_token, CatalogTruncated, r"page 2 .* leads back .*\(10 announced, 8 received\)"),
     (
         "token not heard",
         _deaf_to_tokens,
         CatalogTruncated,
-        r"page 2 brought no granule that was not seen before \(10 announced, 4 received\)",
+        r"page 2 .* brought no granule that was not seen before \(10 announced, 4 received\)",
     ),
-    ("the first page again and again", _repeated_page, CatalogTruncated, r"page 2 brought no granule that was not seen before"),
-    ("an empty page in the middle", _empty_page, CatalogTruncated, r"page 2 is empty \(10 announced, 4 received\)"),
+    ("the first page again and again", _repeated_page, CatalogTruncated, r"page 2 .* brought no granule that was not seen before"),
+    ("an empty page in the middle", _empty_page, CatalogTruncated, r"page 2 .* is empty \(10 announced, 4 received\)"),
     ("more announced than there are", _one_more_announced, CatalogTruncated, r"stopped short at page 4|page 4 is empty"),
     ("a total that rises, and one does not come", _rising, CatalogTruncated, r"\(11 announced, 10 received\)"),
     ("a total that falls in one answer", _total_falls_once, CatalogTruncated, r"is 10 when asked again \(10 announced, 8 received\)"),
@@ -476,7 +476,7 @@ FAULTS: list[tuple[str, Any, type[CatalogError], str]] = [
     ("HTML instead of JSON", _body(HTML, kind="text/html"), CatalogUnreadable, r"text/html.*Scheduled maintenance"),
     ("an error body with status 200", _body(OOPS, after=1), CatalogUnreadable, r"it has: errors \(.*page 2\)"),
     ("a list", _body([1]), CatalogUnreadable, "it is a list"),
-    ("totals that disagree", _header_low, CatalogTruncated, r"page 1 \(10 announced, 4 received\)"),
+    ("totals that disagree", _header_low, CatalogTruncated, r"page 1 .*\(10 announced, 4 received\)"),
     ("no granules", _body({"hits": 0, "items": None}), CatalogUnreadable, "no hits and items"),
     ("no total", _body({"items": []}), CatalogUnreadable, "no hits and items"),
     ("JSON without end", _body(b"[" * 100_000), CatalogUnreadable, "did not answer with JSON"),
