@@ -22,7 +22,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, parse_cloud
 from coverage_pipeline.catalog.source import BBox, Tally, Window
-from coverage_pipeline.catalog.wire import Fetched, Patience, Wire
+from coverage_pipeline.catalog.wire import LATER, Fetched, Patience, Wire
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.sensors import AvailableSource
@@ -242,7 +242,8 @@ class CmrSource:
 
     def _truncated(self, what: str, announced: int, received: int) -> CatalogError:
         return self._failed(
-            CatalogTruncated, f"gave an incomplete answer: {what} ({announced} announced, {received} received); nothing was written"
+            CatalogTruncated,
+            f"gave an incomplete answer: {what} ({announced} announced, {received} received); nothing was written; {LATER}",
         )
 
 

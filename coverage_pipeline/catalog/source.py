@@ -54,9 +54,10 @@ class Window:
         edges = [self.start + dt.timedelta(seconds=round(k * seconds)) for k in range(pieces)] + [self.end]
         return [replace(self, start=a, end=b) for a, b in pairwise(edges)]
 
-    def halves(self) -> list[Window]:
-        """What is asked after the whole has failed: half the time, and half as much a page (some servers fail above a size)."""
-        return [replace(w, failures=self.failures + 1, limit=max(min(self.limit, 10), self.limit // 2)) for w in self.cut(2)]
+    def halves(self, *, smaller_pages: bool) -> list[Window]:
+        """What is asked after the whole has failed: half the time, and where it may be the size of the answer, half as much a page."""
+        limit = max(min(self.limit, 10), self.limit // 2) if smaller_pages else self.limit
+        return [replace(w, failures=self.failures + 1, limit=limit) for w in self.cut(2)]
 
 
 @dataclass

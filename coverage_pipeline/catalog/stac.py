@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
-import orjson
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
@@ -24,12 +23,17 @@ from pystac_client.stac_api_io import StacApiIO
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.source import BBox, Tally, Window
-from coverage_pipeline.catalog.wire import Cancelled, Fetched, Patience, Wire, excerpt
+from coverage_pipeline.catalog.wire import LATER, Cancelled, Fetched, Patience, Wire, excerpt
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.sensors import AvailableSource
 
 _ROUND = 50
 """Servers that silently give less than what was asked for stop at a round number: 100, 250, 10,000."""
+
+_SOME = 3
+"""Items that show whether a server leaves out what it is told to, and nothing else."""
+
+_NEEDED = ("geometry", "bbox", "properties", "collection")
 
 _NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
 """Headers that a ``next`` link may not set: it is the server's word, and these are ours."""
@@ -41,6 +45,7 @@ class _WireIO(StacApiIO):  # type: ignore[misc]
     def __init__(self, wire: Wire, way: str, require_same_host: Callable[[str, str], None]) -> None:
         super().__init__()
         self.wire, self.way, self.require_same_host = wire, way, require_same_host
+        self._read: dict[str, str] = {}
 
     def request(
         self,
@@ -49,18 +54,22 @@ class _WireIO(StacApiIO):  # type: ignore[misc]
         headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> str:
+        """Only pages are asked for here, never items; one that was read is not asked for again, whether it ends in a slash or not."""
         self.require_same_host(href, "its collections")
-        body = parameters if method == "POST" else None
-        params = [(k, str(v)) for k, v in (parameters or {}).items()] if method != "POST" else None
-        try:
-            answer = self.wire.fetch(href, doing="opening it", params=params, body=body, headers=headers, way=self.way)
-        except CatalogError as error:
-            if error.status == 404:  # pystac-client takes it for "there is none"
-                absent = APIError(str(error))
-                absent.status_code = 404
-                raise absent from error
-            raise
-        return orjson.dumps(answer.content).decode()
+        page = href.rstrip("/")
+        if page not in self._read:
+            params = [(k, str(v)) for k, v in (parameters or {}).items()]
+            try:
+                answer = self.wire.fetch(href, doing="opening it", params=params, headers=headers, way=self.way)
+            except CatalogError as error:
+                error.narrower_may_help = False
+                if error.status == 404:  # pystac-client takes it for "there is none"
+                    absent = APIError(str(error))
+                    absent.status_code = 404
+                    raise absent from error
+                raise
+            self._read[page] = json.dumps(answer.content)
+        return self._read[page]
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,9 @@ class StacSource:
         self._opened: Client | None = None
         self._opening = threading.Lock()
         self._fields = False
+        """Whether the assets are left out of what is asked for."""
+        self._fields_checked = False
+        self._checking = threading.Lock()
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
         return kind(self.source.public(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}"))
@@ -190,6 +202,20 @@ class StacSource:
             way=self._way,
         )
 
+    def _check_fields(self, window: Window, box: BBox | None, tries: int | None) -> None:
+        """Whether the server drops what it is told to and nothing else: a few items with and without."""
+        self.open()
+        with self._checking:
+            if not self._fields or self._fields_checked:
+                return
+            request = self._first(window, box, _SOME)
+            lean = self._fetch(request, "asking for some without assets", tries).content["features"]
+            whole = self._fetch(request.without_fields(), "asking for some with assets", tries).content["features"]
+            named = {name: item for item in whole if (name := _name(item)) is not None}
+            both = [(item, named[name]) for item in lean if (name := _name(item)) in named]
+            self._fields_checked = bool(both)
+            self._fields = all(item.get(part) == other.get(part) for item, other in both for part in _NEEDED)
+
     def _whole_page(self, request: _Request, doing: str, tries: int | None) -> Fetched:
         """A page whose items have all that we need. Where a server drops more than it was told to, it is not told any more."""
         page = self._fetch(request if self._fields else request.without_fields(), doing, tries)
@@ -200,10 +226,11 @@ class StacSource:
 
     def _pages(self, window: Window, box: BBox | None, limit: int, tally: Tally | None, tries: int | None) -> Iterator[list[Any]]:
         """The pages of one box. Without a ``tally`` it is a check of another's result, and not checked itself by yet another."""
+        self._check_fields(window, box, tries)
         request = first = self._first(window, box, limit)
         ids: set[str] = set()
         seen: set[bytes] = set()
-        unnamed = 0
+        unnamed = repeated = 0
         announced: int | None = None
         before = tally.announced if tally is not None else None
         asked: set[str] = set()
@@ -212,7 +239,10 @@ class StacSource:
             number += 1
             doing = f"{window.name}, page {number}"
             page = self._whole_page(request, doing, tries)
+            if not page.content["features"] and _checked_page(page.content)[1] is not None:
+                page = self._whole_page(request, f"{doing} again, as it was empty", tries)  # nothing, and more to come: once is a slip
             features, next_link, total = _checked_page(page.content)
+            self._require_ours(features, doing)
             if total is not None:
                 announced = max(total, announced or 0)
             if tally is not None:
@@ -225,6 +255,7 @@ class StacSource:
             unnamed += sum(name is None for name in named)
             if features and number > 1 and not new and nameless <= seen:
                 raise self._truncated(f"page {number} of {window.name} brought only items already seen", announced, len(ids))
+            repeated += len({name for name in named if name is not None} & ids)
             ids |= new
             seen |= nameless
             longest = max(longest, len(features))
@@ -245,30 +276,44 @@ class StacSource:
             if features and len(features) >= limit:
                 raise self._truncated(f"the last page of {window.name} is full at every page size, with no next", announced, received)
             return
-        full = len(features) >= (longest if number > 1 else limit)
+        full = len(features) >= (min(longest, limit) if number > 1 else limit)
         rounded = announced is None and len(features) % _ROUND == 0
-        if features and (full or rounded):
+        shifted = repeated > 0 and received != announced  # what comes again on a later page may stand where another should
+        if shifted or (features and (full or rounded)):
             self._ask_again(window, box, min(limit, longest), ids, received, announced, tries)
 
     def _ask_again(
         self, window: Window, box: BBox | None, limit: int, ids: set[str], received: int, announced: int | None, tries: int | None
     ) -> None:
-        """A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells."""
+        """A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells. So it does
+        where items came again on later pages, and others may have been pushed out.
+        """
         sizes = [*range(limit - 1, 1, -1), *range(limit + 1, 2 * limit + 3)]
         other = next(size for size in sizes if received % size)
         again = {name for page in self._pages(window, box, other, None, tries) for feature in page if (name := _name(feature)) is not None}
         if again != ids:
-            what = f"a full last page of {window.name} had no next, and another page size gave other items"
+            what = f"pages of {window.name} end or repeat oddly, and another page size gave other items"
             raise self._truncated(what, announced, received)
 
     def _truncated(self, what: str, announced: int | None, received: int) -> CatalogError:
         total = "no total announced" if announced is None else f"{announced} announced"
-        return self._failed(CatalogTruncated, f"gave an incomplete answer: {what} ({total}, {received} received); nothing was written")
+        return self._failed(
+            CatalogTruncated, f"gave an incomplete answer: {what} ({total}, {received} received); nothing was written; {LATER}"
+        )
 
     def _require_same_host(self, href: str, what: str) -> None:
         host = urlsplit(href).netloc
         if host and host != self.source.provider:
-            raise self._failed(CatalogUnreadable, f"points {what} to another host, {excerpt(host)}; not followed")
+            raise self._failed(
+                CatalogUnreadable, f"points {what} to another host, {excerpt(host)}; not followed: name that as endpoint if it is right"
+            )
+
+    def _require_ours(self, features: list[Any], doing: str) -> None:
+        """A server that does not understand ``collections`` gives all that it has."""
+        for feature in features:
+            collection = feature.get("collection") if isinstance(feature, dict) else None
+            if isinstance(collection, str) and collection != self.source.collection_id:
+                raise self._failed(CatalogUnreadable, f"gave an item of another collection, {excerpt(collection)!r} ({doing}); {self._way}")
 
 
 def _boxes(bbox: BBox | None) -> list[BBox | None]:

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
-from coverage_pipeline.catalog.errors import CatalogError
+from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scenes import REJECTED_ROWS_SCHEMA, ROWS_SCHEMA, SceneCollector, first_of_each
 from coverage_pipeline.catalog.source import BBox, Source, Tally, Window
@@ -33,7 +33,7 @@ PARTS_VERSION = 1
 """Version of what a finished window leaves; another one's is not gone on from."""
 
 _QUERY_FILE = "query.json"
-_SOME_PIECES, _MOST_PIECES = 4, 64
+_SOME_PIECES, _MOST_PIECES = 4, 16
 """Into how many windows one is cut at least and at most where no total tells how much it holds."""
 _PROBE = 3
 """Pages after which the length of a search is guessed from the time they cover."""
@@ -247,7 +247,7 @@ class Gathering:
                             self._underway.pop(window, None)
                             if error.narrower_may_help and window.divisible and self.source.windowed:
                                 log.info("%s; asking for halves of %s", error, window.name)
-                                narrower = window.halves()
+                                narrower = window.halves(smaller_pages=not isinstance(error, CatalogTruncated))
                                 if self.partial:  # what can be had comes first
                                     pending[:0] = reversed(narrower)
                                     self._cut(narrower)

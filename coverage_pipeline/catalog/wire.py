@@ -30,6 +30,9 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, C
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.months import UTC
 
+LATER = "try again later, or name another source"
+"""What to do about a provider that does not do its part."""
+
 _SERVER_ERRORS = (500, 502, 503, 504)
 _LONGEST_WAIT = 60.0
 """Upper bound of a wait that the provider does not name, seconds."""
@@ -259,7 +262,7 @@ class Wire:
         try:
             return attempt(self._once, url, method, params, body, headers, check, doing, way)
         except _Passing as error:
-            made = self._fail(error.kind, f"{error.said} ({doing}); try again later, or name another source{f'; {way}' if way else ''}")
+            made = self._fail(error.kind, f"{error.said} ({doing}); {LATER}{f'; {way}' if way else ''}")
             made.narrower_may_help = error.narrower_may_help
             raise made from error
 

@@ -446,20 +446,23 @@ def test_fields_leave_the_assets_out_unless_the_server_drops_more(store: Store) 
             page = super().landing()
             return {**page, "conformsTo": [*page["conformsTo"], fields]}
 
-    def too_much(catalog: Catalog, number: int, answer: Answer) -> Answer:
+    def too_much(part: str, since: int) -> Any:
         def strip(page: dict[str, Any]) -> None:
             for feature in page["features"]:
-                feature.pop("geometry")
+                (feature["properties"] if part == "eo:cloud_cover" else feature).pop(part)
 
-        return changed(answer, strip) if "fields" in catalog.searches[-1] else answer
+        return lambda catalog, number, answer: changed(answer, strip) if "fields" in catalog.searches[-1] and number >= since else answer
 
     with serve(WithFields(MANY[:20])) as catalog:
         assert scan(store, catalog, profile=profile).scenes == 20
-        assert all(search["fields"]["exclude"] == ["assets"] for search in catalog.searches)
-    with serve(WithFields(MANY[:20], fault=too_much)) as catalog:
-        report = scan(store, catalog, profile=profile, window_pages=50)
-        assert (report.scenes, report.bbox_footprints, report.rejected) == (20, 0, {})
-        assert sum("fields" in search for search in catalog.searches) == 1
+        assert [search["limit"] for search in catalog.searches[:2]] == [3, 3]  # what it leaves out is looked at first
+        assert all(search["fields"]["exclude"] == ["assets"] for search in (catalog.searches[0], *catalog.searches[2:]))
+    for part, since, times in (("geometry", 1, 1), ("eo:cloud_cover", 1, 1), ("geometry", 4, 3)):
+        with serve(WithFields(MANY[:20], fault=too_much(part, since))) as catalog:
+            report = scan(store, catalog, profile=profile, window_pages=50)
+            assert (report.scenes, report.bbox_footprints, report.rejected) == (20, 0, {})
+            assert [row["cloud_cover"] for row in scenes(store)] == [5.0] * 20
+            assert sum("fields" in search for search in catalog.searches) == times
     with serve(Catalog(MANY[:20])) as catalog:  # a server that does not claim them is not asked for them
         scan(store, catalog, profile=profile)
         assert not any("fields" in search for search in catalog.searches)
