@@ -307,3 +307,4 @@ def test_without_a_cube_the_page_says_how_to_build_one(page: Any, tmp_path: Path
         expect(page.get_by_text("make demo")).to_be_visible()
         expect(page.get_by_text("coverage-planner build", exact=True)).to_be_visible()
         look(page, "no_cube_light")
+        page.goto("about:blank")  # what is still loading must not find the server gone
