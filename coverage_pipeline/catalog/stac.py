@@ -209,7 +209,13 @@ class StacSource:
             if not self._fields or self._fields_checked:
                 return
             request = self._first(window, box, _SOME)
-            lean = self._fetch(request, "asking for some without assets", tries).content["features"]
+            try:
+                lean = self._fetch(request, "asking for some without assets", tries).content["features"]
+            except CatalogError as error:
+                if error.status != 400:
+                    raise
+                self._fields = False
+                return
             whole = self._fetch(request.without_fields(), "asking for some with assets", tries).content["features"]
             named = {name: item for item in whole if (name := _name(item)) is not None}
             both = [(item, named[name]) for item in lean if (name := _name(item)) in named]
@@ -230,7 +236,7 @@ class StacSource:
         request = first = self._first(window, box, limit)
         ids: set[str] = set()
         seen: set[bytes] = set()
-        unnamed = repeated = 0
+        unnamed = repeated = gaps = 0
         announced: int | None = None
         before = tally.announced if tally is not None else None
         asked: set[str] = set()
@@ -239,9 +245,12 @@ class StacSource:
             number += 1
             doing = f"{window.name}, page {number}"
             page = self._whole_page(request, doing, tries)
-            if not page.content["features"] and _checked_page(page.content)[1] is not None:
-                page = self._whole_page(request, f"{doing} again, as it was empty", tries)  # nothing, and more to come: once is a slip
             features, next_link, total = _checked_page(page.content)
+            if not features and (next_link is not None or total is None):
+                # Nothing, and more to come, or nobody to say that there is nothing: once is a slip, and twice is looked into below.
+                page = self._whole_page(request, f"{doing} again, as it was empty", tries)
+                features, next_link, total = _checked_page(page.content)
+                gaps += not features and next_link is not None
             self._require_ours(features, doing)
             if total is not None:
                 announced = max(total, announced or 0)
@@ -278,8 +287,9 @@ class StacSource:
             return
         full = len(features) >= (min(longest, limit) if number > 1 else limit)
         rounded = announced is None and len(features) % _ROUND == 0
-        shifted = repeated > 0 and received != announced  # what comes again on a later page may stand where another should
-        if shifted or (features and (full or rounded)):
+        # What comes again on a later page may stand where another should, and so may nothing.
+        odd = (repeated or gaps) and received != announced
+        if odd or (features and (full or rounded)):
             self._ask_again(window, box, min(limit, longest), ids, received, announced, tries)
 
     def _ask_again(

@@ -41,6 +41,7 @@ _LONGEST_ANSWER = 256 << 20
 _AWAY_TRIES = 2
 """A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
 _MOST_REDIRECTS = 5
+_NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 _MOST_PLACES = 100
 """Paths remembered as answered: an API has few, and a static catalogue as many as items."""
 
@@ -85,6 +86,10 @@ class _Passing(Exception):
         super().__init__(said)
         self.said, self.label, self.kind, self.wait, self.tries = said, label, kind, wait, tries
         self.narrower_may_help = narrower_may_help
+
+
+class _TooLarge(Exception):
+    """An answer that would fill the memory."""
 
 
 class _Pace:
@@ -289,7 +294,7 @@ class Wire:
         doing: str,
         way: str,
     ) -> Fetched:
-        status, content, answered, url = self._ask(url, method, params, body, headers, doing)
+        status, content, answered, url = self._ask(url, method, params, body, headers, doing, way)
         if status != 200:
             said = f"answered {status}: {excerpt(_said(content))}"
             # A provider that has answered this before does not now want a login: that is how some say "too many requests".
@@ -319,7 +324,14 @@ class Wire:
         return Fetched(answer, answered, url)
 
     def _ask(
-        self, url: str, method: str, params: Sequence[tuple[str, str]] | None, body: Any, headers: Mapping[str, str] | None, doing: str
+        self,
+        url: str,
+        method: str,
+        params: Sequence[tuple[str, str]] | None,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        doing: str,
+        way: str,
     ) -> tuple[int, bytes, Mapping[str, str], str]:
         for _ in range(_MOST_REDIRECTS):
             self._sleep(self._pace.turn(self.profile.requests_per_second))
@@ -340,8 +352,16 @@ class Wire:
                 raise _Passing(said, "timeout", CatalogUnavailable) from error
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError, HTTPError) as error:
                 raise _Passing(f"broke off in the middle of its answer: {cause(error)}", "broken answer", CatalogUnavailable) from error
+            except _TooLarge as error:
+                refused = self._fail(
+                    CatalogUnavailable, f"gave an answer of more than {_LONGEST_ANSWER >> 20} MB ({doing}); {way or LATER}"
+                )
+                refused.narrower_may_help = True
+                raise refused from error
+            except _NO_ADDRESS as error:
+                raise self._fail(CatalogUnavailable, f"cannot be asked: {cause(error)} ({doing}); {way or 'check the endpoint'}") from error
             except (requests.RequestException, OSError, ValueError) as error:
-                raise self._fail(CatalogUnavailable, f"could not be reached: {cause(error)} ({doing})") from error
+                raise _Passing(f"could not be reached: {cause(error)}", "broken answer", CatalogUnavailable) from error
             with self._lock:
                 self.bytes += len(content)
             if not 300 <= status < 400 or "Location" not in answered:
@@ -381,7 +401,7 @@ class Wire:
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > _LONGEST_ANSWER:
-                    raise ValueError(f"its answer is larger than {_LONGEST_ANSWER >> 20} MB")
+                    raise _TooLarge
                 if time.monotonic() > ends:  # each of its bytes came in time
                     raise requests.ReadTimeout
                 if self._cancelled.is_set():

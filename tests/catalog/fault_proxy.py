@@ -389,6 +389,9 @@ RESET: Act = _reset
 SHORT_BODY: Act = lambda proxy, asked, answer: (  # noqa: E731 as the others of its kind
     answer[0], {**answer[1], "Content-Length": str(len(answer[2]) + 100)}, answer[2]
 )  # fmt: skip
+TWO_LENGTHS: Act = lambda proxy, asked, answer: (  # noqa: E731
+    answer[0], {**answer[1], "Content-Length": f"{len(answer[2])}, {len(answer[2]) + 100}"}, answer[2]
+)  # fmt: skip
 HALF_JSON: Act = lambda proxy, asked, answer: (answer[0], answer[1], answer[2][: len(answer[2]) // 2])  # noqa: E731
 EMPTY: Act = lambda proxy, asked, answer: (answer[0], answer[1], b"")  # noqa: E731
 HTML = status(200, "<!DOCTYPE html><html><head><title>Maintenance</title></head><body>Back soon.</body></html>", "text/html")
@@ -466,7 +469,8 @@ MERGE = page_act(_merge)
 REPEAT = page_act(_repeat)
 OVERLAP = page_act(_overlap)
 SHIFT = page_act(_shift)
-EMPTY_PAGE = page_act(lambda proxy, asked, page: page.update(features=[]))
+EMPTY_PAGE = page_act(lambda proxy, asked, page: page.update(features=[]) if _next(page) else None)
+EMPTY_END = page_act(lambda proxy, asked, page: None if _next(page) else page.update(features=[]))
 SHORT_PAGE = page_act(lambda proxy, asked, page: page.update(features=page["features"][:-7]))
 NO_GEOMETRY = page_act(_without_geometry)
 NO_PROPERTIES = page_act(_bare)

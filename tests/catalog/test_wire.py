@@ -112,7 +112,7 @@ def test_a_compressed_answer_that_breaks_off() -> None:
 
 def test_an_answer_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_LONGEST_ANSWER", 1 << 20)
-    refused = pytest.raises(CatalogUnavailable, match="larger than 1 MB")
+    refused = pytest.raises(CatalogUnavailable, match="more than 1 MB")
     with answering(lambda path, n: (200, JSON, b" " * (2 << 20))) as (one, address), refused:
         one.fetch(address, doing="asking")
 
