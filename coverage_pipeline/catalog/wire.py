@@ -272,15 +272,14 @@ class Wire:
             raise made from error
 
     def _sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            return
+        """Wait, unless that would be longer than the whole scan may take, or the scan is over."""
         if seconds > self._ends - time.monotonic():
             raise self._fail(
                 CatalogUnavailable,
-                f"would have to be waited for {seconds:.0f} s more, past scan.deadline_seconds = {self.patience.deadline_seconds:g}; "
-                "run again to go on from here, or raise it",
+                f"would have to be waited for {max(seconds, 0):.0f} s more, past scan.deadline_seconds = "
+                f"{self.patience.deadline_seconds:g}; run again to go on from here, or raise it",
             )
-        if self._cancelled.wait(seconds):
+        if self._cancelled.wait(max(seconds, 0)):
             raise Cancelled
 
     def _once(
@@ -335,8 +334,6 @@ class Wire:
     ) -> tuple[int, bytes, Mapping[str, str], str]:
         for _ in range(_MOST_REDIRECTS):
             self._sleep(self._pace.turn(self.profile.requests_per_second))
-            if self._cancelled.is_set():
-                raise Cancelled
             with self._lock:
                 self.requests += 1
             try:

@@ -173,6 +173,22 @@ def test_a_wait_beyond_the_deadline_fails_at_once(store: Store) -> None:
     assert time.monotonic() - began < 5
 
 
+def test_a_catalogue_without_end_is_left_at_the_deadline(store: Store) -> None:
+    """Each page brings something new, and leads on to the next."""
+
+    def endless(catalog: Catalog, number: int, answer: Answer) -> Answer:
+        body = {"collections": ["scenes"], "limit": 4, "offset": 0, "page": number}
+        following = [{"rel": "next", "href": f"{catalog.address}/search", "method": "POST", "body": body}]
+        features = [item(f"{number}-{k}", "2025-01-15T10:00:00Z") for k in range(4)]
+        return changed(answer, lambda page: {"type": "FeatureCollection", "features": features, "links": following})
+
+    with serve(Catalog([], fault=endless)) as catalog:
+        began = time.monotonic()
+        with pytest.raises(CatalogUnavailable, match=r"past scan\.deadline_seconds = 2"):
+            scan(store, catalog, patience=replace(QUICK, deadline_seconds=2))
+    assert time.monotonic() - began < 10
+
+
 def test_a_403_is_throttling_where_the_profile_says_so_or_the_provider_has_answered_before(store: Store) -> None:
     forbidden = (403, {"Content-Type": "application/json"}, b'{"message":"Forbidden"}')
     with serve(Catalog(MANY, fault=lambda catalog, number, answer: forbidden if number in (1, 2) else answer)) as catalog:
