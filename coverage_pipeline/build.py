@@ -140,7 +140,8 @@ class Planner:
 
     def availability_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes that exist."""
-        scenes, scan = read_parquet(self.store.scenes(sensor.key, month))
+        columns = ["scene_key", "acquired", "cloud_cover", "geometry"]
+        scenes, scan = read_parquet(self.store.scenes(sensor.key, month), columns)
         table = availability_table(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud)
         metadata = {**scan, "grid_resolution": self.grid.resolution, "cloud_lt": self.spec.cloud_lt, "cells": table.num_rows}
         write_parquet(self.store.stats("available", sensor.key, month), table, metadata)

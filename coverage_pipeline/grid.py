@@ -267,10 +267,24 @@ def latest_in_cells(geometries: NDArray[np.object_], *, value: ArrayLike, grid: 
 
     Raises ValueError: lengths differ, a value is NaN, or a geometry can't be used.
     """
-    arrays = _kernel_arrays(*_ragged(geometries))
+    return latest_from_arrays(*_ragged(geometries), value=value, grid=grid)
+
+
+def latest_from_arrays(
+    coords: NDArray[np.float64],
+    ring_offsets: NDArray[np.integer[Any]],
+    polygon_offsets: NDArray[np.integer[Any]],
+    geometry_offsets: NDArray[np.integer[Any]],
+    *,
+    value: ArrayLike,
+    grid: GridSpec,
+) -> NDArray[np.float64]:
+    """`latest_in_cells` on flat arrays, laid out as for `statistics_from_arrays`; raises ValueError as either does."""
+    arrays = _kernel_arrays(coords, ring_offsets, polygon_offsets, geometry_offsets)
+    footprints = len(arrays[2]) - 1
     values = np.ascontiguousarray(value, dtype=np.float64)
-    if values.shape != (len(geometries),):
-        raise ValueError(f"value has shape {values.shape}, but there are {len(geometries)} geometries")
+    if values.shape != (footprints,):
+        raise ValueError(f"value has shape {values.shape}, but there are {footprints} geometries")
     if np.isnan(values).any():
         raise ValueError("value must be a number for every footprint, found NaN")
     latest: NDArray[np.float64] = _latest(*arrays, values, grid.lat_edges, grid.lon_edges)

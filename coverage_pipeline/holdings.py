@@ -35,11 +35,12 @@ from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_table, dens
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.grid import GridSpec, cell_statistics, latest_in_cells, split_bbox
+from coverage_pipeline.grid import GridSpec, latest_from_arrays, split_bbox, statistics_from_arrays
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
 from coverage_pipeline.store import Store, read_metadata, read_parquet, write_parquet
+from coverage_pipeline.wkb import ragged_from_wkb
 
 log = logging.getLogger(__name__)
 
@@ -545,8 +546,8 @@ def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_
     mine = _scenes_of(holdings.filter(holdings["in_month"]))
     percent = mine["cloud"].to_numpy(zero_copy_only=False).astype(np.float64)
     stats = cell_table(
-        cell_statistics(
-            shapely.from_wkb(mine["geometry"].to_numpy(zero_copy_only=False)),
+        statistics_from_arrays(
+            *ragged_from_wkb(mine["geometry"]),
             day=pc.day(mine["datetime"]).to_numpy().astype(np.uint8),
             cloud=percent,
             clear=is_clear(percent, cloud_lt, cloud),
@@ -554,8 +555,7 @@ def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_
         )
     )
     seconds = last["datetime"].cast(pa.int64()).to_numpy().astype(np.float64) / 1e6
-    shapes = shapely.from_wkb(last["geometry"].to_numpy(zero_copy_only=False))
-    latest = latest_in_cells(shapes, value=seconds, grid=grid).reshape(-1)
+    latest = latest_from_arrays(*ragged_from_wkb(last["geometry"]), value=seconds, grid=grid).reshape(-1)
     held = stats["cell"].to_numpy()
     cells = np.union1d(held, np.flatnonzero(~np.isnan(latest)))
     at = np.searchsorted(cells, held)
@@ -613,8 +613,8 @@ def holdings_stats(
 
 def write_holdings_stats(sensor: CoverageSensor, month: Month, store: Store, grid: GridSpec, cloud_lt: float) -> dict[str, Any]:
     """Grid one partition's holdings; returns the table's metadata."""
-    holdings, metadata = read_parquet(store.holdings(sensor.key, month))
-    last, _ = read_parquet(store.last_held(sensor.key, month))
+    holdings, metadata = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
+    last, _ = read_parquet(store.last_held(sensor.key, month), LAST_SCHEMA.names)
     table = holdings_table(holdings, last, grid, cloud_lt=cloud_lt, cloud=sensor.cloud)
     metadata = {**metadata, "grid_resolution": grid.resolution, "cloud_lt": cloud_lt, "cells": table.num_rows}
     write_parquet(store.stats("held", sensor.key, month), table, metadata)

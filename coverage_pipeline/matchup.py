@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.statistics import is_clear, scene_arrays
-from coverage_pipeline.celltable import AreaKnown, cell_table, dense
+from coverage_pipeline.catalog.statistics import availability_table
+from coverage_pipeline.celltable import AreaKnown, dense
 from coverage_pipeline.daymask import UNKNOWN, is_known
-from coverage_pipeline.grid import GridSpec, cell_statistics, split_bbox
+from coverage_pipeline.grid import GridSpec, split_bbox
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import CoverageSensor
 from coverage_pipeline.store import Store, read_parquet, write_parquet
@@ -31,6 +31,9 @@ MATCHUP_SCHEMA = pa.schema(
     ]
 )
 
+# What is read of either file.
+_SCENE_COLUMNS = ["scene_key", "acquired", "cloud_cover", "geometry"]
+_HOLDING_COLUMNS = ["holding", "scene_key", "datetime", "date_only", "in_month", "geometry"]
 _KNOWN_HOLDINGS = ("read", "not_held")
 _DAY = 86_400_000_000  # microseconds
 
@@ -118,8 +121,8 @@ def match_month(
 
     Where the holdings are not known, nothing is known of what is held: ``held`` is null and the unheld statistics say so.
     """
-    scenes, scan = read_parquet(store.scenes(sensor.key, month))
-    holdings, held = read_parquet(store.holdings(sensor.key, month))
+    scenes, scan = read_parquet(store.scenes(sensor.key, month), _SCENE_COLUMNS)
+    holdings, held = read_parquet(store.holdings(sensor.key, month), _HOLDING_COLUMNS)
     known = held["status"] in _KNOWN_HOLDINGS
     match = match_scenes(scenes, holdings, tolerance_seconds=tolerance_seconds, min_iou=min_iou)
     is_held = match.holding_of_scene >= 0
@@ -153,10 +156,8 @@ def match_month(
         },
         schema=MATCHUP_SCHEMA,
     )
-    shapes, day, percent = scene_arrays(scenes)
     lacking = ~is_held if known else np.zeros(len(is_held), bool)
-    clear = is_clear(percent, cloud_lt, sensor.cloud)
-    unheld = cell_table(cell_statistics(shapes[lacking], day=day[lacking], cloud=percent[lacking], clear=clear[lacking], grid=grid))
+    unheld = availability_table(scenes.filter(pa.array(lacking)), grid, cloud_lt=cloud_lt, cloud=sensor.cloud)
     write_parquet(store.matchup(sensor.key, month), table, metadata)
     write_parquet(store.stats("unheld", sensor.key, month), unheld, metadata)
     return metadata

@@ -10,24 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import shapely
 import xarray as xr
 from numpy.typing import NDArray
 from upath import UPath
 
 from coverage_pipeline.celltable import AreaKnown, cell_table, dense, known_area
-from coverage_pipeline.grid import GridSpec, cell_statistics
+from coverage_pipeline.grid import GridSpec, statistics_from_arrays
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CloudMeaning
 from coverage_pipeline.store import StoreError, read_parquet
-
-
-def scene_arrays(scenes: pa.Table) -> tuple[NDArray[np.object_], NDArray[np.uint8], NDArray[np.float64]]:
-    """Footprints, day of the month (1..31) and cloud (percent, NaN unknown) of a scenes table of one month."""
-    geometry = shapely.from_wkb(scenes["geometry"].to_numpy(zero_copy_only=False))
-    day = pc.day(scenes["acquired"]).to_numpy().astype(np.uint8)
-    cloud = scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
-    return geometry, day, cloud
+from coverage_pipeline.wkb import ragged_from_wkb
 
 
 def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning) -> NDArray[np.bool_]:
@@ -36,9 +28,21 @@ def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning)
 
 
 def availability_table(scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
-    """One row a cell that a scene of the month touches (see ``celltable``); ``scenes`` holds one month."""
-    geometry, day, percent = scene_arrays(scenes)
-    return cell_table(cell_statistics(geometry, day=day, cloud=percent, clear=is_clear(percent, cloud_lt, cloud), grid=grid))
+    """One row a cell that a scene of the month touches (see ``celltable``).
+
+    ``scenes`` holds one month: columns acquired, cloud_cover (percent, null: not known) and geometry (WKB, normalised). Raises
+    ValueError where a geometry can't be used.
+    """
+    percent = scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
+    return cell_table(
+        statistics_from_arrays(
+            *ragged_from_wkb(scenes["geometry"]),
+            day=pc.day(scenes["acquired"]).to_numpy().astype(np.uint8),
+            cloud=percent,
+            clear=is_clear(percent, cloud_lt, cloud),
+            grid=grid,
+        )
+    )
 
 
 _NAMES = {
