@@ -6,7 +6,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,33 +94,51 @@ def sibling(path: UPath, suffix: str) -> UPath:
 
 def write_bytes(path: UPath, content: bytes) -> None:
     """Write a file so that it is complete or absent, and a former one stays until the new one is whole."""
+    write_together([(path, content)])
+
+
+def write_together(files: Sequence[tuple[UPath, bytes]]) -> None:
+    """Write files that belong together, each complete or absent, in their order.
+
+    On a disk none takes its place before all are written, so that a full one leaves the former files as they were.
+    """
+    ready: list[tuple[Path, Path]] = []
+    path = files[0][0]
     try:
-        if not is_local(path):
-            path.write_bytes(content)  # one PUT
-            return
-        local = Path(path.path)
-        local.parent.mkdir(parents=True, exist_ok=True)
-        temporary = local.parent / f".{local.name}.{uuid.uuid4().hex}.tmp"
-        try:
+        for path, content in files:
+            if not is_local(path):
+                path.write_bytes(content)  # one PUT
+                continue
+            local = Path(path.path)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            temporary = local.parent / f".{local.name}.{uuid.uuid4().hex}.tmp"
+            ready.append((temporary, local))
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        for temporary, local in ready:
             temporary.replace(local)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from error
+    finally:
+        for temporary, _ in ready:
+            temporary.unlink(missing_ok=True)
 
 
 def write_parquet(path: UPath, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a table as Parquet (zstd), with ``metadata`` as JSON under ``METADATA_KEY``."""
+    write_bytes(path, parquet_bytes(table, metadata))
+
+
+def parquet_bytes(table: pa.Table, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """A table as the bytes of a Parquet file (zstd), with ``metadata`` as JSON under ``METADATA_KEY``."""
     if metadata is not None:
         kept = dict(table.schema.metadata or {})
         table = table.replace_schema_metadata({**kept, METADATA_KEY: json.dumps(dict(metadata)).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_parquet(path: UPath, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Available: from a provider's answer to one row a scene, and from there to cells."""
 
 from coverage_pipeline.catalog.errors import (
+    CatalogDisagreement,
     CatalogError,
     CatalogTruncated,
     CatalogUnavailable,
@@ -12,6 +13,7 @@ from coverage_pipeline.catalog.statistics import availability_stats, availabilit
 
 __all__ = [
     "SCENES_SCHEMA",
+    "CatalogDisagreement",
     "CatalogError",
     "CatalogTruncated",
     "CatalogUnavailable",

@@ -271,7 +271,8 @@ class GeoParquetSource(_FileSource):
         except CatalogError:
             raise
         except FileNotFoundError as error:
-            raise self._failed(CatalogUnavailable, f"is not there: {name} does not exist; {self._way}") from error
+            missing = f"is not there, or cannot be reached: {name} does not exist; {self._way}"
+            raise self._failed(CatalogUnavailable, missing) from error
         except Exception as error:  # every file system has errors of its own
             # Arrow tells of broken content by a ValueError, or by an OSError that the system knows nothing of.
             broken = isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno is None)
@@ -298,7 +299,7 @@ class GeoParquetSource(_FileSource):
                 paths = sorted(fs.find(root.path))
                 if not paths:
                     raise FileNotFoundError(self.source.endpoint)
-        paths = [path for path in paths if path.endswith(_SUFFIXES) and not path.rpartition("/")[2].startswith(".")]
+        paths = [path for path in paths if path.lower().endswith(_SUFFIXES) and not path.rpartition("/")[2].startswith(".")]
         if not paths:
             raise self._failed(CatalogUnavailable, f"has no file that ends in {' or '.join(_SUFFIXES)}; {self._way}")
         return fs, paths
@@ -801,7 +802,7 @@ class _Host:
         return self._wire.fetch(link.address, doing=f"reading {link.named}", way=self._way).content
 
     def href(self, address: str) -> str:
-        return address
+        return urlsplit(address)._replace(query="", fragment="").geturl()  # behind the question mark there may be a key
 
 
 class StaticSource(_FileSource):

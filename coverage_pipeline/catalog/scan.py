@@ -34,7 +34,7 @@ from coverage_pipeline.catalog.scenes import (
     in_order,
     merge_copies,
 )
-from coverage_pipeline.catalog.source import BBox, Source, Window
+from coverage_pipeline.catalog.source import BBox, Source, Window, joined
 from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
 from coverage_pipeline.catalog.wire import Patience
@@ -42,7 +42,17 @@ from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, SourceKind
-from coverage_pipeline.store import Store, StoreError, is_local, read_metadata, read_parquet, sibling, write_bytes, write_parquet
+from coverage_pipeline.store import (
+    Store,
+    StoreError,
+    is_local,
+    parquet_bytes,
+    read_metadata,
+    read_parquet,
+    sibling,
+    write_parquet,
+    write_together,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +67,8 @@ _MUCH_TOO_SMALL = 0.3
 _ENOUGH_TO_COMPARE = 20
 """Items a month that make a smaller one remarkable."""
 _MONTHS_AROUND = 6
+_MANY_REJECTED = 20
+"""Rejected items, more than there are scenes, from which a month is doubted."""
 _DISAGREEMENT = 2.0
 """Another provider's total over ours from which ours is not believed. Less are copies that one of them lists, and the other does not."""
 
@@ -115,7 +127,7 @@ class ScanReport:
     windows_cut: int = 0
     """Windows that failed or were too large, and were asked for in pieces."""
     missing: list[str] = field(default_factory=list)
-    """Windows of a partial scan that could not be read."""
+    """Spans of a partial scan that could not be read."""
     cross_check: str = ""
     """What another provider said of a month that looked empty or too small."""
     requests: int = 0
@@ -283,7 +295,9 @@ def scan_month(
         reason = f"the sensor delivers from {sensor.first_month or 'its start'} to {sensor.last_month or 'today'}"
     if reason:
         report = ScanReport(sensor.key, _iso(month.start), _iso(month.end), "not_applicable", _now(), reason=reason)
-        _publish(target, _Scanned(SCENES_SCHEMA.empty_table(), REJECTED_SCHEMA.empty_table(), report))
+        with _alone(target):
+            _require_more(target, report)
+            _publish(target, _Scanned(SCENES_SCHEMA.empty_table(), REJECTED_SCHEMA.empty_table(), report))
         return report
     return _scan_into(
         sensor,
@@ -417,50 +431,94 @@ def _scan_into(
 
 def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanReport:
     """The first source that gives all; else, where that is wanted, the most that one gave; else an error that names them all."""
-    clear_parts(job.target, but=tuple(job.parts(source) for source in sources))
+    clear_parts(job.target, older_than=dt.timedelta(hours=job.options.resume_hours))
     failed: list[tuple[AvailableSource, CatalogError]] = []
     partial: list[_Scanned] = []
     for source in sources:
         try:
-            scanned = _scan(job, source)
+            narrowed = job.within(source)
+            _require_no_smaller(job.target, narrowed)
+            scanned = _scan(narrowed, source)
             if scanned.report.status != "partial":
                 scanned.report.failed_providers = _failures(failed)
-                _publish(job.target, _set_timeless_apart(job, scanned))
+                _require_more(job.target, scanned.report)
+                published = _without_timeless(narrowed, scanned)
+                _publish(job.target, published)
+                _list_timeless(narrowed, scanned)
                 clear_parts(job.target)
-                return scanned.report
+                return published.report
             partial.append(scanned)
             if scanned.error is not None:
                 raise scanned.error
-            job.parts(source).clear()  # read in full and not believed: reading it again may give more
+            narrowed.parts(source).clear()  # read in full and not believed: reading it again may give more
             raise CatalogDisagreement(f"{job.what}: {source.provider} ({source.collection_id}) {scanned.report.reason}")
         except CatalogError as error:
             failed.append((source, error))
             log.warning("%s", error)
-    if job.options.publish_partial and partial and _may_be_replaced(job.target):
-        best = max(partial, key=lambda scanned: scanned.report.scenes)
+    some = [scanned for scanned in partial if scanned.report.pages]
+    if job.options.publish_partial and some:
+        best = max(some, key=lambda scanned: scanned.report.scenes)
         best.report.failed_providers = _failures(failed)
-        _publish(job.target, _set_timeless_apart(job, best))  # what was read stays, too: the next run goes on from there
-        return best.report
+        with contextlib.suppress(_SaysLess):
+            _require_more(job.target, best.report)
+            published = _without_timeless(job, best)
+            _publish(job.target, published)  # what was read stays, too: the next run goes on from there
+            return published.report
     kept = ". The former file stays" if job.target.exists() else ""
+    # The errors of libraries below may hold the whole address, with what it carries behind its question mark.
     if len(failed) == 1:
         only = failed[0][1]
-        raise type(only)(f"{only}{kept}") from only
+        raise type(only)(f"{only}{kept}") from None
     # Something that may pass, where one of them is: then it is worth trying again later.
     kind = next((type(e) for _, e in failed if isinstance(e, CatalogUnavailable | CatalogTruncated | CatalogUnreadable)), CatalogError)
-    raise kind(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
+    raise kind(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept) from None
 
 
 def _failures(failed: list[tuple[AvailableSource, CatalogError]]) -> dict[str, str]:
     return {f"{source.kind} {source.provider} {source.collection_id}": str(error) for source, error in failed}
 
 
-def _may_be_replaced(target: UPath) -> bool:
-    """Whether nothing is there that says more than a partial scan."""
-    return not target.exists() or read_metadata(target)["status"] in ("partial", "not_applicable")
+class _SaysLess(CatalogError):
+    """What was scanned says less than the file that it would replace."""
+
+
+def _former(target: UPath) -> dict[str, Any]:
+    """What is told of the file that is there; nothing of one that is none of ours or cannot be read."""
+    try:
+        former = read_metadata(target) if target.exists() else {}
+    except StoreError:
+        return {}
+    return former if isinstance(former.get("status"), str) and isinstance(former.get("scenes"), int) else {}
+
+
+def _require_no_smaller(target: UPath, job: _Job) -> None:
+    """Refuse to put a box in the place of the globe, before anything is asked."""
+    former = _former(target)
+    if job.bbox is not None and former.get("status") in ("complete", "provisional") and former.get("bbox") is None:
+        raise _SaysLess(
+            f"{job.what}: {target} holds a {former['status']} scan of the globe, of {former.get('scanned_at')}; one of {job.bbox} alone "
+            "would say less. Scan it into another place (COVERAGE_DATA), or remove the file first"
+        )
+
+
+def _require_more(target: UPath, report: ScanReport) -> None:
+    """Refuse what says less than the file that is there: nothing written is lost."""
+    former = _former(target)
+    whole = former.get("status") in ("complete", "provisional")
+    less = (
+        (report.status == "partial" and (whole or (former.get("status") == "partial" and report.scenes < former["scenes"])))
+        or (report.status == "provisional" and former.get("status") == "complete" and report.reason != "")
+        or (report.status == "not_applicable" and former.get("scenes", 0) > 0)
+    )
+    if less:
+        raise _SaysLess(
+            f"{report.sensor} {report.start[:7]}: {target} holds a {former['status']} scan with {former['scenes']} scenes, of "
+            f"{former.get('scanned_at')}; this one is {report.status} ({report.reason}) with {report.scenes}, and does not replace it. "
+            "Remove the file first if it should"
+        )
 
 
 def _scan(job: _Job, source: AvailableSource) -> _Scanned:
-    job = job.within(source)
     sensor, options = job.sensor, job.options
     began = time.monotonic()
     api = job.open(source)
@@ -481,6 +539,7 @@ def _scan(job: _Job, source: AvailableSource) -> _Scanned:
         whole = job.window(profile.page_size)
         gathering = Gathering(
             source=api,
+            what=f"{job.what}: {source.provider} ({source.collection_id})",
             profile=profile,
             start=whole.start,
             end=whole.end,
@@ -498,6 +557,7 @@ def _scan(job: _Job, source: AvailableSource) -> _Scanned:
         if not any(part.received for part in gathered.parts) and not gathered.missing:
             api.require_collection()
         report, scenes = _reported(job, source, api, gathered)
+        _doubt(job, source, api, report)
     if report.status != "partial" and options.cross_check:
         _cross_check(job, source, report)
     report.seconds = round(time.monotonic() - began, 3)
@@ -529,7 +589,7 @@ def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathere
         windows=len(parts) + len(gathered.missing),
         windows_resumed=sum(part.resumed for part in parts),
         windows_cut=gathered.cut,
-        missing=[window.name for window, _ in gathered.missing],
+        missing=[window.name for window in joined(window for window, _ in gathered.missing)],
         requests=api.wire.requests if api.wire else 0,
         retries=api.wire.retried.total() if api.wire else 0,
         retried=dict(sorted(api.wire.retried.items())) if api.wire else {},
@@ -550,6 +610,24 @@ def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathere
     return report, scenes
 
 
+def _doubt(job: _Job, source: AvailableSource, api: Source, report: ScanReport) -> None:
+    """What looks empty and is none: a month whose items are of no use, or whose file is missing, is not known to be without scenes."""
+    rejected = sum(count for reason, count in report.rejected.items() if reason != NO_TIME)
+    why = ""
+    if rejected and (report.scenes == 0 or (rejected >= _MANY_REJECTED and rejected > report.scenes)):
+        most = max(report.rejected, key=lambda reason: report.rejected[reason])
+        why = f"{rejected} of {rejected + report.scenes} items are rejected, most of them as {most!r}: where they lie is not known"
+    elif report.scenes == 0 and report.other_platform and job.bbox is None:
+        why = (
+            f"all {report.other_platform} items are of other satellites than {', '.join(source.platforms)}; check platforms in "
+            f"[[sensors.sources.{job.sensor.key}]]"
+        )
+    elif report.scenes == 0 and not api.windowed and job.bbox is None:
+        why = "it has nothing of this month, though it has of earlier and later ones: a file may be missing"
+    if why:
+        report.status, report.reason = "partial", f"is not believed: {why}"
+
+
 def _knownness(job: _Job, read_at: dt.datetime, newest: dt.datetime | None) -> tuple[ScanStatus, str]:
     """``provisional`` until the publication lag is over, for a file by the date of its newest item."""
     known_to = read_at if newest is None else min(read_at, newest)
@@ -564,9 +642,9 @@ def _knownness(job: _Job, read_at: dt.datetime, newest: dt.datetime | None) -> t
 def _cross_check(job: _Job, source: AvailableSource, report: ScanReport) -> None:
     """Before an empty or much too small month is believed, the next provider is asked how many it has."""
     usual = _usual(job)
-    if report.received and not (usual >= _ENOUGH_TO_COMPARE and report.received < _MUCH_TOO_SMALL * usual):
+    if report.scenes and not (usual >= _ENOUGH_TO_COMPARE and report.received < _MUCH_TOO_SMALL * usual):
         return
-    doubt = "empty" if not report.received else f"{report.received} items where the months around it have {usual:.0f}"
+    doubt = "empty" if not report.scenes else f"{report.received} items where the months around it have {usual:.0f}"
     for other in job.sensor.available_sources:
         if (other.endpoint, other.collection_id) == (source.endpoint, source.collection_id):
             continue
@@ -583,6 +661,8 @@ def _cross_check(job: _Job, source: AvailableSource, report: ScanReport) -> None
             report.status = "partial"
             report.reason = f"is not believed: {report.cross_check}"
         return
+    if report.cross_check and report.status == "complete":
+        report.status, report.reason = "provisional", f"nobody could confirm that it is {doubt}"
 
 
 def _usual(job: _Job) -> float:
@@ -600,31 +680,43 @@ def _usual(job: _Job) -> float:
     return statistics.median(found) if found else 0.0
 
 
-def _set_timeless_apart(job: _Job, scanned: _Scanned) -> _Scanned:
-    """Items without any time belong to no month, and servers give them for every one: they are listed once for the sensor.
-
-    A scan of the globe replaces the list, one of a box adds to it.
-    """
+def _without_timeless(job: _Job, scanned: _Scanned) -> _Scanned:
+    """Items without any time belong to no month, and servers give them for every one: they are listed once for the sensor."""
     if job.timeless is None:
         return scanned
     timeless = pc.equal(scanned.rejected["reason"], NO_TIME)
-    rows = scanned.rejected.filter(timeless)
-    if rows.num_rows == 0 and (job.bbox is not None or not job.timeless.exists()):
-        return scanned
-    scanned.report.timeless = rows.num_rows
-    with _alone(job.timeless):
-        if job.bbox is not None and job.timeless.exists():
-            former = read_parquet(job.timeless)[0].replace_schema_metadata(None).cast(REJECTED_SCHEMA)
-            rows = first_of_each(pa.concat_tables([rows, former]), "item_id")
-        write_parquet(job.timeless, rows, {"sensor": scanned.report.sensor, "provider": scanned.report.provider})
     kept = scanned.rejected.filter(pc.invert(timeless))
+    scanned.report.timeless = scanned.rejected.num_rows - kept.num_rows
     scanned.report.rejected = by_reason(kept)
     return replace(scanned, rejected=kept)
+
+
+def _list_timeless(job: _Job, scanned: _Scanned) -> None:
+    """Bring the sensor's list of items without any time up to date: a scan of the globe replaces its provider's, one of a box adds."""
+    if job.timeless is None:
+        return
+    rows = scanned.rejected.filter(pc.equal(scanned.rejected["reason"], NO_TIME))
+    with _alone(job.timeless):
+        try:
+            former = read_parquet(job.timeless)[0].replace_schema_metadata(None).cast(REJECTED_SCHEMA)
+        except (StoreError, pa.ArrowInvalid, ValueError):  # there is none yet, or none that can be read
+            former = REJECTED_SCHEMA.empty_table()
+        if rows.num_rows == 0 and former.num_rows == 0:
+            return
+        if job.bbox is None:
+            former = former.filter(pc.not_equal(former["provider"], scanned.report.provider))
+        merged = first_of_each(pa.concat_tables([rows, former]), "item_id")
+        write_parquet(job.timeless, merged, {"sensor": scanned.report.sensor})
 
 
 def _publish(target: UPath, scanned: _Scanned) -> None:
     """Scenes last: whoever sees them finds their rejected table and report beside them."""
     report = scanned.report
-    write_parquet(sibling(target, ".rejected.parquet"), scanned.rejected, {"sensor": report.sensor, "start": report.start})
-    write_bytes(sibling(target, ".scan.json"), (json.dumps(report.as_json(), indent=1) + "\n").encode())
-    write_parquet(target, as_geoparquet(scanned.scenes), {"version": SCENES_VERSION, **report.as_json()})
+    rejected = {"sensor": report.sensor, "start": report.start, "run": report.run}
+    write_together(
+        [
+            (sibling(target, ".rejected.parquet"), parquet_bytes(scanned.rejected, rejected)),
+            (sibling(target, ".scan.json"), (json.dumps(report.as_json(), indent=1) + "\n").encode()),
+            (target, parquet_bytes(as_geoparquet(scanned.scenes), {"version": SCENES_VERSION, **report.as_json()})),
+        ]
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
@@ -58,6 +58,17 @@ class Window:
         """What is asked after the whole has failed: half the time, and where it may be the size of the answer, half as much a page."""
         limit = max(min(self.limit, 10), self.limit // 2) if smaller_pages else self.limit
         return [replace(w, failures=self.failures + 1, limit=limit) for w in self.cut(2)]
+
+
+def joined(windows: Iterable[Window]) -> list[Window]:
+    """Windows in their order, those that abut or overlap as one."""
+    found: list[Window] = []
+    for window in sorted(windows):
+        if found and window.start <= found[-1].end:
+            found[-1] = replace(found[-1], end=max(found[-1].end, window.end))
+        else:
+            found.append(window)
+    return found
 
 
 @dataclass

@@ -12,7 +12,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
@@ -42,9 +42,9 @@ _NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
 class _WireIO(StacApiIO):  # type: ignore[misc]
     """pystac-client's HTTP, by ours."""
 
-    def __init__(self, wire: Wire, way: str, require_same_host: Callable[[str, str], None]) -> None:
+    def __init__(self, wire: Wire, way: str, checked: Callable[[str, str], str]) -> None:
         super().__init__()
-        self.wire, self.way, self.require_same_host = wire, way, require_same_host
+        self.wire, self.way, self.checked = wire, way, checked
         self._read: dict[str, str] = {}
 
     def request(
@@ -55,7 +55,7 @@ class _WireIO(StacApiIO):  # type: ignore[misc]
         parameters: dict[str, Any] | None = None,
     ) -> str:
         """Only pages are asked for here, never items; one that was read is not asked for again, whether it ends in a slash or not."""
-        self.require_same_host(href, "its collections")
+        href = self.checked(href, "its collections")
         page = href.rstrip("/")
         if page not in self._read:
             params = [(k, str(v)) for k, v in (parameters or {}).items()]
@@ -119,7 +119,7 @@ class StacSource:
             if self._opened is not None:
                 return self._opened
             try:
-                opened = Client.open(self.source.endpoint, stac_io=_WireIO(self.wire, self._way, self._require_same_host))
+                opened = Client.open(self.source.endpoint, stac_io=_WireIO(self.wire, self._way, self._checked))
             except (CatalogError, Cancelled):
                 raise
             except Exception as error:  # pystac-client raises whatever it meets in a page that is no catalogue
@@ -186,7 +186,7 @@ class StacSource:
         except Exception as error:
             raise self._failed(CatalogUnreadable, f"cannot be searched: {excerpt(str(error))}; {self._way}") from error
         self._require_same_host(str(search.url), "its search")
-        return _Request(str(search.url), self.profile.method, content)
+        return _Request(self._safe(str(search.url)), self.profile.method, content)
 
     def _fetch(self, request: _Request, doing: str, tries: int | None) -> Fetched:
         params = [(k, str(v)) for k, v in request.content.items()] if request.method == "GET" and request.content else None
@@ -219,13 +219,17 @@ class StacSource:
             whole = self._fetch(request.without_fields(), "asking for some with assets", tries).content["features"]
             named = {name: item for item in whole if (name := _name(item)) is not None}
             both = [(item, named[name]) for item in lean if (name := _name(item)) in named]
+            if lean and not both:  # nothing to compare: not trusted
+                self._fields = False
+                return
             self._fields_checked = bool(both)
             self._fields = all(item.get(part) == other.get(part) for item, other in both for part in _NEEDED)
 
     def _whole_page(self, request: _Request, doing: str, tries: int | None) -> Fetched:
         """A page whose items have all that we need. Where a server drops more than it was told to, it is not told any more."""
-        page = self._fetch(request if self._fields else request.without_fields(), doing, tries)
-        if self._fields and not all(_is_whole(feature) for feature in page.content["features"]):
+        lean = self._fields  # another thread may find meanwhile that they are not to be trusted
+        page = self._fetch(request if lean else request.without_fields(), doing, tries)
+        if lean and not all(_is_whole(feature) for feature in page.content["features"]):
             self._fields = False
             page = self._fetch(request.without_fields(), f"{doing} with all fields", tries)
         return page
@@ -276,7 +280,8 @@ class StacSource:
             if fingerprint in asked:
                 raise self._truncated(f"page {number} of {window.name} leads back to a page already seen", announced, len(ids))
             asked.add(fingerprint)
-            request = _following(next_link, page.url, first)
+            following = _following(next_link, page.url, first)
+            request = replace(following, url=self._safe(following.url))
         received = len(ids) + unnamed
         if announced is not None and received < announced:
             raise self._truncated(f"it stopped short at page {number} of {window.name}", announced, received)
@@ -299,7 +304,7 @@ class StacSource:
         where items came again on later pages, and others may have been pushed out.
         """
         sizes = [*range(limit - 1, 1, -1), *range(limit + 1, 2 * limit + 3)]
-        other = next(size for size in sizes if received % size)
+        other = next((size for size in sizes if received % size), received + 1)
         again = {name for page in self._pages(window, box, other, None, tries) for feature in page if (name := _name(feature)) is not None}
         if again != ids:
             what = f"pages of {window.name} end or repeat oddly, and another page size gave other items"
@@ -310,6 +315,14 @@ class StacSource:
         return self._failed(
             CatalogTruncated, f"gave an incomplete answer: {what} ({total}, {received} received); nothing was written; {LATER}"
         )
+
+    def _checked(self, href: str, what: str) -> str:
+        self._require_same_host(href, what)
+        return self._safe(href)
+
+    def _safe(self, href: str) -> str:
+        """The address by https where the endpoint is: behind a proxy, many a server names itself by http."""
+        return f"https{href[4:]}" if self.source.endpoint.startswith("https:") and href.startswith("http:") else href
 
     def _require_same_host(self, href: str, what: str) -> None:
         host = urlsplit(href).netloc
@@ -375,9 +388,14 @@ def _checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | No
     if following and not isinstance(following[0].get("href"), str):
         raise ValueError("the page's next link has no address")
     context = page.get("context")
-    total = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
-    return (
-        page["features"],
-        following[0] if following else None,
-        total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None,
-    )
+    totals = [_number(page.get("numberMatched")), _number(context.get("matched") if isinstance(context, dict) else None)]
+    return page["features"], following[0] if following else None, max((total for total in totals if total is not None), default=None)
+
+
+def _number(value: Any) -> int | None:
+    """A total as servers write it: a number, or one as text."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15 and value == int(value):
+        return int(value)
+    return None

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
+from coverage_pipeline import __version__
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scenes import REJECTED_ROWS_SCHEMA, ROWS_SCHEMA, SceneCollector, first_of_each
@@ -35,10 +37,12 @@ PARTS_VERSION = 1
 _QUERY_FILE = "query.json"
 _SOME_PIECES, _MOST_PIECES = 4, 16
 """Into how many windows one is cut at least and at most where no total tells how much it holds."""
+_CAP = 1000
+"""Servers that stop silently stop at a multiple of this: 1,000, or the 10,000 hits of Elasticsearch. Two halves of the window tell."""
 _PROBE = 3
 """Pages after which the length of a search is guessed from the time they cover."""
-_MOST_FAILED = 8
-"""A scan that may be partial asks no more after as many windows that could not be read. They come last, so that the others are."""
+_MOST_FAILED = 24
+"""A scan that may be partial asks no more after as many failures in a row. What failed comes last, so that the rest is read."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,13 @@ class Parts:
     @classmethod
     def beside(cls, target: UPath, query: Mapping[str, Any]) -> Parts:
         """The folder of a query: another one's windows are never taken for its."""
-        text = json.dumps({"version": PARTS_VERSION, **query}, sort_keys=True, default=str)
+        text = json.dumps({"version": [PARTS_VERSION, __version__], **query}, sort_keys=True, default=str)
         return cls(parts_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16])
 
     def begin(self, lifetime: dt.timedelta) -> None:
         """Go on from what is there, unless it is older than ``lifetime``: by then the catalogue may have changed."""
         begun, now = self._begun(), dt.datetime.now(UTC)
-        if begun is None or now - begun > lifetime:
+        if begun is None or not dt.timedelta(0) <= now - begun <= lifetime:  # a clock that was ahead would keep them for ever
             self.clear()
             write_bytes(self.folder / _QUERY_FILE, json.dumps({"begun": now.isoformat()}).encode())
 
@@ -128,7 +132,8 @@ class Parts:
                     continue
             except (StoreError, KeyError, TypeError, ValueError):
                 continue
-            if self._path(part.window).name == path.name and table.num_rows <= part.received:
+            now = dt.datetime.now(UTC)
+            if self._path(part.window).name == path.name and table.num_rows <= part.received and part.read_at <= now:
                 parts.append(part)
         return parts
 
@@ -137,9 +142,12 @@ class Parts:
         rows, rejected = [ROWS_SCHEMA.empty_table()], [REJECTED_ROWS_SCHEMA.empty_table()]
         for part in parts:
             path = self._path(part.window)
-            rows.append(read_parquet(path)[0].replace_schema_metadata(None).cast(ROWS_SCHEMA))
-            if part.rejected:
-                rejected.append(read_parquet(_rejected_path(path))[0].replace_schema_metadata(None).cast(REJECTED_ROWS_SCHEMA))
+            try:
+                rows.append(read_parquet(path)[0].replace_schema_metadata(None).cast(ROWS_SCHEMA))
+                if part.rejected:
+                    rejected.append(read_parquet(_rejected_path(path))[0].replace_schema_metadata(None).cast(REJECTED_ROWS_SCHEMA))
+            except StoreError as error:  # in an object store nothing keeps two scans of one month apart
+                raise StoreError(f"another scan of this month has cleared {path}; run again, one at a time ({error})") from error
         return pa.concat_tables(rows), pa.concat_tables(rejected)
 
     def clear(self) -> None:
@@ -153,18 +161,19 @@ def parts_folder(target: UPath) -> UPath:
     return target.parent / f".{target.name}.parts"
 
 
-def clear_parts(target: UPath, *, but: tuple[Parts, ...] = ()) -> None:
-    """Remove the finished windows of a scan, or of all queries but those given."""
+def clear_parts(target: UPath, *, older_than: dt.timedelta | None = None) -> None:
+    """Remove the finished windows of all scans of a target, or of those that were begun so long ago."""
     folder = parts_folder(target)
     if not folder.exists():
         return
-    if not but:
+    if older_than is None:
         folder.fs.rm(folder.path, recursive=True)
         return
-    kept = {parts.folder.name for parts in but}
-    for other in folder.iterdir():
-        if other.name not in kept:
-            other.fs.rm(other.path, recursive=True)
+    now = dt.datetime.now(UTC)
+    for query in list(folder.iterdir()):
+        begun = Parts(query)._begun()
+        if begun is None or not dt.timedelta(0) <= now - begun <= older_than:
+            query.fs.rm(query.path, recursive=True)
 
 
 def _rejected_path(path: UPath) -> UPath:
@@ -198,6 +207,8 @@ class Gathering:
     """One scan's windows of one source."""
 
     source: Source
+    what: str
+    """Sensor, month, provider and collection, for messages."""
     profile: ProviderProfile
     start: dt.datetime
     end: dt.datetime
@@ -231,6 +242,7 @@ class Gathering:
         pending = list(reversed(self._windows(done)))
         self._known = len(pending) + len(done)
         missing: list[tuple[Window, CatalogError]] = []
+        in_a_row = 0
         running: dict[Future[Part | None], Window] = {}
         with ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="scan") as pool:
             try:
@@ -245,22 +257,25 @@ class Gathering:
                             part = future.result()
                         except CatalogError as error:
                             self._underway.pop(window, None)
+                            in_a_row += 1
                             if error.narrower_may_help and window.divisible and self.source.windowed:
                                 log.info("%s; asking for halves of %s", error, window.name)
                                 narrower = window.halves(smaller_pages=not isinstance(error, CatalogTruncated))
+                                if self.partial and in_a_row >= _MOST_FAILED:
+                                    missing.extend((other, error) for other in (window, *pending))
+                                    pending.clear()
+                                    continue
                                 if self.partial:  # what can be had comes first
                                     pending[:0] = reversed(narrower)
                                     self._cut(narrower)
                                     continue
                             elif self.partial:
                                 missing.append((window, error))
-                                if len(missing) == _MOST_FAILED:
-                                    missing.extend((other, error) for other in pending)
-                                    pending.clear()
                                 continue
                             else:
                                 raise
                         else:
+                            in_a_row = 0
                             if part is not None:
                                 done.append(part)
                                 continue
@@ -290,7 +305,8 @@ class Gathering:
             return [whole]
         hours = self.profile.window_hours
         first = whole.cut(round((self.end - self.start) / dt.timedelta(hours=hours)) if hours and self.bbox is None else 1)
-        return [w for window in first for w in _without(window, sorted(part.window for part in done))]
+        read = sorted(part.window for part in done)
+        return [w for window in first for w in _without(window, read)]
 
     def _pieces(self, window: Window) -> int:
         """Into how many windows one that is too large is cut: by its total, or by how much of it the pages read so far cover."""
@@ -332,6 +348,10 @@ class Gathering:
             other_platform=collector.other_platform,
             rejected=rejected.num_rows,
         )
+        if self.source.windowed and window.divisible and part.received and part.received % _CAP == 0:
+            raise CatalogTruncated(
+                f"{self.what} gave {part.received} items for {window.name}, which is as far as some servers count; asking for halves"
+            )
         self.parts.write(part, collector.rows(), rejected)
         del self._underway[window]
         return part
@@ -368,9 +388,11 @@ def _covered(window: Window, collector: SceneCollector) -> float:
 def _without(window: Window, done: list[tuple[dt.datetime, dt.datetime]]) -> Iterator[Window]:
     """What of a window no finished one covers."""
     start = window.start
-    for first, last in done:
-        if last <= start or first >= window.end:
+    for first, last in done[max(0, bisect_left(done, (start, start)) - 1) :]:
+        if last <= start:
             continue
+        if first >= window.end:
+            break
         if first > start:
             yield Window(start, first, window.limit)
         start = max(start, last)

@@ -36,6 +36,8 @@ LATER = "try again later, or name another source"
 _SERVER_ERRORS = (500, 502, 503, 504)
 _LONGEST_WAIT = 60.0
 """Upper bound of a wait that the provider does not name, seconds."""
+_LONGEST_HOLD = 900.0
+"""How long a provider's ``Retry-After`` keeps other scans from asking it, seconds."""
 _LONGEST_ANSWER = 256 << 20
 """Bytes. No page of items is as large; a server that never ends must not fill the memory."""
 _AWAY_TRIES = 2
@@ -254,7 +256,8 @@ class Wire:
             bound = min(_LONGEST_WAIT, self.patience.backoff_seconds * 2 ** (state.attempt_number - 1))
             seconds = max(error.wait or 0.0, random.uniform(0, bound))  # noqa: S311 spreading load is no secret
             if error.wait is not None:
-                self._pace.hold(error.wait)
+                # For the other threads of this scan; a later one may find the provider well again.
+                self._pace.hold(min(error.wait, max(0.0, self._ends - time.monotonic()), _LONGEST_HOLD))
             return seconds
 
         def note(state: tenacity.RetryCallState) -> None:
@@ -274,11 +277,9 @@ class Wire:
     def _sleep(self, seconds: float) -> None:
         """Wait, unless that would be longer than the whole scan may take, or the scan is over."""
         if seconds > self._ends - time.monotonic():
-            raise self._fail(
-                CatalogUnavailable,
-                f"would have to be waited for {max(seconds, 0):.0f} s more, past scan.deadline_seconds = "
-                f"{self.patience.deadline_seconds:g}; run again to go on from here, or raise it",
-            )
+            limit = f"scan.deadline_seconds = {self.patience.deadline_seconds:g}; run again to go on from here, or raise it"
+            said = f"would have to be waited for {seconds:.0f} s more, past {limit}" if seconds > 1 else f"took longer than {limit}"
+            raise self._fail(CatalogUnavailable, said)
         if self._cancelled.wait(max(seconds, 0)):
             raise Cancelled
 
@@ -370,7 +371,8 @@ class Wire:
         """Where to go on: only on the same host, and never by a redirect that turns a search into a plain GET."""
         to = urljoin(url, answered["Location"])
         host = urlsplit(to).netloc
-        if host != urlsplit(url).netloc or (method != "GET" and status not in (307, 308)):
+        weaker = url.startswith("https:") and not to.startswith("https:")
+        if weaker or host != urlsplit(url).netloc or (method != "GET" and status not in (307, 308)):
             raise self._fail(
                 CatalogUnavailable,
                 f"redirects to {host} ({status}, {doing}); not followed: name that address as the endpoint if it is right",

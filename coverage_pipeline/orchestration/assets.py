@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from coverage_pipeline.build import Planner
-from coverage_pipeline.catalog import CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog import CatalogDisagreement, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings import HoldingsUnavailable
 from coverage_pipeline.orchestration.automation import Automation
@@ -18,7 +18,7 @@ from coverage_pipeline.store import StatsLayer, read_parquet
 
 GROUP = "coverage"
 # What may mend by itself; anything else is the settings' or the data's fault and would fail again.
-_PASSING = (CatalogUnavailable, CatalogTruncated, CatalogUnreadable, HoldingsUnavailable)
+_PASSING = (CatalogDisagreement, CatalogUnavailable, CatalogTruncated, CatalogUnreadable, HoldingsUnavailable)
 
 
 class _Failures:

@@ -27,7 +27,15 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from upath import UPath
 
-from coverage_pipeline.catalog import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable, ScanReport, scan_month
+from coverage_pipeline.catalog import (
+    CatalogDisagreement,
+    CatalogError,
+    CatalogTruncated,
+    CatalogUnavailable,
+    CatalogUnreadable,
+    ScanReport,
+    scan_month,
+)
 from coverage_pipeline.catalog.files import PAGE, GeoParquetSource, StaticSource
 from coverage_pipeline.catalog.providers import LOOPBACK
 from coverage_pipeline.catalog.scan import ScanOptions
@@ -420,7 +428,7 @@ def test_rows_with_holes_are_kept_or_rejected_never_dropped(tmp_path: Path) -> N
     ]
     path = dump(tmp_path / "a.parquet", holes)
     for bbox in (None, (4.0, 49.0, 7.0, 52.0)):
-        scenes, rejected, report = scanned(of_files("geoparquet", path), JANUARY, tmp_path, bbox)
+        scenes, rejected, report = scanned(of_files("geoparquet", path), JANUARY, tmp_path / str(bbox), bbox)
         assert sorted((s["scene_key"], s["geometry_source"]) for s in scenes) == [("no-bbox", "footprint"), ("no-geometry", "bbox")]
         assert [(r["item_id"], r["reason"]) for r in rejected] == [
             (None, "not a STAC item: id or properties missing"),
@@ -557,11 +565,15 @@ def test_a_dump_that_is_too_old_or_begins_later_is_no_empty_month(kind: SourceKi
 
 
 @pytest.mark.parametrize("kind", ["geoparquet", "static"])
-def test_a_dump_that_goes_on_after_the_month_makes_it_complete_even_empty(kind: SourceKind, tmp_path: Path) -> None:
+def test_a_month_that_a_dump_passes_over_is_empty_only_where_the_dump_is_of_a_region(kind: SourceKind, tmp_path: Path) -> None:
     around = [item("before", "2024-11-01T00:00:00Z"), item("after", "2025-03-01T00:00:00Z"), item("wrong", "2099-01-01T00:00:00Z")]
     path = dump(tmp_path / "a.parquet", around) if kind == "geoparquet" else static(tmp_path / "static", around)
-    report = scanned(of_files(kind, path), JANUARY, tmp_path)[2]
-    assert (report.status, report.scenes) == ("complete", 0)
+    with pytest.raises(CatalogDisagreement, match="a file may be missing"):
+        scanned(of_files(kind, path), JANUARY, tmp_path)
+    regional = of_files(kind, path)
+    covering = replace(regional.available_sources[0], covers=(0.0, 40.0, 10.0, 60.0))
+    report = scanned(replace(regional, available_sources=(covering,)), JANUARY, tmp_path)[2]
+    assert (report.status, report.scenes, report.bbox) == ("complete", 0, [0, 40, 10, 60])
     source = opened(kind, path)
     assert source.newest() == dt.datetime(2025, 3, 1, tzinfo=dt.UTC)  # a wrong time makes no dump fresh
     assert source.total(WINDOW, None) == 0
@@ -822,7 +834,7 @@ def test_items_that_are_none_are_rejected_not_dropped(tmp_path: Path) -> None:
     (tmp_path / "s" / "scenes" / "more.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     edit(tmp_path / "s" / "scenes" / "collection.json", _links("more.json", "items"))
     for bbox in (None, (-180.0, -90.0, 180.0, 90.0)):
-        scenes, rejected, _ = scanned(of_files("static", tmp_path / "s"), JANUARY, tmp_path, bbox)
+        scenes, rejected, _ = scanned(of_files("static", tmp_path / "s"), JANUARY, tmp_path / str(bbox), bbox)
         assert len(scenes) == 10
         assert sorted(r["reason"] for r in rejected) == [
             "geometry missing", "no time", "not a STAC item", "not a STAC item: id or properties missing",

@@ -254,10 +254,18 @@ def test_items_without_a_time_are_rejected_once_and_not_once_a_month(store: Stor
     assert [(r.scenes, r.timeless, r.rejected) for r in reports] == [(1, 2, {}), (0, 2, {}), (0, 2, {})]
     assert listed() == ["one", "two"]
     with serve(Catalog([item("three", None), item("fine")])) as catalog:
-        scan_month(sensor(catalog.address), JANUARY, store, bbox=(0, 40, 10, 60), options=IMPATIENT)
-        assert listed() == ["one", "three", "two"]  # the box may not have had the others
-        scan_month(sensor(catalog.address), JANUARY, store, options=IMPATIENT)
-        assert listed() == ["three"]
+        april = Month(2025, 4)
+        scan_month(sensor(catalog.address), april, store, bbox=(0, 40, 10, 60), options=IMPATIENT)
+        assert listed() == ["one", "three", "two"]  # the box may not have had the others, and they are another provider's
+    with serve(Catalog([item("four", None), item("fine")])) as other:
+        scan_month(sensor(other.address), Month(2025, 5), store, options=IMPATIENT)
+        assert listed() == ["four", "one", "three", "two"]
+        other.items = [item("five", None), item("fine")]
+        scan_month(sensor(other.address), Month(2025, 5), store, options=IMPATIENT)
+        assert listed() == ["five", "one", "three", "two"]  # its own of before are replaced
+        Path(str(store.timeless("test"))).write_bytes(b"no")
+        scan_month(sensor(other.address), Month(2025, 5), store, options=IMPATIENT)
+        assert listed() == ["five"]
 
 
 def test_a_box_across_the_antimeridian_is_asked_as_two(store: Store) -> None:
