@@ -696,13 +696,13 @@ def _list_timeless(job: _Job, scanned: _Scanned) -> None:
     if job.timeless is None:
         return
     rows = scanned.rejected.filter(pc.equal(scanned.rejected["reason"], NO_TIME))
+    if rows.num_rows == 0 and not job.timeless.exists():
+        return
     with _alone(job.timeless):
         try:
             former = read_parquet(job.timeless)[0].replace_schema_metadata(None).cast(REJECTED_SCHEMA)
         except (StoreError, pa.ArrowInvalid, ValueError):  # there is none yet, or none that can be read
             former = REJECTED_SCHEMA.empty_table()
-        if rows.num_rows == 0 and former.num_rows == 0:
-            return
         if job.bbox is None:
             former = former.filter(pc.not_equal(former["provider"], scanned.report.provider))
         merged = first_of_each(pa.concat_tables([rows, former]), "item_id")
