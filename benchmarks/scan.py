@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from pathlib import Path
 import rustac
 from pystac_client import Client
 
+from benchmarks.memory import peak_rss_mb
 from coverage_pipeline.catalog import build_availability_catalog
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scan import ScanOptions
@@ -189,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.only:
         received = _ours(chosen.only, chosen.out, "2025-12-31")
-        print(json.dumps({"items": received, "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+        print(json.dumps({"items": received, "peak_rss_mb": peak_rss_mb()}))
         return
     for latency in (0.0, 0.1):
         print(json.dumps(measure(chosen.items, latency)), flush=True)

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from upath import UPath
 
 from coverage_pipeline import holdings as held
 from coverage_pipeline import matchup
-from coverage_pipeline.catalog import ScanReport, availability_table, scan_month
+from coverage_pipeline.catalog import ScanReport, scan_month
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions
 from coverage_pipeline.catalog.source import BBox
-from coverage_pipeline.catalog.statistics import availability_fields
-from coverage_pipeline.celltable import known_area
+from coverage_pipeline.catalog.statistics import availability_fields, availability_tables
+from coverage_pipeline.celltable import CELL_SCHEMA, known_area
 from coverage_pipeline.coverage import (
     ACTIONS,
     HOLDINGS_STATUS,
@@ -30,25 +31,28 @@ from coverage_pipeline.coverage import (
     CubeSpec,
     ensure_cube,
     open_coverage,
+    partition_revision,
     read_partition,
+    strip_rows,
     update_snapshot,
     write_coverage,
     write_gap,
 )
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid import GridSpec, row_strips
 from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
-from coverage_pipeline.store import Store, read_parquet, write_parquet
+from coverage_pipeline.store import StatsLayer, Store, read_cells, read_metadata, read_parquet, write_cells
 
 log = logging.getLogger(__name__)
 
 Step = Literal["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
 STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap")
 """In an order in which each finds what it needs."""
+_STATS_LAYERS: tuple[StatsLayer, ...] = ("available", "held", "unheld")
 
 
 class BuildFailed(PlannerError):
@@ -140,16 +144,14 @@ class Planner:
 
     def availability_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes that exist."""
-        columns = ["scene_key", "acquired", "cloud_cover", "geometry"]
-        scenes, scan = read_parquet(self.store.scenes(sensor.key, month), columns)
-        table = availability_table(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud)
-        metadata = {**scan, "grid_resolution": self.grid.resolution, "cloud_lt": self.spec.cloud_lt, "cells": table.num_rows}
-        write_parquet(self.store.stats("available", sensor.key, month), table, metadata)
-        return metadata
+        scenes, scan = read_parquet(self.store.scenes(sensor.key, month), ["acquired", "cloud_cover", "geometry"])
+        tables = availability_tables(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud, engine=self.settings.engine())
+        metadata = {**scan, "grid": self.grid.describe(), "cloud_lt": self.spec.cloud_lt}
+        return write_cells(self.store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)
 
     def holdings_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes we hold."""
-        return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt)
+        return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.settings.engine())
 
     def matchup(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Match scenes with holdings, and grid what exists and is not held."""
@@ -162,20 +164,27 @@ class Planner:
             cloud_lt=self.spec.cloud_lt,
             tolerance_seconds=wanted.match_tolerance_seconds,
             min_iou=wanted.min_iou,
+            engine=self.settings.engine(),
         )
 
     def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Merge the three statistics into the partition's region of the cube."""
-        available, scan = read_parquet(self.store.stats("available", sensor.key, month))
-        acquired, kept = read_parquet(self.store.stats("held", sensor.key, month))
-        unheld, match = read_parquet(self.store.stats("unheld", sensor.key, month))
+        paths = {layer: self.store.stats(layer, sensor.key, month) for layer in _STATS_LAYERS}
+        scan, kept, match = (read_metadata(path) for path in paths.values())
         self._refuse_mixture(sensor, month, scan, kept, match)
         known = known_area(scan["status"], scan["bbox"], self.grid)
-        fields = availability_fields(available, self.grid, known)
-        fields |= held.holdings_fields(acquired, self.grid, kept["status"], month, self.spec.lookback_months)
         holdings_known = match["holdings_status"] in ("read", "not_held")
         unheld_known = known if holdings_known else known_area("not_scanned", None, self.grid)
-        fields |= matchup.unheld_fields(unheld, self.grid, unheld_known, fields["held_clear_days"])
+
+        def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
+            available, acquired, unheld = (
+                self._cells(path, meta, rows) for path, meta in zip(paths.values(), (scan, kept, match), strict=True)
+            )
+            fields = availability_fields(available, self.grid, known, rows)
+            fields |= held.holdings_fields(acquired, self.grid, kept["status"], month, self.spec.lookback_months, rows)
+            fields |= matchup.unheld_fields(unheld, self.grid, unheld_known, fields["held_clear_days"], rows)
+            return fields
+
         scanned = scan["status"] != "not_applicable"
         not_in_catalog = match["held_not_in_catalog"]
         provenance = {
@@ -186,7 +195,8 @@ class Planner:
             "scanned_at": int(dt.datetime.fromisoformat(scan["scanned_at"]).timestamp()) if scanned else -1,
             "provider": scan["provider"],
         }
-        write_coverage(self.store.zarr, sensor.key, month, fields, provenance)
+        pieces = ((rows, piece(rows)) for rows in self._strips())
+        write_coverage(self.store.zarr, sensor.key, month, pieces, provenance)
         return {
             "scan_status": scan["status"],
             "holdings_status": kept["status"],
@@ -194,8 +204,20 @@ class Planner:
             "scenes": scan["scenes"],
             "scenes_held": match["held"],
             "held_not_in_catalog": not_in_catalog,
-            "cells_with_scenes": available.num_rows,
+            "cells_with_scenes": scan["cells"],
         }
+
+    def _strips(self) -> list[tuple[int, int] | None]:
+        """Rows of the pieces that a partition is merged in."""
+        return row_strips(self.grid, self.settings.engine(), multiple_of=strip_rows(self.grid))
+
+    def _cells(self, path: UPath, metadata: dict[str, Any], rows: tuple[int, int] | None) -> pa.Table:
+        """The cells of a piece, of the very file whose metadata was read before."""
+        n_lon = self.grid.shape[-1]
+        table, now = read_cells(path) if rows is None else read_cells(path, rows[0] * n_lon, rows[1] * n_lon)
+        if now != metadata:
+            raise PlannerError(f"{path} is being written by another run; materialise coverage again when that has ended")
+        return table
 
     def _refuse_mixture(
         self, sensor: CoverageSensor, month: Month, scan: dict[str, Any], kept: dict[str, Any], match: dict[str, Any]
@@ -203,9 +225,9 @@ class Planner:
         """Statistics of other settings, or of another scan or extract than the matchup's, would say that nothing is missing where it is."""
         wanted = self.settings.holdings
         expected: list[tuple[str, str, Any, Any]] = [
-            (name, setting, metadata[setting], value)
+            (name, setting, metadata.get(setting), value)
             for name, metadata in (("availability_stats", scan), ("holdings_stats", kept), ("matchup", match))
-            for setting, value in (("grid_resolution", self.grid.resolution), ("cloud_lt", self.spec.cloud_lt))
+            for setting, value in (("grid", self.grid.describe()), ("cloud_lt", self.spec.cloud_lt))
         ]
         expected += [
             ("matchup", "min_iou", match["min_iou"], wanted.min_iou),
@@ -230,17 +252,25 @@ class Planner:
 
     def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Compute the gap of a partition from its region of the cube and write it beside it."""
-        part, revision = read_partition(self.store.zarr, sensor.key, month, GAP_INPUTS)
         desired = self.settings.desired()
-        made = compute_gap(part, desired, weights=self.spec.weights, sensors=self.sensors)
-        deficit = made["deficit"].values[0, 0]
-        fields = {
-            "deficit": np.where(np.isnan(deficit), -1, deficit).astype(np.int16),
-            "priority_score": made["priority_score"].values[0, 0],
-            "action": made["action"].values[0, 0],
-        }
-        write_gap(self.store.zarr, sensor.key, month, fields, desired=float(made["desired"].values[0, 0]), made_from=revision)
-        cells = np.bincount(fields["action"].reshape(-1), minlength=len(ACTIONS))
+        cells = np.zeros(len(ACTIONS), np.int64)
+        revision = partition_revision(self.store.zarr, sensor.key, month)
+        wanted = desired.for_sensor(sensor.key, self.sensors) if sensor.flies_in(month) else float("nan")
+
+        def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
+            part, _ = read_partition(self.store.zarr, sensor.key, month, GAP_INPUTS, rows=rows, revision=revision)
+            made = compute_gap(part, desired, weights=self.spec.weights, sensors=self.sensors)
+            deficit = made["deficit"].values[0, 0]
+            action = made["action"].values[0, 0]
+            np.add(cells, np.bincount(action.reshape(-1), minlength=len(ACTIONS)), out=cells)
+            return {
+                "deficit": np.where(np.isnan(deficit), -1, deficit).astype(np.int16),
+                "priority_score": made["priority_score"].values[0, 0],
+                "action": action,
+            }
+
+        pieces = ((rows, piece(rows)) for rows in self._strips())
+        write_gap(self.store.zarr, sensor.key, month, pieces, desired=wanted, made_from=revision)
         return {f"cells_{name}": int(count) for name, count in zip(ACTIONS, cells, strict=True)}
 
     def finish(self) -> str:

@@ -1,4 +1,4 @@
-"""Cell statistics at rest: a sparse table of touched cells, and how it becomes a dense field of the cube again."""
+"""Cell statistics at rest: a sparse table of covered cells, and how it becomes a dense field of the cube again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coverage_pipeline.coverage import SCAN_STATUS, SCHEMA
-from coverage_pipeline.grid import CellStatistics, GridSpec, split_bbox
+from coverage_pipeline.cube_schema import SCAN_STATUS, SCHEMA
+from coverage_pipeline.grid import CellStatistics, GridSpec, cells_within
 
 CELL_SCHEMA = pa.schema(
     [
-        pa.field("cell", pa.int64(), nullable=False),  # lat_idx * n_lon + lon_idx, ascending
+        pa.field("cell", pa.int64(), nullable=False),  # lat_idx * n_lon + lon_idx, or the place among cell_ids; ascending
         pa.field("scenes", pa.int32(), nullable=False),
         pa.field("clear", pa.int32(), nullable=False),
         pa.field("unknown", pa.int32(), nullable=False),
@@ -26,13 +26,17 @@ CELL_SCHEMA = pa.schema(
     ]
 )
 
-# Edges of a scanned box are written by people in decimals, cell edges are computed: closer than this they are the same.
-_SAME_EDGE = 1e-9
-
 
 def cell_table(statistics: CellStatistics) -> pa.Table:
-    """The statistics as a table of ``CELL_SCHEMA``, one row a touched cell."""
+    """The statistics as a table of ``CELL_SCHEMA``, one row a covered cell."""
     return pa.table({f.name: getattr(statistics, f.name) for f in CELL_SCHEMA}, schema=CELL_SCHEMA)
+
+
+def cell_coords(grid: GridSpec) -> dict[str, Any]:
+    """Coordinates of a field's dimensions: ``lat`` and ``lon``, or ``cell_ids`` with what names their grid (as xdggs reads it)."""
+    if grid.h3_res is None:
+        return {"lat": grid.lats, "lon": grid.lons}
+    return {"cell_ids": ("cells", grid.cell_ids, {"grid_name": "h3", "level": grid.h3_res})}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class AreaKnown:
 
     everywhere: bool
     mask: NDArray[np.bool_] | None = None
-    """``(lat, lon)``, the cells that lie in the area asked for; None: all do, or none."""
+    """A field, the cells that lie in the area asked for; None: all do, or none."""
     found_counts: bool = False
     """Whether only rows count, and absence never does (a partial scan)."""
 
@@ -58,16 +62,16 @@ def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> Are
     partial = status == "partial"
     if bbox is None:
         return AreaKnown(everywhere=not partial, found_counts=partial)
-    mask = np.zeros(grid.shape, bool)
-    for west, south, east, north in split_bbox((bbox[0], bbox[1], bbox[2], bbox[3])):
-        rows = (grid.lat_edges[:-1] >= south - _SAME_EDGE) & (grid.lat_edges[1:] <= north + _SAME_EDGE)
-        columns = (grid.lon_edges[:-1] >= west - _SAME_EDGE) & (grid.lon_edges[1:] <= east + _SAME_EDGE)
-        mask |= rows[:, None] & columns[None, :]
+    mask = cells_within(bbox, grid)
     return AreaKnown(everywhere=False, mask=mask, found_counts=partial)
 
 
-def dense(table: pa.Table, column: str, grid: GridSpec, variable: str, known: AreaKnown) -> NDArray[Any]:
-    """A column of a cell table as the cube's ``variable``, ``(lat, lon)``: its fill where not known, 0 where nothing touches.
+def dense(
+    table: pa.Table, column: str, grid: GridSpec, variable: str, known: AreaKnown, rows: tuple[int, int] | None = None
+) -> NDArray[Any]:
+    """A column of a cell table as the cube's ``variable``, a field of the grid: its fill where not known, 0 where nothing covers.
+
+    ``rows`` is the first and the end row of the field that is wanted, and ``table`` holds no others; None: all.
 
     Raises ``OverflowError`` where a count does not fit the variable's type.
     """
@@ -75,13 +79,17 @@ def dense(table: pa.Table, column: str, grid: GridSpec, variable: str, known: Ar
     dtype = np.dtype(schema.dtype)
     fill = dtype.type(schema.fill)
     zero = fill if dtype.kind == "f" else dtype.type(0)  # a mean over no scenes is not 0
-    out = np.full(grid.shape, zero if known.everywhere else fill, dtype)
-    if known.mask is not None and not known.found_counts:
-        out[known.mask] = zero
+    shape = grid.shape if rows is None else (rows[1] - rows[0], *grid.shape[1:])
+    mask = known.mask if known.mask is None or rows is None else known.mask[slice(*rows)]
+    out = np.full(shape, zero if known.everywhere else fill, dtype)
+    if mask is not None and not known.found_counts:
+        out[mask] = zero
     cell = table["cell"].to_numpy()
+    if rows is not None:
+        cell = cell - rows[0] * grid.shape[1]
     values = table[column].to_numpy()
-    if known.mask is not None:
-        inside = known.mask.reshape(-1)[cell]
+    if mask is not None:
+        inside = mask.reshape(-1)[cell]
         cell, values = cell[inside], values[inside]
     elif not (known.everywhere or known.found_counts):
         return out

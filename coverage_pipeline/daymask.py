@@ -43,8 +43,7 @@ def longest_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
     some = seen != 0  # most cells of a month have no holding at all: their wait is the whole month
     if not some.any():
         return wait
-    month = np.left_shift(np.uint64(1), days[some].astype(np.uint64)) - np.uint64(1)
-    free = ~seen[some] & month.astype(np.uint32)
+    free = ~seen[some] & _month_bits(days[some])
     run = np.zeros(free.shape, np.uint8)
     # Each step shortens every run of free days by one; a cell's longest run is the number of steps it survives.
     while free.any():
@@ -52,3 +51,48 @@ def longest_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
         free &= free >> np.uint32(1)
     wait[some] = run
     return wait
+
+
+def summed_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint16]:
+    """Sum over the days of the month of the days until the next observation, or until the month ends.
+
+    A day with an observation waits 0 days, so a run of ``r`` free days gives ``r·(r + 1)/2``: 0..496 a month.
+    """
+    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & _DAYS, np.asarray(days, np.uint8))
+    total = days.astype(np.uint16)
+    total *= total + np.uint16(1)
+    total //= np.uint16(2)
+    some = seen != 0  # as in longest_wait: a month without an observation is one run
+    if not some.any():
+        return total
+    free = ~seen[some] & _month_bits(days[some])
+    waits = np.zeros(free.shape, np.uint16)
+    # A run of r days is counted with r, r − 1, … 1 days while it shrinks.
+    while free.any():
+        waits += np.bitwise_count(free)
+        free &= free >> np.uint32(1)
+    total[some] = waits
+    return total
+
+
+def leading_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
+    """Days of the month before its first observation; ``days`` where it has none."""
+    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & _DAYS, np.asarray(days, np.uint8))
+    below = ~seen & (seen - np.uint32(1))  # the bits below the lowest one set; all 32 where none is
+    lead: NDArray[np.uint8] = np.minimum(np.bitwise_count(below), days)
+    return lead
+
+
+def trailing_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
+    """Days of the month after its last observation; ``days`` where it has none."""
+    masks, days = np.broadcast_arrays(np.asarray(mask, np.uint32), np.asarray(days, np.uint8))
+    up_to_last = masks & _month_bits(days)
+    for shift in (1, 2, 4, 8, 16):  # fills every bit below the highest one set
+        up_to_last |= up_to_last >> np.uint32(shift)
+    trail: NDArray[np.uint8] = days - np.bitwise_count(up_to_last)
+    return trail
+
+
+def _month_bits(days: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """The mask of a month observed every day."""
+    return np.asarray(np.left_shift(np.uint32(1), days.astype(np.uint32)) - np.uint32(1), np.uint32)

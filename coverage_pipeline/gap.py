@@ -111,7 +111,7 @@ def compute_gap(
         dask="parallelized",
         output_dtypes=[np.float32, np.float32, np.uint8],
     )
-    order = ("sensor", "time", "lat", "lon")
+    order = ("sensor", "time", ...)
     added = {"deficit": deficit, "priority_score": priority, "action": action}
     out = ds.assign({name: values.transpose(*order) for name, values in added.items()})
     out = out.assign(desired=wanted, taskable=taskable.astype(np.int8))

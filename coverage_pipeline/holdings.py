@@ -35,11 +35,11 @@ from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_table, dens
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.grid import GridSpec, latest_from_arrays, split_bbox, statistics_from_arrays
+from coverage_pipeline.grid import Engine, GridSpec, latest_in_bands, row_strips, split_bbox, statistics_in_bands
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
-from coverage_pipeline.store import Store, read_metadata, read_parquet, write_parquet
+from coverage_pipeline.store import Store, read_metadata, read_parquet, write_cells, write_parquet
 from coverage_pipeline.wkb import ragged_from_wkb
 
 log = logging.getLogger(__name__)
@@ -541,49 +541,70 @@ def _scenes_of(holdings: pa.Table) -> pa.Table:
     return pa.concat_tables([holdings.filter(pa.array(~several)).select(HOLDINGS_SCHEMA.names), rows])
 
 
-def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
-    """One row a cell (``HELD_SCHEMA``) that a holding of the month touches, or that was held within the lookback."""
+def holdings_tables(
+    holdings: pa.Table,
+    last: pa.Table,
+    grid: GridSpec,
+    *,
+    cloud_lt: float,
+    cloud: CloudMeaning = "percentage",
+    engine: Engine | None = None,
+) -> Iterator[pa.Table]:
+    """One row a cell (``HELD_SCHEMA``) that a holding of the month covers, or that was held within the lookback; piece by piece,
+    ascending.
+    """
     mine = _scenes_of(holdings.filter(holdings["in_month"]))
     percent = mine["cloud"].to_numpy(zero_copy_only=False).astype(np.float64)
-    stats = cell_table(
-        statistics_from_arrays(
-            *ragged_from_wkb(mine["geometry"]),
-            day=pc.day(mine["datetime"]).to_numpy().astype(np.uint8),
-            cloud=percent,
-            clear=is_clear(percent, cloud_lt, cloud),
-            grid=grid,
-        )
-    )
+    footprints, last_footprints = ragged_from_wkb(mine["geometry"]), ragged_from_wkb(last["geometry"])
+    day, clear = pc.day(mine["datetime"]).to_numpy().astype(np.uint8), is_clear(percent, cloud_lt, cloud)
     seconds = last["datetime"].cast(pa.int64()).to_numpy().astype(np.float64) / 1e6
-    latest = latest_from_arrays(*ragged_from_wkb(last["geometry"]), value=seconds, grid=grid).reshape(-1)
-    held = stats["cell"].to_numpy()
-    cells = np.union1d(held, np.flatnonzero(~np.isnan(latest)))
-    at = np.searchsorted(cells, held)
-    columns: dict[str, NDArray[Any]] = {"cell": cells, "last_held": latest[cells]}
-    for name in CELL_SCHEMA.names[1:]:
-        values = stats[name].to_numpy()
-        column = np.full(len(cells), np.nan if values.dtype.kind == "f" else 0, values.dtype)
-        column[at] = values
-        columns[name] = column
-    return pa.table({f.name: columns[f.name] for f in HELD_SCHEMA}, schema=HELD_SCHEMA)
+    for rows in row_strips(grid, engine):
+        bands = statistics_in_bands(*footprints, day=day, cloud=percent, clear=clear, grid=grid, rows=rows, engine=engine)
+        stats = pa.concat_tables([CELL_SCHEMA.empty_table(), *(cell_table(band) for band in bands)])
+        found = list(latest_in_bands(*last_footprints, value=seconds, grid=grid, rows=rows, engine=engine))
+        seen = np.concatenate([np.empty(0, np.int64), *(cells for cells, _ in found)])
+        latest = np.concatenate([np.empty(0), *(values for _, values in found)])
+        held = stats["cell"].to_numpy()
+        cells = np.union1d(held, seen)
+        at = np.searchsorted(cells, held)
+        last_held = np.full(len(cells), np.nan)
+        last_held[np.searchsorted(cells, seen)] = latest
+        columns: dict[str, NDArray[Any]] = {"cell": cells, "last_held": last_held}
+        for name in CELL_SCHEMA.names[1:]:
+            values = stats[name].to_numpy()
+            column = np.full(len(cells), np.nan if values.dtype.kind == "f" else 0, values.dtype)
+            column[at] = values
+            columns[name] = column
+        yield pa.table({f.name: columns[f.name] for f in HELD_SCHEMA}, schema=HELD_SCHEMA)
+
+
+def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
+    """``holdings_tables`` in one."""
+    return pa.concat_tables(holdings_tables(holdings, last, grid, cloud_lt=cloud_lt, cloud=cloud))
 
 
 _NAMES = {"held_count": "scenes", "held_clear_count": "clear", "held_days": "days", "held_clear_days": "clear_days"}
 
 
-def holdings_fields(table: pa.Table, grid: GridSpec, status: str, month: Month, lookback_months: int) -> dict[str, NDArray[Any]]:
-    """The cube's Acquired variables of one partition, each ``(lat, lon)``; all fill unless the holdings were read."""
+def holdings_fields(
+    table: pa.Table, grid: GridSpec, status: str, month: Month, lookback_months: int, rows: tuple[int, int] | None = None
+) -> dict[str, NDArray[Any]]:
+    """The cube's Acquired variables of one partition, each a field of the grid or of its ``rows`` (see ``celltable.dense``).
+
+    All are fill unless the holdings were read.
+    """
     known = AreaKnown(everywhere=status == "read")
-    fields = {variable: dense(table, column, grid, variable, known) for variable, column in _NAMES.items()}
-    since = np.full(grid.shape, np.nan, np.float32)
+    fields = {variable: dense(table, column, grid, variable, known, rows) for variable, column in _NAMES.items()}
+    since = np.full(fields["held_count"].shape, np.nan, np.float32)
     if status == "read":
         # Nothing found within the lookback: at least that long ago (right-censored), which is not "not known".
         lookback = (month.end - month.shift(1 - lookback_months).start).total_seconds() / 86_400
-        since[:] = lookback
+        since[...] = lookback
         seconds = table["last_held"].to_numpy()
         seen = ~np.isnan(seconds)
         days = np.float32((month.end.timestamp() - seconds[seen]) / 86_400)
-        since.reshape(-1)[table["cell"].to_numpy()[seen]] = days
+        first = 0 if rows is None else rows[0] * grid.shape[1]
+        since.reshape(-1)[table["cell"].to_numpy()[seen] - first] = days
     fields["days_since_last_held"] = since
     return fields
 
@@ -611,11 +632,13 @@ def holdings_stats(
     return xr.concat(months, dim="time").isel(sensor=0, drop=True)
 
 
-def write_holdings_stats(sensor: CoverageSensor, month: Month, store: Store, grid: GridSpec, cloud_lt: float) -> dict[str, Any]:
+def write_holdings_stats(
+    sensor: CoverageSensor, month: Month, store: Store, grid: GridSpec, cloud_lt: float, engine: Engine | None = None
+) -> dict[str, Any]:
     """Grid one partition's holdings; returns the table's metadata."""
     holdings, metadata = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
     last, _ = read_parquet(store.last_held(sensor.key, month), LAST_SCHEMA.names)
-    table = holdings_table(holdings, last, grid, cloud_lt=cloud_lt, cloud=sensor.cloud)
-    metadata = {**metadata, "grid_resolution": grid.resolution, "cloud_lt": cloud_lt, "cells": table.num_rows}
-    write_parquet(store.stats("held", sensor.key, month), table, metadata)
-    return metadata
+    tables = holdings_tables(holdings, last, grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
+    return write_cells(
+        store.stats("held", sensor.key, month), HELD_SCHEMA, tables, {**metadata, "grid": grid.describe(), "cloud_lt": cloud_lt}
+    )

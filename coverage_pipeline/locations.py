@@ -1,6 +1,6 @@
 """Where coverage is wanted: target areas, the area of interest, and what each sensor can reach.
 
-Masks are bool arrays of ``grid.shape``, (n_lat, n_lon), latitude ascending. Scope is reach ∩ area of interest; outside it
+Masks are bool arrays of ``grid.shape``, a field of the grid. Scope is reach ∩ area of interest; outside it
 nothing is ever a deficit.
 """
 
@@ -26,6 +26,7 @@ from coverage_pipeline import geodata
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import GridSpec, touched
+from coverage_pipeline.grid_hex import hex_cells
 from coverage_pipeline.sensors import CoverageSensor
 
 Area = Literal["land", "all", "targets"]
@@ -36,6 +37,8 @@ _POLYGONAL = (3, 6)
 _LINEAR = (1, 2)
 # Mean radius of the Earth, km (IUGG). An ellipsoid would change a 20 km margin by 0.1 km.
 _EARTH_RADIUS_KM = 6371.0088
+# Cells whose distances to land are worked out at a time.
+_BLOCK_CELLS = 4_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -89,8 +92,8 @@ def targets_union(targets: gpd.GeoDataFrame) -> BaseGeometry:
 def reach_mask(sensor: CoverageSensor, grid: GridSpec) -> Mask:
     """Cells whose centre latitude the sensor can image, its limits included."""
     south, north = sensor.reach
-    rows = (grid.lats >= south) & (grid.lats <= north)
-    return np.repeat(rows[:, None], grid.shape[1], axis=1)
+    lats = grid.centre_latitudes
+    return np.broadcast_to((lats >= south) & (lats <= north), grid.shape).copy()
 
 
 def land_mask(grid: GridSpec, coastal_margin_km: float = 20.0) -> Mask:
@@ -98,7 +101,8 @@ def land_mask(grid: GridSpec, coastal_margin_km: float = 20.0) -> Mask:
 
     Natural Earth's 1:50m land, Antarctica to the pole. Distances are along great circles on a sphere, between the nearest
     edges of two cells, longitude measured on the poleward edge. So a cell within the margin of the coast is never left out,
-    and one that is marked lies at most about one cell beyond it. Computed once per grid and margin.
+    and one that is marked lies at most about one cell beyond it. H3 cells are marked where land touches them, or where they hold
+    the centre of a cell of 0.1° that is marked. Computed once per grid and margin.
 
     Raises
     ------
@@ -228,13 +232,21 @@ def _targets_mask(geometries: NDArray[np.object_], grid: GridSpec) -> Mask:
     if any(reason is not None for reason in reasons):
         raise LocationsError(f"a target cannot be placed on the grid: {next(r for r in reasons if r is not None)}")
     mask = touched(polygons, grid)
-    points = [shapely.get_coordinates(parts[kinds == 0])]
-    points += [_points_along(shapely.get_coordinates(line), grid) for line in parts[np.isin(kinds, _LINEAR)]]
-    coordinates = np.concatenate(points)
-    # A point on the last edge (90, 180) has no cell that begins there: it belongs to the last one.
-    rows = np.searchsorted(grid.lat_edges, coordinates[:, 1], side="right") - 1
-    columns = np.searchsorted(grid.lon_edges, coordinates[:, 0], side="right") - 1
-    mask[np.clip(rows, 0, grid.shape[0] - 1), np.clip(columns, 0, grid.shape[1] - 1)] = True
+    points = shapely.get_coordinates(parts[kinds == 0])
+    lines = parts[np.isin(kinds, _LINEAR)]
+    if grid.h3_res is not None:
+        cells = hex_cells(grid.h3_res)
+        mask[cells.holding(points)] = True
+        mask[cells.crossed(lines)] = True
+        return mask
+    coordinates = np.concatenate([points, *(_points_along(shapely.get_coordinates(line), grid) for line in lines)])
+    # A point on the globe's last edge (90, 180) has no cell that begins there: it belongs to the last one.
+    at = []
+    for axis, edges, last in ((1, grid.lat_edges, 90.0), (0, grid.lon_edges, 180.0)):
+        index = np.searchsorted(edges, coordinates[:, axis], side="right") - 1
+        at.append(np.where((coordinates[:, axis] == last) & (edges[-1] == last), len(edges) - 2, index))
+    inside = (at[0] >= 0) & (at[0] < grid.shape[0]) & (at[1] >= 0) & (at[1] < grid.shape[1])
+    mask[at[0][inside], at[1][inside]] = True
     return mask
 
 
@@ -261,11 +273,35 @@ def _points_along(line: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float
 @lru_cache(maxsize=8)
 def _land_mask(grid: GridSpec, margin_km: float) -> Mask:
     land, _ = normalise_footprints(shapely.get_parts(geodata.land()))
-    mask = touched(land, grid)
-    if margin_km > 0:
-        mask = _grown(mask, grid, margin_km)
+    if grid.h3_res is not None:
+        fine = GridSpec(0.1)
+        rows, columns = np.nonzero(_land_mask(fine, margin_km))
+        mask = touched(land, grid)
+        mask[hex_cells(grid.h3_res).holding(np.column_stack([fine.lons[columns], fine.lats[rows]]))] = True
+    elif margin_km > 0:
+        wide = _wider(grid, margin_km)
+        row, column = (int(np.searchsorted(w, e[0])) for w, e in ((wide.lat_edges, grid.lat_edges), (wide.lon_edges, grid.lon_edges)))
+        grown = _grown(touched(land, wide), wide, margin_km)
+        mask = grown[row : row + grid.shape[0], column : column + grid.shape[1]].copy()
+    else:
+        mask = touched(land, grid)
     mask.flags.writeable = False
     return mask
+
+
+def _wider(grid: GridSpec, margin_km: float) -> GridSpec:
+    """The region with the margin around it, so that land outside counts; all longitudes where that crosses the antimeridian."""
+    if grid.extent is None:
+        return grid
+    west, south, east, north = grid.extent
+    margin = math.degrees(margin_km / _EARTH_RADIUS_KM) + 2 * grid.resolution
+    south, north = max(-90.0, south - margin), min(90.0, north + margin)
+    # sin(width) = sin(margin) / cos(lat): the widest circle of the margin's radius; none that is wider holds a pole
+    narrowest = math.cos(math.radians(max(abs(south), abs(north))))
+    sine = math.sin(math.radians(min(margin, 90.0)))
+    width = math.degrees(math.asin(sine / narrowest)) + 2 * grid.resolution if sine < narrowest else 360.0
+    west, east = (west - width, east + width) if west - width >= -180 and east + width <= 180 else (-180.0, 180.0)
+    return GridSpec(grid.resolution, extent=(west, south, east, north))
 
 
 def _grown(mask: Mask, grid: GridSpec, margin_km: float) -> Mask:
@@ -273,18 +309,23 @@ def _grown(mask: Mask, grid: GridSpec, margin_km: float) -> Mask:
 
     Each row's distance to its nearest marked column is found once; a row a few rows away then asks whether that distance lies
     within the half-width, in columns, that a circle of the margin's radius has there. That half-width follows from the
-    spherical law of cosines; close to a pole it is the whole parallel, which also covers the way over the pole.
+    spherical law of cosines; close to a pole it is the whole parallel, which also covers the way over the pole. Rows are taken
+    some at a time: the distances of a fine grid would not fit in memory at once.
     """
     n_lat = grid.shape[0]
-    step = 180 / n_lat
-    columns = _columns_to_nearest(mask)
+    step = 180 / grid.global_shape[0]
     angle = margin_km / _EARTH_RADIUS_KM
+    most = int(math.degrees(angle) / step) + 1
     grown = mask.copy()
     edges = np.radians(grid.lat_edges)
-    for offset in range(int(math.degrees(angle) / step) + 2):
-        for sign in (-1, 1) if offset else (1,):
-            target = np.arange(max(0, -sign * offset), min(n_lat, n_lat - sign * offset))
-            source = target + sign * offset
+    around = grid.shape[1] == grid.global_shape[1]
+    block = max(2 * most, _BLOCK_CELLS // grid.shape[1])
+    for begin in range(0, n_lat, block):
+        first, end = max(0, begin - most), min(n_lat, begin + block + most)
+        columns = _columns_to_nearest(mask[first:end], around)
+        for offset in range(-most, most + 1):
+            target = np.arange(max(begin, first - offset), min(begin + block, n_lat, end - offset))
+            source = target + offset
             # facing edges; within one row, and for rows that abut, the poleward edge, where columns are closest
             lower, upper = np.minimum(target, source), np.maximum(target, source)
             a, b = edges[lower + 1], edges[upper]
@@ -296,17 +337,18 @@ def _grown(mask: Mask, grid: GridSpec, margin_km: float) -> Mask:
             too_far = np.abs(b - a) > angle
             width = np.degrees(np.arccos(np.clip(np.where(near_pole, -1.0, cosine), -1, 1)))
             reach = np.where(too_far, -1, np.floor(width / step + 1e-9) + 1)  # +1: from edge to edge, not centre to centre
-            grown[target] |= columns[source] <= reach[:, None]
+            grown[target] |= columns[source - first] <= reach[:, None]
     return grown
 
 
-def _columns_to_nearest(mask: Mask) -> NDArray[np.int32]:
-    """Columns from each cell to the nearest marked one of its row, around the globe; more than a row has where none is."""
+def _columns_to_nearest(mask: Mask, around: bool) -> NDArray[np.int32]:
+    """Columns from each cell to the nearest marked one of its row, around the globe if so; more than a row has where none is."""
     n_lon = mask.shape[1]
     far = np.int32(4 * n_lon)
-    position = np.arange(2 * n_lon, dtype=np.int32)
-    twice = np.concatenate([mask, mask], axis=1)
-    before = np.maximum.accumulate(np.where(twice, position, -far), axis=1)[:, n_lon:]
-    after = np.minimum.accumulate(np.where(twice, position, far + 2 * n_lon)[:, ::-1], axis=1)[:, ::-1][:, :n_lon]
-    nearest: NDArray[np.int32] = np.minimum(position[n_lon:] - before, after - position[:n_lon])
+    wide = np.concatenate([mask, mask], axis=1) if around else mask
+    position = np.arange(wide.shape[1], dtype=np.int32)
+    # around the globe the nearest marked column before a cell may lie in the copy before it, and the one after in the copy after
+    before = np.maximum.accumulate(np.where(wide, position, -far), axis=1)[:, -n_lon:]
+    after = np.minimum.accumulate(np.where(wide, position, far + 2 * n_lon)[:, ::-1], axis=1)[:, ::-1][:, :n_lon]
+    nearest: NDArray[np.int32] = np.minimum(position[-n_lon:] - before, after - position[:n_lon])
     return nearest

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.statistics import availability_table
-from coverage_pipeline.celltable import AreaKnown, dense
+from coverage_pipeline.catalog.statistics import availability_tables
+from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense
 from coverage_pipeline.daymask import UNKNOWN, is_known
-from coverage_pipeline.grid import GridSpec, split_bbox
+from coverage_pipeline.grid import Engine, GridSpec, split_bbox
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import CoverageSensor
-from coverage_pipeline.store import Store, read_parquet, write_parquet
+from coverage_pipeline.store import Store, read_parquet, write_cells, write_parquet
 
 MATCHUP_SCHEMA = pa.schema(
     [
@@ -116,6 +116,7 @@ def match_month(
     cloud_lt: float,
     tolerance_seconds: float = 60.0,
     min_iou: float = 0.5,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Match one partition and grid what exists and is not held; returns the metadata of both files.
 
@@ -140,7 +141,7 @@ def match_month(
         "held": int(is_held.sum()) if known else None,
         "held_by_key": int(match.by_key.sum()) if known else None,
         "held_not_in_catalog": _not_in_catalog(holdings, match, scan) if known else None,
-        "grid_resolution": grid.resolution,
+        "grid": grid.describe(),
         "cloud_lt": cloud_lt,
     }
     holding = holdings["holding"].take(pa.array(np.where(is_held, match.holding_of_scene, 0), mask=~is_held)) if len(holdings) else None
@@ -157,9 +158,9 @@ def match_month(
         schema=MATCHUP_SCHEMA,
     )
     lacking = ~is_held if known else np.zeros(len(is_held), bool)
-    unheld = availability_table(scenes.filter(pa.array(lacking)), grid, cloud_lt=cloud_lt, cloud=sensor.cloud)
+    unheld = availability_tables(scenes.filter(pa.array(lacking)), grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
     write_parquet(store.matchup(sensor.key, month), table, metadata)
-    write_parquet(store.stats("unheld", sensor.key, month), unheld, metadata)
+    write_cells(store.stats("unheld", sensor.key, month), CELL_SCHEMA, unheld, metadata)
     return metadata
 
 
@@ -176,18 +177,21 @@ def _not_in_catalog(holdings: pa.Table, match: Match, scan: dict[str, Any]) -> i
     return int(shapely.intersects(shapes, area).sum())
 
 
-def unheld_fields(table: pa.Table, grid: GridSpec, known: AreaKnown, held_clear_days: NDArray[np.uint32]) -> dict[str, NDArray[Any]]:
-    """The cube's ``unmet_supply``, ``ingestable_days`` and ``check_days`` of one partition, each ``(lat, lon)``.
+def unheld_fields(
+    table: pa.Table, grid: GridSpec, known: AreaKnown, held_clear_days: NDArray[np.uint32], rows: tuple[int, int] | None = None
+) -> dict[str, NDArray[Any]]:
+    """The cube's ``unmet_supply``, ``ingestable_days`` and ``check_days`` of one partition, each a field of the grid or of its
+    ``rows`` (see ``celltable.dense``).
 
     ``held_clear_days`` is the partition's mask; where it is not known (a sensor we do not hold) nothing is held.
     """
     held = np.where(is_known(held_clear_days), held_clear_days, np.uint32(0))
-    clear = dense(table, "clear_days", grid, "ingestable_days", known)
-    unclear = dense(table, "unknown_days", grid, "check_days", known)
+    clear = dense(table, "clear_days", grid, "ingestable_days", known, rows)
+    unclear = dense(table, "unknown_days", grid, "check_days", known, rows)
     there = is_known(clear)
     ingestable = np.where(there, clear & ~held, UNKNOWN)
     return {
-        "unmet_supply": dense(table, "clear", grid, "unmet_supply", known),
+        "unmet_supply": dense(table, "clear", grid, "unmet_supply", known, rows),
         "ingestable_days": ingestable,
         "check_days": np.where(there, unclear & ~held & ~ingestable, UNKNOWN),
     }

@@ -45,7 +45,7 @@ from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.coverage import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid import CoverageRule, Engine, GridSpec
 from coverage_pipeline.months import Month, as_date, widened, window_months
 from coverage_pipeline.sensors import (
     COVERAGE_SENSORS,
@@ -74,6 +74,18 @@ class GridSettings(_Section):
     resolution: float = 0.1
     """Side of a cell, degrees; any that divides 180."""
     crs: str = "EPSG:4326"
+    h3_res: int | None = None
+    """H3 cells of that resolution instead of degrees."""
+    extent: tuple[float, float, float, float] | None = None
+    """West, south, east, north of a region; None: the globe."""
+    rule: CoverageRule = "touch"
+    """When a footprint covers a cell: touch, center or fraction."""
+    min_fraction: float = 0.5
+    """Share of a cell's area that a footprint must cover, with the rule ``fraction``."""
+    memory_mb: int = Field(default=1024, ge=16)
+    """Budget of a gridding's arrays; finer grids are worked on in bands."""
+    threads: int = Field(default_factory=lambda: Engine().threads, ge=1)
+    """Bands that are worked on at a time."""
 
     @field_validator("resolution")
     @classmethod
@@ -84,6 +96,39 @@ class GridSettings(_Section):
     @classmethod
     def _degrees(cls, crs: str) -> str:
         return GridSpec(crs=crs).crs
+
+    @field_validator("h3_res")
+    @classmethod
+    def _coarse_enough(cls, h3_res: int | None) -> int | None:
+        return GridSpec(h3_res=h3_res).h3_res
+
+    @field_validator("extent", mode="before")
+    @classmethod
+    def _from_text(cls, extent: Any) -> Any:
+        """``5,45,16,56`` is easier to write in an environment than JSON."""
+        if isinstance(extent, str) and not extent.lstrip().startswith("["):
+            return tuple(extent.split(",")) if extent.strip() else None
+        return extent
+
+    @field_validator("extent")
+    @classmethod
+    def _region(cls, extent: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        GridSpec(extent=extent)
+        return extent
+
+    @field_validator("min_fraction")
+    @classmethod
+    def _share(cls, min_fraction: float) -> float:
+        return GridSpec(min_fraction=min_fraction).min_fraction
+
+    @model_validator(mode="after")
+    def _possible(self) -> GridSettings:
+        self.spec()
+        return self
+
+    def spec(self) -> GridSpec:
+        """The grid."""
+        return GridSpec(self.resolution, self.crs, self.h3_res, self.extent, self.rule, self.min_fraction)
 
 
 class WindowSettings(_Section):
@@ -396,7 +441,11 @@ class PlannerSettings(BaseSettings):
 
     def grid_spec(self) -> GridSpec:
         """The grid."""
-        return GridSpec(self.grid.resolution, self.grid.crs)
+        return self.grid.spec()
+
+    def engine(self) -> Engine:
+        """How much of the machine a gridding may take."""
+        return Engine(self.grid.memory_mb << 20, self.grid.threads)
 
     def scan_options(self) -> ScanOptions:
         """How catalogues are asked."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -141,31 +144,94 @@ def parquet_bytes(table: pa.Table, metadata: Mapping[str, Any] | None = None) ->
     return buffer.getvalue()
 
 
-def read_parquet(path: UPath, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
-    """A table of ours and its metadata; raises ``StoreError`` for a file that is missing or not ours."""
+_ROWS_A_GROUP = 1 << 18
+
+
+def write_cells(path: UPath, schema: pa.Schema, tables: Iterable[pa.Table], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Write cell statistics that come piece by piece, ascending by ``cell``; returns the metadata, with the number of ``cells``.
+
+    Never more than a piece is in memory. Sorted, delta-coded and small row groups, so that a month is small and a band of it is
+    read alone. The file is complete or absent.
+    """
+    cells = 0
+    with (
+        _whole_file(path) as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            use_dictionary=[name for name in schema.names if name != "cell"],
+            column_encoding={"cell": "DELTA_BINARY_PACKED"},
+            sorting_columns=[pq.SortingColumn(schema.get_field_index("cell"))],
+        ) as writer,
+    ):
+        for table in tables:
+            cells += table.num_rows
+            writer.write_table(table, row_group_size=_ROWS_A_GROUP)
+        whole = {**metadata, "cells": cells}
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(whole).encode()})
+    return whole
+
+
+@contextlib.contextmanager
+def _whole_file(path: UPath) -> Iterator[BinaryIO]:
+    """A file to write into that takes its place when it is whole, and never if it does not become so."""
+    local = Path(path.path) if is_local(path) else Path(tempfile.gettempdir()) / path.name
+    temporary = local.parent / f".{local.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if is_local(path):
+            temporary.replace(local)
+        else:
+            path.fs.put_file(str(temporary), path.path)  # no PUT of half a file
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_cells(path: UPath, first: int | None = None, end: int | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """Cell statistics and their metadata: all of them, or those from cell ``first`` to before ``end``."""
+    if first is None or end is None:
+        return read_parquet(path)
+    return read_parquet(path, filters=(pc.field("cell") >= first) & (pc.field("cell") < end))
+
+
+def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """A table of ours and its metadata; raises ``StoreError`` for a file that is missing or not ours.
+
+    ``columns`` and ``filters`` say what of it is read; row groups that can't match are not.
+    """
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file, columns=columns)
+            kept = pq.read_metadata(file).metadata
+            file.seek(0)
+            table = pq.read_table(file, columns=columns, filters=filters)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
-    return table, _metadata(path, table.schema)
+    return table, _metadata(path, kept)
 
 
 def read_metadata(path: UPath) -> dict[str, Any]:
     """Only the metadata of a file of ours."""
     try:
         with path.open("rb") as file:
-            return _metadata(path, pq.read_schema(file))
+            return _metadata(path, pq.read_metadata(file).metadata)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
-def _metadata(path: UPath, schema: pa.Schema) -> dict[str, Any]:
-    raw = (schema.metadata or {}).get(METADATA_KEY)
+def _metadata(path: UPath, kept: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    raw = (kept or {}).get(METADATA_KEY)
     if raw is None:
         raise StoreError(f"{path} was not written by the coverage planner (its metadata has no {METADATA_KEY.decode()!r})")
     metadata: dict[str, Any] = json.loads(raw)

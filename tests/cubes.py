@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from coverage_pipeline.celltable import cell_coords
 from coverage_pipeline.coverage import (
     COVERAGE_VARIABLES,
     HOLDINGS_STATUS,
@@ -150,12 +152,11 @@ def memory_cube(
     """A dataset in memory with the cube's coordinates; ``values`` are ``(sensor, time, lat, lon)`` or broadcast to it."""
     shape = (len(sensors), len(months), *grid.shape)
     return xr.Dataset(
-        {name: (("sensor", "time", "lat", "lon"), np.broadcast_to(v, shape).copy()) for name, v in values.items()},
+        {name: (("sensor", "time", *grid.dims), np.broadcast_to(v, shape).copy()) for name, v in values.items()},
         coords={
             "sensor": np.array(sensors, dtype=object),
             "time": np.array([m.to_datetime64() for m in months]),
-            "lat": grid.lats,
-            "lon": grid.lons,
+            **cell_coords(grid),
         },
-        attrs={"grid_resolution": grid.resolution},
+        attrs={"settings": json.dumps({"grid": grid.describe()})},
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon, box
 from shapely.geometry import shape
 
-from coverage_pipeline import grid as kernel
+from coverage_pipeline import grid_kernel as kernel
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import (
     CellStatistics,
@@ -105,11 +105,26 @@ def test_thirds_are_whole_within_float_noise():
     assert GridSpec(1 / 3).shape == (540, 1080)
 
 
-def test_other_crs_and_hex_cells_are_refused():
-    with pytest.raises(ValueError, match="EPSG:3857"):
-        GridSpec(crs="EPSG:3857")
-    with pytest.raises(ValueError, match="not yet: hex cells"):
-        GridSpec(h3_res=5)
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"crs": "EPSG:3857"}, "EPSG:3857"),
+        ({"h3_res": 6}, "h3_res 6: a whole number from 0 to 5"),
+        ({"h3_res": -1}, "h3_res -1"),
+        ({"h3_res": True}, "h3_res True"),
+        ({"h3_res": 3, "extent": (0, 0, 10, 10)}, "leave extent out"),
+        ({"rule": "centre"}, "rule 'centre': use one of touch, center, fraction"),
+        ({"min_fraction": 0.0}, "min_fraction 0.0"),
+        ({"min_fraction": 1.5}, "min_fraction 1.5"),
+        ({"min_fraction": math.nan}, "min_fraction nan"),
+        ({"extent": (170, 0, -170, 10)}, "can't cross ±180"),
+        ({"extent": (0, 0, 0, 10)}, "west must lie west of east"),
+        ({"extent": (0, 0, 10, 91)}, "beyond"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(wish, message):
+    with pytest.raises(ValueError, match=message):
+        GridSpec(**wish)
 
 
 # --- bbox ---

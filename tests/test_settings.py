@@ -207,14 +207,20 @@ def test_weights_are_the_four_and_sum_to_one(weights: str, message: str, monkeyp
 
 def test_unknown_names_are_refused_in_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
     write_toml("[grid]\nresolutin = 1\n")
-    assert "grid.resolutin = 1 (from config/build.toml): no such setting; known here: crs, resolution" in refusal()
+    assert (
+        "grid.resolutin = 1 (from config/build.toml): no such setting; known here: crs, extent, h3_res, memory_mb, min_fraction, "
+        "resolution, rule, threads" in refusal()
+    )
     write_toml("[gird]\nresolution = 1\n")
     said = refusal()
     assert "gird (from config/build.toml): no such setting; known here: area, cloud_lt" in said
     assert "extra" not in said.lower()
     write_toml("")
     Path(".env").write_text("COVERAGE_GRID_RESOLUTIN=1\n")
-    assert "COVERAGE_GRID_RESOLUTIN = '1' (from .env): no such setting; known here: crs, resolution" in refusal()
+    assert (
+        "COVERAGE_GRID_RESOLUTIN = '1' (from .env): no such setting; known here: crs, extent, h3_res, memory_mb, min_fraction, "
+        "resolution, rule, threads" in refusal()
+    )
     Path(".env").unlink()
     assert "gird (from the command line): no such setting" in refusal(overrides={"gird": {"resolution": 1}})
     monkeypatch.setenv("COVERAGE_TILES_TABEL", "x")

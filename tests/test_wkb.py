@@ -19,7 +19,7 @@ from shapely import MultiPolygon, Polygon, box
 from coverage_pipeline.catalog import availability_table
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SceneCollector
 from coverage_pipeline.celltable import cell_table
-from coverage_pipeline.grid import GridSpec, cell_statistics, latest_from_arrays, latest_in_cells
+from coverage_pipeline.grid import GridSpec, cell_statistics, latest_in_bands, latest_in_cells
 from coverage_pipeline.sensors import COVERAGE_SENSORS
 from coverage_pipeline.wkb import ragged_from_wkb
 from tests.shared_data import read_items
@@ -193,7 +193,9 @@ def test_recorded_scenes_come_out_bit_for_bit_as_by_way_of_objects(name: str, ke
     table = availability_table(scenes, grid, cloud_lt=10)
     for column in table.column_names:  # tables with NaN never equal themselves
         assert table[column].to_numpy().tobytes() == cell_table(statistics)[column].to_numpy().tobytes(), column
-    again = latest_from_arrays(*ragged_from_wkb(scenes["geometry"]), value=day, grid=grid)
+    again = np.full(grid.shape, np.nan)
+    for cells, values in latest_in_bands(*ragged_from_wkb(scenes["geometry"]), value=day, grid=grid):
+        again.reshape(-1)[cells] = values
     assert again.tobytes() == latest_in_cells(shapes, value=day, grid=grid).tobytes()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.celltable import AreaKnown, cell_table, dense, known_area
-from coverage_pipeline.grid import GridSpec, statistics_from_arrays
+from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cell_table, dense, known_area
+from coverage_pipeline.grid import Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CloudMeaning
 from coverage_pipeline.store import StoreError, read_parquet
@@ -27,22 +27,29 @@ def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning)
     return np.ones(cloud.shape, bool) if meaning == "not_applicable" else cloud < cloud_lt
 
 
-def availability_table(scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
-    """One row a cell that a scene of the month touches (see ``celltable``).
+def availability_tables(
+    scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage", engine: Engine | None = None
+) -> Iterator[pa.Table]:
+    """One row a cell that a scene of the month covers (see ``celltable``), piece by piece, ascending.
 
     ``scenes`` holds one month: columns acquired, cloud_cover (percent, null: not known) and geometry (WKB, normalised). Raises
     ValueError where a geometry can't be used.
     """
     percent = scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
-    return cell_table(
-        statistics_from_arrays(
-            *ragged_from_wkb(scenes["geometry"]),
-            day=pc.day(scenes["acquired"]).to_numpy().astype(np.uint8),
-            cloud=percent,
-            clear=is_clear(percent, cloud_lt, cloud),
-            grid=grid,
-        )
+    bands = statistics_in_bands(
+        *ragged_from_wkb(scenes["geometry"]),
+        day=pc.day(scenes["acquired"]).to_numpy().astype(np.uint8),
+        cloud=percent,
+        clear=is_clear(percent, cloud_lt, cloud),
+        grid=grid,
+        engine=engine,
     )
+    return (cell_table(band) for band in bands)
+
+
+def availability_table(scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
+    """``availability_tables`` in one."""
+    return pa.concat_tables([CELL_SCHEMA.empty_table(), *availability_tables(scenes, grid, cloud_lt=cloud_lt, cloud=cloud)])
 
 
 _NAMES = {
@@ -55,9 +62,9 @@ _NAMES = {
 }
 
 
-def availability_fields(table: pa.Table, grid: GridSpec, known: AreaKnown) -> dict[str, NDArray[Any]]:
-    """The cube's Available variables of one partition, each ``(lat, lon)``."""
-    return {variable: dense(table, column, grid, variable, known) for variable, column in _NAMES.items()}
+def availability_fields(table: pa.Table, grid: GridSpec, known: AreaKnown, rows: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+    """The cube's Available variables of one partition, each a field of the grid or of its ``rows`` (see ``celltable.dense``)."""
+    return {variable: dense(table, column, grid, variable, known, rows) for variable, column in _NAMES.items()}
 
 
 def availability_stats(
@@ -70,13 +77,16 @@ def availability_stats(
 ) -> xr.Dataset:
     """The scenes of one GeoParquet file of ours as a Dataset with the cube's Available variables on (sensor, time, lat, lon).
 
+    On a grid of H3 cells, on (sensor, time, cells).
+
     Cells outside the area that was scanned are not known (NaN, bit 31). ``cloud_lt`` is the percentage below which a scene is
     clear. Raises ``ValueError`` for a ``freq`` other than months, ``StoreError`` for a file that is not ours.
     """
     if freq != "MS":
         raise ValueError(f"freq {freq!r} is not possible: the bins are calendar months ('MS')")
-    table, metadata = read_parquet(UPath(parquet))
-    if "start" not in metadata or "scene_key" not in table.column_names:
+    columns = ["scene_key", "acquired", "cloud_cover", "geometry"]
+    table, metadata = read_parquet(UPath(parquet), columns)
+    if "start" not in metadata or table.column_names != columns:
         raise StoreError(f"{parquet} is not a file of scenes")
     last_day = dt.date.fromisoformat(metadata["end"][:10]) - dt.timedelta(days=1)
     months = window_months(metadata["start"][:10], last_day)
@@ -98,16 +108,12 @@ def _month_dataset(
 
 
 def fields_dataset(fields: dict[str, NDArray[Any]], sensors: Sequence[str], months: Sequence[Month], grid: GridSpec) -> xr.Dataset:
-    """Fields ``(lat, lon)`` of one partition as a decoded Dataset: counts float32 with NaN for not known."""
-    ds = xr.Dataset(coords={
-        "sensor": np.array(sensors, dtype=object),
-        "time": np.array([m.to_datetime64() for m in months]),
-        "lat": grid.lats,
-        "lon": grid.lons,
-    })  # fmt: skip
+    """Fields of one partition as a decoded Dataset: counts float32 with NaN for not known."""
+    coords: dict[str, Any] = {"sensor": np.array(sensors, dtype=object), "time": np.array([m.to_datetime64() for m in months])}
+    ds = xr.Dataset(coords=coords | cell_coords(grid))
     for name, values in fields.items():
         shown = values.astype(np.float32) if values.dtype.kind == "i" else values
         if values.dtype.kind == "i":
             shown[values < 0] = np.nan
-        ds[name] = (("sensor", "time", "lat", "lon"), shown[None, None])
+        ds[name] = (("sensor", "time", *grid.dims), shown[None, None])
     return ds

@@ -1,0 +1,689 @@
+"""The cube on disk: making it, growing it, writing a partition and reading one back.
+
+A partition (sensor × month) owns its chunk files, so that partitions can be written in parallel. What keeps a reader from
+seeing half of one is the order of writing: ``revision`` to 0, the data and its overviews, the statuses, ``revision`` to a new
+random number. A partition whose revision is 0 is not known, and its gap is not known where ``gap_revision`` is another number.
+
+Two locks stand beside the cube: one for its axes and attributes, held while it is made or grown, and one for each partition,
+held while it is written, so that two writers of one partition end as one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import itertools
+import json
+import logging
+import math
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from pyproj import CRS
+from upath import UPath
+from zarr.codecs import ZstdCodec
+
+from coverage_pipeline import __version__, overviews, product
+from coverage_pipeline.celltable import cell_coords
+from coverage_pipeline.cube_schema import (
+    ACTION_ORDER,
+    ACTIONS,
+    CELL_DIMS,
+    CELLS_CHUNK,
+    CHUNK,
+    COVERAGE_VARIABLES,
+    GAP_MEANING,
+    GAP_VARIABLES,
+    KNOWN_SHARES,
+    MEANING,
+    PARTITION_DIMS,
+    PROVENANCE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    CoverageError,
+    CoverageMismatch,
+    CubeSpec,
+    Variable,
+)
+from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.locks import LockError, LockLost, exclusive
+from coverage_pipeline.months import UTC, Month, months_between
+from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.store import is_local, write_bytes
+
+log = logging.getLogger(__name__)
+
+Rows = tuple[int, int] | None
+"""First and end row of a piece of a field; None: all of it."""
+Fields = Mapping[str, NDArray[Any]]
+
+
+def url(path: UPath | Path | str) -> UPath:
+    """A path as the storage sees it."""
+    return path if isinstance(path, UPath) else UPath(path)
+
+
+def open_group(path: UPath, mode: Literal["r", "r+", "w"], *, consolidated: bool | None = False) -> zarr.Group:
+    """The cube's root group; metadata as it stands now unless ``consolidated`` is asked for."""
+    options = {} if is_local(path) else dict(path.storage_options)
+    where = str(path) if not is_local(path) else path.path
+    return zarr.open_group(where, mode=mode, storage_options=options or None, use_consolidated=consolidated)
+
+
+def exists(path: UPath) -> bool:
+    """Whether a Zarr stands there."""
+    return bool((path / "zarr.json").exists())
+
+
+def description_path(path: UPath) -> UPath:
+    """The STAC collection beside the cube, ``….stac.json``."""
+    return path.parent / f"{path.name.removesuffix('.zarr')}.stac.json"
+
+
+@contextlib.contextmanager
+def _metadata_lock(path: UPath) -> Iterator[None]:
+    """One writer of the axes and attributes at a time."""
+    try:
+        with exclusive(path.parent / f".{path.name}.lock", what=f"the axes of {path}"):
+            yield
+    except LockLost:
+        raise
+    except (OSError, LockError) as error:
+        raise CoverageError(f"cannot write the cube at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR)") from error
+
+
+@contextlib.contextmanager
+def _partition_lock(path: UPath, sensor: str, month: Month) -> Iterator[None]:
+    """One writer of a partition at a time."""
+    partition = f"partition {month.key}|{sensor} of {path}"
+    name = sensor if len(sensor) <= 80 else f"{sensor[:60]}-{hashlib.sha256(sensor.encode()).hexdigest()[:16]}"  # file systems allow 255
+    try:
+        with exclusive(path.parent / f".{path.name}.locks" / f"{name}.{month.key}.lock", what=partition):
+            yield
+    except OSError as error:
+        raise CoverageError(
+            f"cannot write {partition}: {error}; it is not known until it is made again, all else stays: make room, or set output.zarr "
+            "(COVERAGE_OUTPUT_ZARR), and run it again"
+        ) from error
+
+
+# --- levels ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Level:
+    """A coarser level of the cube, for maps of the world."""
+
+    factor: int
+    shape: tuple[int, int]
+
+    @property
+    def group(self) -> str:
+        """Its path below the root."""
+        return overviews.level_group(self.factor)
+
+
+def levels(grid: GridSpec) -> list[Level]:
+    """The coarser levels of a cube on that grid, the finest first; none of H3 cells."""
+    if grid.h3_res is not None:
+        return []
+    n_lat, n_lon = grid.shape
+    return [Level(f, (n_lat // f, n_lon // f)) for f in overviews.factors((n_lat, n_lon))]
+
+
+def strip_rows(grid: GridSpec) -> int:
+    """Rows that a piece of a partition must be a multiple of: whole chunks, and whole blocks of every level."""
+    return math.lcm(CHUNK, *(level.factor for level in levels(grid)))
+
+
+def level_variable(name: str) -> Variable:
+    """A variable as its levels hold it: means are numbers, whatever they are means of."""
+    variable = SCHEMA[name]
+    if _how(name) == "mean":
+        return Variable(variable.dims, "float32", float("nan"), variable.long_name, variable.units, "area: mean", attrs=variable.attrs)
+    return variable
+
+
+def _how(name: str) -> overviews.How:
+    """How a block of cells becomes one: what a planner must not overlook stays, days are united, all else is a mean by area."""
+    if name == "action":
+        return "urgent"
+    if name in ("deficit", "priority_score", "in_scope"):
+        return "max"
+    return "or" if SCHEMA[name].dtype == "uint32" else "mean"
+
+
+def _coarse(name: str, values: NDArray[Any], weights: NDArray[np.float64], factor: int) -> NDArray[Any]:
+    how, fill = _how(name), SCHEMA[name].fill
+    fill = None if isinstance(fill, float) and math.isnan(fill) else fill
+    order = [ACTIONS.index(action) for action in ACTION_ORDER] if how == "urgent" else []
+    return overviews.coarsen(values, None if how == "or" or name == "in_scope" else fill, weights, factor, how, order)
+
+
+# --- making ---------------------------------------------------------------------------------------------------------
+
+
+def _variable_attrs(variable: Variable) -> dict[str, Any]:
+    attrs: dict[str, Any] = {"long_name": variable.long_name, **variable.attrs}
+    if variable.units is not None:
+        attrs["units"] = variable.units
+    if variable.cell_methods:
+        attrs["cell_methods"] = variable.cell_methods
+    if "lat" in variable.dims:
+        attrs["grid_mapping"] = "spatial_ref"
+    if variable.flags:
+        attrs["flag_values"] = list(range(len(variable.flags)))
+        attrs["flag_meanings"] = " ".join(variable.flags)
+    if variable.masked:
+        attrs["_FillValue"] = variable.fill
+    return attrs
+
+
+_COORDINATES: Mapping[str, dict[str, Any]] = {
+    "sensor": {"long_name": "sensor key"},
+    "time": {
+        "long_name": "first instant of the month, UTC",
+        "standard_name": "time",
+        "axis": "T",
+        "units": "days since 1970-01-01",
+        "calendar": "proleptic_gregorian",
+    },
+    "lat": {"long_name": "cell centre latitude", "standard_name": "latitude", "axis": "Y", "units": "degrees_north"},
+    "lon": {"long_name": "cell centre longitude", "standard_name": "longitude", "axis": "X", "units": "degrees_east"},
+    "cell_ids": {},  # xdggs takes every attribute beside its own two for a parameter of the grid
+}
+
+
+def dims_on(grid: GridSpec, variable: Variable) -> tuple[str, ...]:
+    """The dimensions of a variable in a cube on that grid."""
+    if "lat" not in variable.dims or grid.h3_res is None:
+        return variable.dims
+    return (*(d for d in variable.dims if d not in ("lat", "lon")), *grid.dims)
+
+
+def _chunk(dim: str, length: int, level: bool) -> int:
+    if dim == "cells":
+        return min(CELLS_CHUNK, length)
+    # a level is read whole: half as many chunks where twice as wide
+    return min(CHUNK * (2 if level and dim == "lon" else 1), length) if dim in ("lat", "lon") else 1
+
+
+def _days(months: Sequence[Month]) -> NDArray[np.int64]:
+    return np.array([m.to_datetime64().astype("datetime64[D]").astype(np.int64) for m in months], np.int64)
+
+
+def _consolidate(path: UPath) -> None:
+    with warnings.catch_warnings():
+        # Consolidated metadata is not in the Zarr v3 specification yet; xarray and GDAL read it, others ignore it.
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(open_group(path, "r+").store)
+
+
+def _add_arrays(
+    group: zarr.Group,
+    spec: CubeSpec,
+    variables: Mapping[str, Variable],
+    cells: Mapping[str, int],
+    coordinates: Mapping[str, Any],
+    level: bool,
+) -> None:
+    """Arrays and coordinates of the root group or of a level; ``cells`` are the lengths of the cells' dimensions."""
+    lengths = {"sensor": len(spec.sensors), "time": len(spec.months), **cells}
+    for name, variable in variables.items():
+        dims = dims_on(spec.grid, variable)
+        group.create_array(
+            name,
+            shape=tuple(lengths[d] for d in dims),
+            chunks=tuple(_chunk(d, lengths[d], level) for d in dims),
+            dtype=variable.dtype,
+            fill_value=variable.fill,
+            compressors=ZstdCodec(level=1) if "lat" in variable.dims else None,
+            dimension_names=dims,
+            attributes=_variable_attrs(variable),
+        )
+    for name, (dim, values, extra) in coordinates.items():
+        array = group.create_array(
+            name, shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=(dim,),
+            attributes={**_COORDINATES[name], **extra},
+        )  # fmt: skip
+        array[:] = values
+    sensor = group.create_array(
+        "sensor", shape=(len(spec.sensors),), chunks=(max(64, len(spec.sensors)),), dtype="string",
+        dimension_names=("sensor",), attributes=dict(_COORDINATES["sensor"]),
+    )  # fmt: skip
+    sensor[:] = np.array([s.key for s in spec.sensors], dtype=np.dtypes.StringDType())
+    mapping = CRS.from_user_input(spec.grid.crs).to_cf()
+    reference = group.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=(), attributes=mapping)
+    reference[...] = 0
+
+
+def level_schema() -> dict[str, Variable]:
+    """The variables of a level."""
+    names = [n for n, v in SCHEMA.items() if v.dims == CELL_DIMS or n == "in_scope"]
+    shares = {
+        name: Variable(CELL_DIMS, "float32", float("nan"), f"share of the area where {words} are known", "1", "area: mean")
+        for name, (_, words) in KNOWN_SHARES.items()
+    }
+    return {name: level_variable(name) for name in names} | shares
+
+
+def _create(path: UPath, spec: CubeSpec) -> None:
+    grid = spec.grid
+    time: tuple[str, NDArray[Any], dict[str, Any]] = ("time", _days(spec.months), {})
+    with warnings.catch_warnings():
+        # Strings of any length are stored as `string`, whose place in the specification is still being settled.
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        group = open_group(path, "w")
+        attrs: dict[str, Any] = {
+            "Conventions": "CF-1.11",
+            "title": "Coverage: what exists, what is held, what is missing",
+            "coordinates": "spatial_ref",
+            "schema_version": SCHEMA_VERSION,
+            "grid_shape": list(grid.shape),
+            "coverage_rule": grid.rule,
+            "settings": json.dumps(spec.meaning()),
+            "software": f"coverage-planner {__version__}",
+            "catalog_snapshot": "",
+        }
+        if grid.h3_res is None:
+            extent = grid.extent or (-180.0, -90.0, 180.0, 90.0)
+            shape = (grid.shape[0], grid.shape[1])
+            axes = {"time": time, "lat": ("lat", grid.lats, {}), "lon": ("lon", grid.lons, {})}
+            _add_arrays(group, spec, SCHEMA, {"lat": shape[0], "lon": shape[1]}, axes, False)
+            for level in levels(grid):
+                below = group.create_group(level.group, attributes=overviews.georeference(level.shape, extent))
+                means = {"lat": grid.lats, "lon": grid.lons}
+                axes = {"time": time} | {d: (d, v.reshape(-1, level.factor).mean(1), {}) for d, v in means.items()}
+                _add_arrays(below, spec, level_schema(), {"lat": level.shape[0], "lon": level.shape[1]}, axes, True)
+            attrs |= {"grid_resolution": grid.resolution} | overviews.multiscales([v.factor for v in levels(grid)], shape, extent)
+        else:
+            _, ids, named = cell_coords(grid)["cell_ids"]
+            _add_arrays(group, spec, SCHEMA, {"cells": len(ids)}, {"time": time, "cell_ids": ("cells", ids, named)}, False)
+    group.attrs.update(attrs | ({"comment": spec.note} if spec.note else {}))
+
+
+def axes_of(group: zarr.Group) -> tuple[list[str], list[Month]]:
+    """Sensors and months that the cube has places for."""
+    # A writer killed while it grew the axes leaves entries without a name at the end; months follow from the first one.
+    sensors = [str(key) for key in np.atleast_1d(group["sensor"][:]) if key]
+    days = np.atleast_1d(group["time"][:]).astype("datetime64[D]")
+    first = Month.of(days[0])
+    return sensors, [first.shift(k) for k in range(len(days))]
+
+
+def settings_of(group: zarr.Group, path: UPath) -> dict[str, Any]:
+    """The settings a cube was made with; raises ``CoverageMismatch`` for one of another schema version, or none of ours."""
+    found = group.attrs.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise CoverageMismatch(f"{path} has schema version {found}, this program writes {SCHEMA_VERSION}: {_WAY_OUT}")
+    settings: dict[str, Any] = json.loads(str(group.attrs["settings"]))
+    return settings
+
+
+_WAY_OUT = (
+    "run `coverage-planner migrate`, which builds it anew from what is on disk, or name another cube in output.zarr (COVERAGE_OUTPUT_ZARR)"
+)
+
+
+def _refuse_mismatch(path: UPath, group: zarr.Group, spec: CubeSpec) -> dict[str, Any]:
+    settings = settings_of(group, path)
+    wanted = spec.meaning()
+    for name in MEANING:
+        if settings.get(name) != wanted[name]:
+            setting, found, now = name, settings.get(name), wanted[name]
+            if name == "grid":
+                setting, found, now = "grid", GridSpec.from_description(settings["grid"]).in_words(), spec.grid.in_words()
+            elif name == "lookback_months":
+                setting = "holdings.lookback_months"
+            raise CoverageMismatch(
+                f"{path} was made with {setting} = {found}, the settings now say {now}; one cube cannot hold both: {_WAY_OUT}"
+            )
+    return settings
+
+
+def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[CoverageSensor], NDArray[np.bool_]]) -> None:
+    """Make the cube, or grow its axes, so that every partition of ``spec`` has its place.
+
+    Sensors and months are only ever appended, which rewrites no chunk. ``scope`` gives a sensor's mask, a field of the grid.
+    Where the weights or the area changed, every gap of the cube becomes not known until it is made again.
+    Raises ``CoverageMismatch`` for a cube of another grid, rule, schema or threshold, or a start before the cube's.
+    """
+    path = url(path)
+    with _metadata_lock(path):
+        settings = spec.meaning()
+        if not exists(path):
+            if is_local(path) and Path(path.path).exists() and any(Path(path.path).iterdir()):
+                raise CoverageMismatch(f"{path} exists and is not a coverage cube; name another in output.zarr")
+            _create_whole(path, spec)
+        group = open_group(path, "r+")
+        former = _refuse_mismatch(path, group, spec)
+        _grow(path, group, spec)
+        gap_changed = [n for n in GAP_MEANING if former.get(n) != settings[n]]
+        if gap_changed:
+            log.warning("%s changed: every gap in %s is not known until it is made again", ", ".join(gap_changed), path)
+            group["gap_revision"][...] = np.uint64(0)
+        if former != settings:
+            group.attrs["settings"] = json.dumps(settings)
+        _write_scopes(group, spec, scope)
+        if spec.note and group.attrs.get("comment") != spec.note:
+            group.attrs["comment"] = spec.note
+        if not _is_consolidated(path, group):
+            _consolidate(path)
+        if not description_path(path).exists():
+            _describe(path)
+
+
+def _create_whole(path: UPath, spec: CubeSpec) -> None:
+    """Make the cube under another name first: one whose maker was killed half-way must not look like a cube."""
+    if not is_local(path):
+        _create(path, spec)
+        return
+    local = Path(path.path)
+    unfinished = local.parent / f".{local.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _create(UPath(unfinished), spec)
+    unfinished.rename(local)
+
+
+def _write_scopes(group: zarr.Group, spec: CubeSpec, scope: Callable[[CoverageSensor], NDArray[np.bool_]]) -> None:
+    """Bring ``in_scope`` and ``taskable`` up to date, wherever the attribute ``scopes`` does not say that they are.
+
+    A sensor whose scope is not written would be out of scope everywhere, so the attribute is set after the data.
+    """
+    keys, _ = axes_of(group)
+    scopes: dict[str, str] = json.loads(str(group.attrs.get("scopes", "{}")))
+    for sensor in spec.sensors:
+        wanted = f"{spec.area}, latitudes {sensor.reach[0]:g}..{sensor.reach[1]:g}"
+        at = keys.index(sensor.key)
+        if group["taskable"][at] != sensor.taskable:
+            group["taskable"][at] = np.int8(sensor.taskable)
+        if scopes.get(sensor.key) == wanted:
+            continue
+        if sensor.key in scopes:
+            group["gap_revision"][at] = np.uint64(0)
+        mask = scope(sensor).astype(np.int8)
+        group["in_scope"][at] = mask
+        for level, weights in _levels_of(spec.grid):
+            group[f"{level.group}/in_scope"][at] = _coarse("in_scope", mask, weights, level.factor)
+        scopes[sensor.key] = wanted
+        group.attrs["scopes"] = json.dumps(scopes)
+
+
+def _levels_of(grid: GridSpec, rows: Rows = None) -> list[tuple[Level, NDArray[np.float64]]]:
+    """Each level with the relative areas of the cells of a piece's rows."""
+    found = levels(grid)
+    return [(level, overviews.row_areas(grid.lat_edges)[slice(*(rows or (None, None)))]) for level in found]
+
+
+def _is_consolidated(path: UPath, group: zarr.Group) -> bool:
+    """Whether what xarray and GDAL read of the axes and attributes is what stands there."""
+    try:
+        read = open_group(path, "r", consolidated=True)
+    except ValueError:  # none yet
+        return False
+    same_axes = all(read[name].shape == group[name].shape for name in ("revision", "time", "sensor"))
+    return same_axes and dict(read.attrs) == dict(group.attrs)
+
+
+def _grow(path: UPath, group: zarr.Group, spec: CubeSpec) -> None:
+    keys, months = axes_of(group)
+    if spec.months and spec.months[0] < months[0]:
+        raise CoverageMismatch(
+            f"{path} starts in {months[0]}; an earlier start ({spec.months[0]}) would move every chunk: "
+            f"set window.start back to it, or {_WAY_OUT}"
+        )
+    all_months = months_between(months[0], max(months[-1], *spec.months))
+    all_keys = [*keys, *(s.key for s in spec.sensors if s.key not in keys)]
+    days = _days(all_months)
+    lengths = {"sensor": len(all_keys), "time": len(all_months)}
+    for level in reversed(levels(spec.grid)):
+        _resize(group[level.group], level_schema(), all_keys, days, lengths)
+    # the root last: a place of a partition is one when every array has it
+    _resize(group, SCHEMA, all_keys, days, lengths)
+
+
+def _resize(
+    group: zarr.Group, variables: Mapping[str, Variable], keys: Sequence[str], days: NDArray[np.int64], lengths: Mapping[str, int]
+) -> None:
+    named = [str(key) for key in np.atleast_1d(group["sensor"][:])]
+    if named == list(keys) and np.array_equal(group["time"][:], days):
+        return
+    for name, variable in variables.items():
+        array = group[name]
+        shape = tuple(lengths.get(d, n) for d, n in zip(variable.dims, array.shape, strict=False))
+        if shape != array.shape[: len(shape)]:
+            array.resize((*shape, *array.shape[len(shape) :]))
+    group["time"].resize((len(days),))
+    new = np.flatnonzero(group["time"][:] != days)  # what a writer killed here before did not come to, too
+    if new.size:
+        group["time"][new[0] :] = days[new[0] :]
+    group["sensor"].resize((len(keys),))
+    group["sensor"][:] = np.array(keys, dtype=np.dtypes.StringDType())
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a partition lies in the cube."""
+
+    sensor: int
+    time: int
+
+
+def place_of(group: zarr.Group, sensor: str, month: Month) -> Place:
+    """Where a partition lies; raises ``CoverageError`` where it has no place."""
+    keys, months = axes_of(group)
+    if sensor not in keys or month not in months:
+        raise CoverageError(f"the cube has no place for {sensor} {month}: make it with ensure_cube first")
+    return Place(keys.index(sensor), months.index(month))
+
+
+def _refuse_misfits(group: zarr.Group, names: Sequence[str], fields: Fields, rows: Rows) -> None:
+    """Refuse what Zarr would cast or broadcast silently: the NaN of a float count would become 0."""
+    missing = [name for name in names if name not in fields]
+    if missing:
+        raise CoverageError(f"a partition's fields lack {', '.join(missing)}")
+    for name in names:
+        array, values = group[name], fields[name]
+        shape = array.shape[2:] if rows is None else (rows[1] - rows[0], *array.shape[3:])
+        if values.dtype != array.dtype or values.shape != shape:
+            raise CoverageError(f"{name} must be {array.dtype} of shape {shape}, got {values.dtype} of shape {values.shape}")
+
+
+def _pieces(fields: Fields | Iterable[tuple[Rows, Fields]]) -> Iterator[tuple[Rows, Fields]]:
+    return iter([(None, fields)]) if isinstance(fields, Mapping) else iter(fields)
+
+
+def _write_piece(group: zarr.Group, grid: GridSpec, at: Place, rows: Rows, names: Sequence[str], fields: Fields) -> None:
+    """A piece of a partition's fields, and what its levels make of it."""
+    cells = slice(*(rows or (None, None)))
+    for name in names:
+        group[name][at.sensor, at.time, cells] = fields[name]
+    for level, weights in _levels_of(grid, rows):
+        coarse_rows = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
+        for name in names:
+            group[f"{level.group}/{name}"][at.sensor, at.time, coarse_rows] = _coarse(name, fields[name], weights, level.factor)
+        for share, (of, _) in KNOWN_SHARES.items():
+            if of in names:
+                known = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
+                group[f"{level.group}/{share}"][at.sensor, at.time, coarse_rows] = known
+
+
+def write_coverage(
+    path: UPath | Path | str,
+    sensor: str,
+    month: Month,
+    fields: Fields | Iterable[tuple[Rows, Fields]],
+    provenance: Mapping[str, Any],
+) -> int:
+    """Write one partition: every variable of ``COVERAGE_VARIABLES`` as a field, and what is known of its sources.
+
+    ``fields`` may come piece by piece, with the rows of each (a multiple of ``strip_rows``). Returns the new revision. A region is
+    whole or not known: ``revision`` is 0 while it is being written; a second writer waits for the first.
+    Raises ``CoverageError`` for fields that do not fit, a partition without a place, or a disk that takes no more.
+    """
+    path = url(path)
+    group = open_group(path, "r+")
+    at = place_of(group, sensor, month)
+    grid = GridSpec.from_description(settings_of(group, path)["grid"])
+    pieces = _pieces(fields)
+    first = next(pieces)  # what cannot be computed, or does not fit, is refused before anything is touched
+    missing = [n for n in COVERAGE_VARIABLES if n not in first[1]] + [n for n in PROVENANCE if n not in provenance]
+    if missing:
+        raise CoverageError(f"partition {month}|{sensor} lacks {', '.join(missing)}")
+    _refuse_misfits(group, COVERAGE_VARIABLES, first[1], first[0])
+    with _partition_lock(path, sensor, month):
+        group["revision"][at.sensor, at.time] = np.uint64(0)
+        for rows, piece in itertools.chain([first], pieces):
+            _refuse_misfits(group, COVERAGE_VARIABLES, piece, rows)
+            _write_piece(group, grid, at, rows, COVERAGE_VARIABLES, piece)
+        for name in PROVENANCE:
+            group[name][at.sensor, at.time] = provenance[name]
+        revision = secrets.randbits(63) | 1  # never 0
+        group["revision"][at.sensor, at.time] = np.uint64(revision)
+    return revision
+
+
+def write_gap(
+    path: UPath | Path | str,
+    sensor: str,
+    month: Month,
+    fields: Fields | Iterable[tuple[Rows, Fields]],
+    *,
+    desired: float,
+    made_from: int,
+) -> None:
+    """Write one partition's gap, made from the coverage of revision ``made_from``; ``fields`` as for ``write_coverage``.
+
+    A gap of coverage that has been rewritten since is written and not shown.
+    """
+    path = url(path)
+    group = open_group(path, "r+")
+    at = place_of(group, sensor, month)
+    grid = GridSpec.from_description(settings_of(group, path)["grid"])
+    pieces = _pieces(fields)
+    first = next(pieces)
+    _refuse_misfits(group, GAP_VARIABLES, first[1], first[0])
+    with _partition_lock(path, sensor, month):
+        group["gap_revision"][at.sensor, at.time] = np.uint64(0)
+        for rows, piece in itertools.chain([first], pieces):
+            _refuse_misfits(group, GAP_VARIABLES, piece, rows)
+            _write_piece(group, grid, at, rows, GAP_VARIABLES, piece)
+        group["desired"][at.sensor, at.time] = np.float32(desired)
+        group["gap_revision"][at.sensor, at.time] = np.uint64(made_from)
+
+
+def update_snapshot(path: UPath | Path | str) -> str:
+    """Set ``catalog_snapshot`` to the day of the oldest catalogue answer in the cube (no later than which all is known), and bring the
+    description beside the cube up to date.
+    """
+    path = url(path)
+    with _metadata_lock(path):
+        group = open_group(path, "r+")
+        scanned = np.atleast_1d(group["scanned_at"][...])
+        known = scanned[scanned >= 0]
+        snapshot = dt.datetime.fromtimestamp(int(known.min()), UTC).date().isoformat() if known.size else ""
+        if group.attrs.get("catalog_snapshot") != snapshot:
+            group.attrs["catalog_snapshot"] = snapshot
+            _consolidate(path)
+        _describe(path)
+    return snapshot
+
+
+def _describe(path: UPath) -> None:
+    """Write the STAC collection beside the cube."""
+    group = open_group(path, "r")
+    grid = GridSpec.from_description(settings_of(group, path)["grid"])
+    sensors, months = axes_of(group)
+    box = grid.extent or (-180.0, -90.0, 180.0, 90.0)
+    cells: product.RegularCells | product.HexagonCells
+    cells = product.RegularCells(box, grid.resolution) if grid.h3_res is None else product.HexagonCells(grid.h3_res, grid.shape[0])
+    made = product.collection(
+        identifier=path.name.removesuffix(".zarr"),
+        title=str(group.attrs["title"]),
+        description=str(
+            group.attrs.get("comment", "Which satellite scenes exist, which are held, and what is missing, by sensor, month and cell.")
+        ),
+        variables={
+            name: product.ProductVariable(
+                dims_on(grid, v), v.dtype, v.long_name, v.units, None if isinstance(v.fill, str) else float(v.fill)
+            )
+            for name, v in SCHEMA.items()
+        },
+        sensors=sensors,
+        months=(months[0], months[-1]),
+        cells=cells,
+        updated=dt.datetime.now(UTC),
+        catalog_snapshot=str(group.attrs["catalog_snapshot"]),
+        href=f"./{path.name}",
+        overviews=[level.group for level in levels(grid)],
+    )
+    document = json.dumps(made.to_dict(include_self_link=False), indent=1, allow_nan=False)
+    write_bytes(description_path(path), document.encode())
+
+
+# --- reading a partition back ---------------------------------------------------------------------------------------
+
+
+def partition_revision(path: UPath | Path | str, sensor: str, month: Month) -> int:
+    """The revision of a partition's coverage; raises ``CoverageError`` where it is not written."""
+    path = url(path)
+    if not exists(path):
+        raise CoverageError(f"no coverage cube at {path}: materialise coverage first")
+    group = open_group(path, "r")
+    at = place_of(group, sensor, month)
+    revision = int(group["revision"][at.sensor, at.time])
+    if revision == 0:
+        raise CoverageError(f"partition {month}|{sensor} of {path} is not written; materialise coverage first")
+    return revision
+
+
+def read_partition(
+    path: UPath | Path | str,
+    sensor: str,
+    month: Month,
+    variables: Sequence[str] = COVERAGE_VARIABLES,
+    *,
+    rows: Rows = None,
+    revision: int | None = None,
+) -> tuple[xr.Dataset, int]:
+    """Variables of one partition as ``(sensor: 1, time: 1, lat, lon)`` in memory, decoded, and the revision they were read at.
+
+    ``rows`` reads a piece of it; ``revision`` is the one that the pieces before were read at. Read straight from the arrays: going
+    through ``open_coverage`` would cost a task a chunk. Raises ``CoverageError`` where the partition is not written, or moves while
+    it is being read.
+    """
+    path = url(path)
+    now = partition_revision(path, sensor, month)
+    group = open_group(path, "r")
+    grid = GridSpec.from_description(settings_of(group, path)["grid"])
+    at = place_of(group, sensor, month)
+    cells = slice(*(rows or (None, None)))
+    coords = cell_coords(grid)
+    if rows is not None:
+        coords["lat"] = coords["lat"][cells]
+    ds = xr.Dataset(coords={"sensor": np.array([sensor], dtype=object), "time": [month.to_datetime64()], **coords}, attrs=dict(group.attrs))
+    for name in variables:
+        values = group[name][at.sensor, at.time, cells]
+        if SCHEMA[name].masked:
+            values = np.where(values == SCHEMA[name].fill, np.float32(np.nan), values.astype(np.float32))
+        ds[name] = (("sensor", "time", *grid.dims), values[None, None])
+    for name in ("scan_status", "holdings_status"):
+        ds[name] = (PARTITION_DIMS, np.asarray(group[name][at.sensor, at.time]).reshape(1, 1))
+    ds["in_scope"] = (("sensor", *grid.dims), group["in_scope"][at.sensor, cells][None])
+    after = int(group["revision"][at.sensor, at.time])
+    if after != now or (revision is not None and revision != now):
+        raise CoverageError(f"partition {month}|{sensor} of {path} is being written by another run; try again")
+    return ds, now
