@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import demo_build, gridding, scan
+from benchmarks import demo_build, gridding, scan, year
 
 gridding.main([])
+year.main([])
 scan.main([])
 demo_build.main()

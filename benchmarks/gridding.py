@@ -1,14 +1,18 @@
-"""How long footprints take to become cell statistics at 0.1°, beside DuckDB and rasterio on a sample of them.
+"""How long a month of footprints takes to become cell statistics at 0.1°, beside DuckDB, rasterio, shapely and a floor.
 
     python -m benchmarks.gridding [--footprints 450000] [--peer-sample 5000]
 
-Prints one line of JSON. The peers run on the sample and their time is scaled linearly to all footprints; the ratios
-are peer seconds over kernel seconds. Both peers do less than the kernel: DuckDB's core has no exact predicate between
-geometries (the spatial extension is not part of it), so it counts the cells of bounding boxes; rasterio makes one
-count, no masks.
+Prints one line of JSON; each ratio is the other's seconds over ours, but for the floor's, which is ours over the floor's.
 
-``seconds`` is the way from shapely objects; the pipeline's own is from the WKB column of a GeoParquet file, and its time stands
-beside that of making objects of the column first. Each of these is the best of three.
+* Ours: from a GeoParquet file, as the pipeline writes scenes, to all statistics and day masks of every cell, with the default engine.
+* The floor: the same read and the same decoding of WKB, and then no more than one OR of a 32-bit mask for every footprint-cell pair into
+  one array, in one compiled loop over ranges that were computed beforehand: what any way of making a single mask costs.
+* DuckDB: the spatial extension's exact ``ST_Intersects``, from a Parquet file to the same statistics (``benchmarks.spatial_sql``).
+* rasterio: ``rasterize(all_touched, add)``, one count and no masks.
+* shapely: prepared footprints against the boxes of the cells of their bounds, one count and no masks.
+
+The peers run on a sample, and their time is scaled linearly (DuckDB's is linear up to ten times the sample, as tried). Some of their
+work is done before their clocks start: the cells' boxes are made, and for rasterio and shapely the file is read.
 """
 
 from __future__ import annotations
@@ -16,173 +20,228 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import rasterio.features
-import rasterio.transform
+import pyarrow.compute as pc
 import shapely
+from numba import njit
 from numpy.typing import NDArray
-from rasterio.enums import MergeAlg
+from upath import UPath
 
-from coverage_pipeline.footprints import normalise_footprints
-from coverage_pipeline.grid import CellStatistics, GridSpec, cell_statistics, statistics_from_arrays
-from coverage_pipeline.wkb import ragged_from_wkb
+from benchmarks.archive import cloud_covers, scenes_table, squares, times_in, write_scenes
+from benchmarks.memory import peak_rss_mb
+from benchmarks.spatial_sql import NoSpatialSql, Scenes, compare, snapped_squares, statistics_by_sql
+from benchmarks.timing import medians
+from coverage_pipeline import grid_kernel as kernel
+from coverage_pipeline.grid import CellStatistics, Engine, GridSpec, statistics_in_bands
+from coverage_pipeline.months import Month
+from coverage_pipeline.store import read_parquet
+from coverage_pipeline.wkb import RaggedArrays, ragged_from_wkb
 
 GRID = GridSpec(0.1)
-Scenes = dict[str, NDArray[Any]]
+MONTH = Month(2025, 1)
+CLOUD_LT = 10.0
+COLUMNS = ["acquired", "cloud_cover", "geometry"]
+_SNAPPED = 200
 
 
-def sentinel2_like(n: int, seed: int = 2025) -> tuple[NDArray[np.object_], Scenes]:
+def sentinel2_like(n: int, seed: int = 2025) -> Scenes:
     """Squares of about 110 km, slightly turned as UTM tiles are, between 56° S and 72° N; day, cloud and clear."""
     rng = np.random.default_rng(seed)
-    # land lies north: a mixture that is dense between 20° and 65° N
-    lat = np.where(rng.random(n) < 0.65, rng.normal(42, 17, n), rng.uniform(-56, 72, n)).clip(-56, 72)
-    lon = rng.uniform(-178, 178, n)
-    half = 110 / 111.2 / 2
-    turn = np.deg2rad(rng.uniform(-3, 3, n))
-    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]) * half
-    x = corners[:, 0] * np.cos(turn)[:, None] - corners[:, 1] * np.sin(turn)[:, None]
-    y = corners[:, 0] * np.sin(turn)[:, None] + corners[:, 1] * np.cos(turn)[:, None]
-    rings = np.stack([lon[:, None] + x / np.cos(np.deg2rad(lat))[:, None], lat[:, None] + y], axis=-1)
-    cloud = np.where(rng.random(n) < 0.05, np.nan, rng.uniform(0, 100, n))
-    scenes = {
-        "day": rng.integers(1, 31, n).astype(np.uint8),
-        "cloud": cloud,
-        "clear": np.nan_to_num(cloud, nan=100) < 10,
-    }
-    return shapely.polygons(rings), scenes
+    footprints = squares(n, 110, 3, (-56, 72), rng, longitudes=178)
+    cloud = cloud_covers(n, rng)
+    return Scenes(footprints, rng.integers(1, 32, n).astype(np.uint8), cloud, np.nan_to_num(cloud, nan=100) < CLOUD_LT)
 
 
-def duckdb_seconds(footprints: NDArray[np.object_], scenes: Scenes) -> tuple[float, float]:
-    """Bounding boxes expanded to cells and grouped to the kernel's statistics: with and without ST_Intersects_Extent.
+def write_month(path: UPath, scenes: Scenes) -> None:
+    """The scenes as the pipeline has them on disk: in the order of their acquisition, at any time of day."""
+    order = np.argsort(scenes.day, kind="stable")
+    within = times_in(MONTH.start, MONTH.start.replace(day=2), len(order), np.random.default_rng(1)).cast(pa.int64()).to_numpy()
+    acquired = pa.array(np.sort(within + (scenes.day[order].astype(np.int64) - 1) * 86_400_000_000)).cast(pa.timestamp("us", tz="UTC"))
+    geometry = pa.array(shapely.to_wkb(scenes.footprints[order]), pa.binary())
+    write_scenes(path, "sentinel-2", MONTH, scenes_table("S2", acquired, scenes.cloud[order], geometry))
 
-    The cells' own geometries are made before the clock starts.
-    """
-    bounds = shapely.bounds(footprints)
-    columns = {"xmin": bounds[:, 0], "ymin": bounds[:, 1], "xmax": bounds[:, 2], "ymax": bounds[:, 3], **scenes}
-    wkb = np.array(shapely.to_wkb(footprints), dtype=object)
-    expanded = """
-        WITH expanded AS (
-          SELECT footprint, day, clear, if(isnan(cloud), NULL, cloud) AS cloud,
-                 unnest(range(floor((ymin + 90) * 10)::INT, ceil((ymax + 90) * 10)::INT)) AS r,
-                 floor((xmin + 180) * 10)::INT AS c0, ceil((xmax + 180) * 10)::INT AS c1
-          FROM scenes),
-        pairs AS (SELECT footprint, day, clear, cloud, r * 3600 + unnest(range(c0, c1)) AS cell FROM expanded)"""
-    statistics = """
-        SELECT cell, count(*) AS scenes, count(*) FILTER (clear) AS clear,
-               count(*) FILTER (cloud IS NULL AND NOT clear) AS unknown, avg(cloud) AS cloud_mean,
-               bit_or(1::UINTEGER << (day - 1)::UINTEGER) AS days,
-               bit_or(1::UINTEGER << (day - 1)::UINTEGER) FILTER (clear) AS clear_days,
-               bit_or(1::UINTEGER << (day - 1)::UINTEGER) FILTER (cloud IS NULL AND NOT clear) AS unknown_days
-        FROM pairs"""
-    with duckdb.connect() as connection:
-        connection.execute("SET threads = 2")
-        connection.register("numpy_scenes", {**columns, "wkb": wkb})
-        connection.execute("CREATE TABLE scenes AS SELECT * EXCLUDE (wkb), ST_GeomFromWKB(wkb::BLOB) AS footprint FROM numpy_scenes")
-        connection.execute(
-            f"""CREATE TABLE cells AS {expanded}, wanted AS (SELECT DISTINCT cell FROM pairs), corners AS (
-            SELECT cell, (cell % 3600) / 10.0 - 180 AS x, (cell // 3600) / 10.0 - 90 AS y FROM wanted)
-            SELECT cell, format('POLYGON(({{0}} {{1}},{{2}} {{1}},{{2}} {{3}},{{0}} {{3}},{{0}} {{1}}))',
-                                x, y, x + 0.1, y + 0.1)::GEOMETRY AS box FROM corners"""
-        )
-        started = time.perf_counter()
-        connection.execute(f"CREATE TABLE by_bounds AS {expanded} {statistics} GROUP BY cell")
-        between = time.perf_counter()
-        connection.execute(
-            f"CREATE TABLE by_extent AS {expanded} {statistics} JOIN cells USING (cell)"
-            " WHERE ST_Intersects_Extent(footprint, box) GROUP BY cell"
-        )
-        return time.perf_counter() - between, between - started
+
+def _read(path: UPath) -> tuple[RaggedArrays, NDArray[np.uint8], NDArray[np.float64]]:
+    """Decoded footprints, day and cloud."""
+    table, _ = read_parquet(path, COLUMNS)
+    day = pc.day(table["acquired"]).to_numpy().astype(np.uint8)
+    return ragged_from_wkb(table["geometry"]), day, table["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def ours(path: UPath, engine: Engine | None = None) -> list[CellStatistics]:
+    """From the file to all statistics, as the bands come."""
+    footprints, day, cloud = _read(path)
+    return list(statistics_in_bands(*footprints, day=day, cloud=cloud, clear=cloud < CLOUD_LT, grid=GRID, engine=engine))
+
+
+def covered(path: UPath) -> NDArray[np.int32]:
+    """Ranges that the footprints cover: footprint, row, first and last column."""
+    (coords, rings, polygons, geometries), _, _ = _read(path)
+    geometry_rings = polygons[geometries]
+    signs = kernel.ring_signs(kernel.ring_areas(coords, rings), polygons)
+    which = np.arange(len(geometry_rings) - 1)
+    ranges: NDArray[np.int32] = kernel.covered_ranges(coords, rings, geometry_rings, signs, which, GRID.kernel_grid()).astype(np.int32)
+    return ranges
+
+
+@njit(cache=True)
+def _one_or_a_pair(ranges, bits, out):  # type: ignore[no-untyped-def]
+    for i in range(len(ranges)):
+        bit = bits[ranges[i, 0]]
+        row = out[ranges[i, 1]]
+        for column in range(ranges[i, 2], ranges[i, 3] + 1):
+            row[column] |= bit
+
+
+def floor(path: UPath, ranges: NDArray[np.int32]) -> NDArray[np.uint32]:
+    """The days of every cell, where the ranges are known already."""
+    _, day, _ = _read(path)
+    days = np.zeros(GRID.shape, np.uint32)
+    _one_or_a_pair(ranges, np.left_shift(np.uint32(1), day.astype(np.uint32) - 1), days)
+    return days
 
 
 def rasterio_seconds(footprints: NDArray[np.object_]) -> float:
-    """One count by GDAL's rasteriser, all_touched."""
+    """One count by GDAL's rasteriser, all_touched; median of three."""
+    import rasterio.features
+    import rasterio.transform
+    from rasterio.enums import MergeAlg
+
     rows, columns = GRID.shape
-    started = time.perf_counter()
-    rasterio.features.rasterize(
-        footprints.tolist(),
-        out_shape=(rows, columns),
-        transform=rasterio.transform.from_bounds(-180, -90, 180, 90, columns, rows),
-        all_touched=True,
-        merge_alg=MergeAlg.add,
-        default_value=1,
-        dtype="int32",
+    shapes = footprints.tolist()
+    transform = rasterio.transform.from_bounds(-180, -90, 180, 90, columns, rows)
+    options = {"out_shape": (rows, columns), "transform": transform, "default_value": 1, "dtype": "int32"}
+    return medians({"rasterio": lambda: rasterio.features.rasterize(shapes, all_touched=True, merge_alg=MergeAlg.add, **options)}, 3)[
+        "rasterio"
+    ]
+
+
+def _in_bounds(footprints: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each footprint with each cell that its bounds reach: places of the footprints, and flat cells."""
+    west, south, east, north = shapely.bounds(footprints).T
+    first_row, end_row = np.searchsorted(GRID.lat_edges, south, "right") - 1, np.searchsorted(GRID.lat_edges, north, "left")
+    first, end = np.searchsorted(GRID.lon_edges, west, "right") - 1, np.searchsorted(GRID.lon_edges, east, "left")
+    wide = end - first
+    counts = (end_row - first_row) * wide
+    owner = np.repeat(np.arange(len(footprints)), counts)
+    row, column = np.divmod(np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts), wide[owner])
+    return owner, (first_row[owner] + row) * GRID.shape[1] + first[owner] + column
+
+
+def shapely_seconds(footprints: NDArray[np.object_]) -> float:
+    """One count by prepared footprints, all pairs in one vectorised call; median of three."""
+    cells, place = np.unique(_in_bounds(footprints)[1], return_inverse=True)
+    row, column = np.divmod(cells, GRID.shape[1])
+    boxes = shapely.box(GRID.lon_edges[column], GRID.lat_edges[row], GRID.lon_edges[column + 1], GRID.lat_edges[row + 1])
+
+    def count() -> None:
+        mine = footprints.copy()
+        owner, cell = _in_bounds(mine)
+        shapely.prepare(mine)
+        met = shapely.intersects(mine[owner], boxes[place])
+        np.bincount(cell[met], minlength=GRID.shape[0] * GRID.shape[1])
+        shapely.destroy_prepared(mine)
+
+    return medians({"it": count}, 3)["it"]
+
+
+def _peak_mb(path: UPath) -> int:
+    """The most memory that ours takes, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.gridding", "--only", str(path)]
+    return int(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["peak_mb"])
+
+
+def _first(scenes: Scenes, count: int) -> Scenes:
+    return Scenes(scenes.footprints[:count], scenes.day[:count], scenes.cloud[:count], scenes.clear[:count])
+
+
+def _compared(sample: Scenes) -> dict[str, Any]:
+    """Whether DuckDB finds the same, of the sample and of boxes on the grid's own edges."""
+    n = _SNAPPED
+    more = sentinel2_like(n, seed=1)
+    found = compare(
+        Scenes(
+            np.concatenate([sample.footprints, snapped_squares(n)]),
+            np.concatenate([sample.day, more.day]),
+            np.concatenate([sample.cloud, more.cloud]),
+            np.concatenate([sample.clear, more.clear]),
+        )
     )
-    return time.perf_counter() - started
-
-
-def _best[T](call: Callable[[], T]) -> tuple[float, T]:
-    """Least seconds of three calls, and what the last one gave."""
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        result = call()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds), result
-
-
-def wkb_seconds(footprints: NDArray[np.object_], scenes: Scenes) -> dict[str, float]:
-    """Both ways from a WKB column to the statistics: the decoding alone, and all of it; they must agree to the last bit."""
-    column = pa.array(shapely.to_wkb(footprints), pa.binary())
-
-    def objects() -> NDArray[np.object_]:
-        decoded: NDArray[np.object_] = shapely.from_wkb(column.to_numpy(zero_copy_only=False))
-        return decoded
-
-    ragged_from_wkb(column[:10])  # compile
-    decode, _ = _best(lambda: ragged_from_wkb(column))
-    total, direct = _best(lambda: statistics_from_arrays(*ragged_from_wkb(column), **scenes, grid=GRID))
-    decode_objects, _ = _best(lambda: shapely.to_ragged_array(objects(), include_z=False))
-    total_objects, detour = _best(lambda: cell_statistics(objects(), **scenes, grid=GRID))
-    for name in CellStatistics.__dataclass_fields__:
-        assert getattr(direct, name).tobytes() == getattr(detour, name).tobytes(), name
     return {
-        "from_wkb_seconds": round(total, 3),
-        "from_wkb_decode_seconds": round(decode, 3),
-        "from_wkb_by_objects_seconds": round(total_objects, 3),
-        "from_wkb_by_objects_decode_seconds": round(decode_objects, 3),
+        "compared_cells": found.cells,
+        "compared_snapped_boxes": n,
+        "differing_cells": found.differing,
+        "explained_by_edge_rule": found.explained,
+    }
+
+
+def _duckdb(sample: Scenes, scale: float, seconds: float) -> dict[str, Any]:
+    """DuckDB's part of the line; why not, where it is not to be had."""
+    try:
+        taken, _ = statistics_by_sql(sample, runs=3)
+        compared = _compared(sample)
+    except NoSpatialSql as why:
+        return {"duckdb_ratio": None, "duckdb_reason": str(why)}
+    return {
+        "duckdb_ratio": round(taken["join"] * scale / seconds, 1),
+        **{f"duckdb_{name}_seconds": round(one * scale, 1) for name, one in taken.items()},
+        "duckdb_method": "join: bounds expanded to cells, joined to cells with boxes made before, ST_Intersects, GROUP BY; "
+        "inline: the boxes made in the query; spatial_join: ST_Intersects as the join's condition; all threads",
+        **compared,
     }
 
 
 def measure(footprints: int, peer_sample: int) -> dict[str, Any]:
-    """Seconds of the kernel (warm) and of the peers, scaled."""
-    geometries, scenes = sentinel2_like(footprints)
-    cell_statistics(geometries[:10], **{name: values[:10] for name, values in scenes.items()}, grid=GRID)  # compile
-    started = time.perf_counter()
-    usable, _ = normalise_footprints(geometries)
-    normalise = time.perf_counter() - started
-    started = time.perf_counter()
-    cells = cell_statistics(usable, **scenes, grid=GRID)
-    seconds = time.perf_counter() - started
-    k = min(peer_sample, footprints)
-    some = {name: values[:k] for name, values in scenes.items()}
-    extent, bounds = (each * footprints / k for each in duckdb_seconds(geometries[:k], some))
-    raster = rasterio_seconds(geometries[:k]) * footprints / k
+    """All of it."""
+    scenes = sentinel2_like(footprints)
+    sample = _first(scenes, min(peer_sample, footprints))
+    with tempfile.TemporaryDirectory() as folder:
+        path = UPath(folder) / "month.parquet"
+        write_month(path, scenes)
+        del scenes
+        ranges = covered(path)
+        ours(path), floor(path, ranges)  # compile
+        alone = Engine(threads=1)
+        taken = medians({"ours": lambda: ours(path), "floor": lambda: floor(path, ranges), "one": lambda: ours(path, alone)}, 5)
+        parts = medians({"read": lambda: read_parquet(path, COLUMNS), "read_decode": lambda: _read(path)}, 3)
+        cells = CellStatistics.joined(ours(path))
+        pairs = int(cells.scenes.sum())
+        assert pairs == int((ranges[:, 3] - ranges[:, 2] + 1).sum())
+        days = floor(path, ranges).reshape(-1)
+        assert np.array_equal(days[cells.cell], cells.days)
+        assert np.count_nonzero(days) == len(cells.cell)
+        peak = _peak_mb(path)
+    seconds, scale = taken["ours"], footprints / len(sample.footprints)
+    raster, prepared = (each(sample.footprints) * scale for each in (rasterio_seconds, shapely_seconds))
     return {
         "bench": "gridding",
         "footprints": footprints,
         "resolution": GRID.resolution,
         "cells": len(cells.cell),
-        "pairs": int(cells.scenes.sum()),
+        "pairs": pairs,
         "seconds": round(seconds, 3),
-        "normalise_seconds": round(normalise, 3),
-        **wkb_seconds(usable, scenes),
-        "peer_sample": k,
-        "peers_scaled_linearly": True,
-        "duckdb_seconds": round(extent, 2),
-        "duckdb_ratio": round(extent / seconds, 1),
-        "duckdb_method": "bbox expansion joined to cells by ST_Intersects_Extent + GROUP BY, 2 threads; not exact: "
-        "DuckDB's core has no exact predicate",
-        "duckdb_bounds_only_seconds": round(bounds, 2),
-        "duckdb_bounds_only_ratio": round(bounds / seconds, 1),
-        "rasterio_seconds": round(raster, 2),
+        "footprints_per_s": round(footprints / seconds),
+        "peak_mb": peak,
+        "threads": Engine().threads,
+        "seconds_one_thread": round(taken["one"], 3),
+        "read_seconds": round(parts["read"], 3),
+        "read_decode_seconds": round(parts["read_decode"], 3),
+        "floor_seconds": round(taken["floor"], 3),
+        "floor_ratio": round(seconds / taken["floor"], 2),
+        "peer_sample": len(sample.footprints),
+        **_duckdb(sample, scale, seconds),
+        "rasterio_seconds": round(raster, 1),
         "rasterio_ratio": round(raster / seconds, 1),
-        "rasterio_method": "rasterize(all_touched, add), one count only",
+        "shapely_seconds": round(prepared, 1),
+        "shapely_ratio": round(prepared / seconds, 1),
+        "shapely_method": "prepared footprints, intersects over the cells of their bounds in one call, boxes made before; one count",
     }
 
 
@@ -191,8 +250,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--footprints", type=int, default=int(os.environ.get("BENCH_FOOTPRINTS", "450000")))
     parser.add_argument("--peer-sample", type=int, default=int(os.environ.get("BENCH_PEER_SAMPLE", "5000")))
-    arguments = parser.parse_args(arguments)
-    print(json.dumps(measure(arguments.footprints, arguments.peer_sample)))
+    parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.only:
+        ours(UPath(chosen.only))
+        print(json.dumps({"peak_mb": peak_rss_mb()}))
+        return
+    print(json.dumps(measure(chosen.footprints, chosen.peer_sample)), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from coverage_dashboards.viewport import OUT_OF_SCOPE
-from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageQuery, open_coverage, select
+from coverage_dashboards.viewport import GLOBE, OUT_OF_SCOPE, Extent
+from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageError, CoverageQuery, grid_of, open_coverage, select
+from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.overviews import row_areas
 
 CACHE_BYTES = 1 << 30
 """About thirty global fields at 0.1°."""
@@ -129,17 +131,13 @@ class Field:
     limits: Limits
     unit: str
     shares: Mapping[str, Share] = field(default_factory=dict)
+    resolution: float = 0.1
+    """Degrees a cell."""
 
     @property
     def nbytes(self) -> int:
         """Bytes it occupies."""
         return self.values.nbytes + self.known_months.nbytes
-
-    @property
-    def resolution(self) -> float:
-        """Degrees a cell."""
-        rows: int = self.values.shape[0]
-        return 180.0 / rows
 
 
 @dataclass(frozen=True)
@@ -162,11 +160,18 @@ def open_cube(location: str, *, look_again: float = LOOK_AGAIN_SECONDS) -> Cube:
         if cube is not None and time.monotonic() - opened < look_again:
             return cube
         ds = open_coverage(location)
+        if "cells" in ds.dims:
+            raise CoverageError(f"{location} is made of H3 cells, which this map does not draw: read it with open_coverage and select")
         now = Cube(location, ds, _stamp(ds))
         if cube is not None and now.stamp == cube.stamp:
             now = cube
         _cubes[location] = (time.monotonic(), now)
         return now
+
+
+def extent_of(cube: Cube) -> Extent:
+    """West, south, east, north of the cube, degrees."""
+    return grid_of(cube.ds).extent or GLOBE
 
 
 def _stamp(ds: xr.Dataset) -> str:
@@ -199,6 +204,7 @@ def frames_limits(cube: Cube, months: list[CoverageQuery], cache: FieldCache = F
 
 
 def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
+    grid = grid_of(cube.ds)
     selected = select(cube.ds, query)
     values = np.asarray(selected.values, np.float32)
     known = np.minimum(selected["known_months"].values, 255).astype(np.uint8)
@@ -206,7 +212,7 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
     shares: Mapping[str, Share] = {}
     if query.metric == "action":
         values = np.where(np.isnan(values), np.float32(ACTIONS.index("unknown")), values)
-        shares = _shares(values)
+        shares = _shares(values, grid)
         counted = known[values != ACTIONS.index("out_of_scope")]
     elif METRICS[query.metric].layer == "gap":
         scope = cache.get((cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors))
@@ -217,7 +223,7 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
     months = int(selected.attrs["months"])
     known_range = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
     unit = str(selected.attrs["unit_in_words"])
-    return Field(query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares)
+    return Field(query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares, grid.resolution)
 
 
 def _scope(ds: xr.Dataset, sensors: list[str]) -> NDArray[np.bool_]:
@@ -252,11 +258,10 @@ def _round_up(value: float) -> float:
     return float(f"{nice * scale:.3g}")
 
 
-def _shares(action: NDArray[np.float32]) -> dict[str, Share]:
+def _shares(action: NDArray[np.float32], grid: GridSpec) -> dict[str, Share]:
     """Cells of each action, and its part of the area in scope: a cell at 60° is half as large as one at the equator."""
     rows = action.shape[0]
-    edges = np.sin(np.radians(np.arange(rows + 1) * 180.0 / rows - 90.0))
-    area = np.diff(edges)
+    area = row_areas(grid.lat_edges)
     code = action.astype(np.int64) + np.arange(rows)[:, None] * len(ACTIONS)
     by_row = np.bincount(code.ravel(), minlength=rows * len(ACTIONS)).reshape(rows, len(ACTIONS))
     areas, cells = area @ by_row, by_row.sum(axis=0)

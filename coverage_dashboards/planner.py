@@ -24,7 +24,7 @@ from coverage_dashboards.choices import (
     metrics_of,
     title_of,
 )
-from coverage_dashboards.fields import Cube, Field, Limits, field_of, frames_limits, open_cube
+from coverage_dashboards.fields import Cube, Field, Limits, extent_of, field_of, frames_limits, open_cube
 from coverage_dashboards.outlines import prepare_outlines
 from coverage_dashboards.viewport import compile_kernels
 from coverage_dashboards.worldmap import Shown, WorldMap, op_of
@@ -97,7 +97,7 @@ class Planner:
         self._quiet = False
         self._drawn: tuple[Field, Limits] | None = None
 
-        self.map = WorldMap()
+        self.map = WorldMap(extent=extent_of(cube))
         self._make_widgets()
         self._make_places(refused)
         self.page = pmui.Page(

@@ -39,6 +39,9 @@ URGENCY = ("out_of_scope", "met", "none", "unknown", "task", "check", "ingest")
 """Actions from the one that may be overlooked to the one that must not; the order in which ``select`` unites months."""
 
 Range = tuple[float, float]
+Extent = tuple[float, float, float, float]
+GLOBE: Extent = (-180.0, -90.0, 180.0, 90.0)
+"""West, south, east, north, degrees."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,12 @@ def latitude_of(y: Any) -> Any:
     return np.degrees(np.arctan(np.sinh(np.asarray(y, np.float64) / RADIUS)))
 
 
-def _pixels(view: Range, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Edges and centres of the pixels whose centres lie on the world."""
+def _pixels(view: Range, count: int, low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges and centres of the pixels whose centres lie on the field, between ``low`` and ``high`` metres."""
     start, stop = view
     size = (stop - start) / count
-    first = max(0, math.ceil((-EDGE - start) / size - 0.5))
-    last = min(count - 1, math.floor((EDGE - start) / size - 0.5))
+    first = max(0, math.ceil((low - start) / size - 0.5))
+    last = min(count - 1, math.floor((high - start) / size - 0.5))
     index = np.arange(first, last + 2, dtype=np.float64)
     edges = start + index * size
     return edges, edges[:-1] + size / 2
@@ -134,11 +137,12 @@ def viewport(
     height: int,
     op: Op,
     urgency: NDArray[np.int64] | None = None,
+    extent: Extent = GLOBE,
 ) -> Picture | None:
-    """The field as ``width`` × ``height`` pixels of the view, of which only those on the world are made; None if none
+    """The field as ``width`` × ``height`` pixels of the view, of which only those on the field are made; None if none
     is.
 
-    ``field`` is the whole world, ``(lat, lon)`` ascending from −90 and −180, NaN where not known, ``OUT_OF_SCOPE``
+    ``field`` is the ``extent``, ``(lat, lon)`` ascending from its south and west, NaN where not known, ``OUT_OF_SCOPE``
     where nothing
     is wanted; whole numbers are taken as known. Of a pixel's cells the known ones count, by ``op``: ``mean``,
     ``max``, ``min``, or ``urgent``
@@ -148,14 +152,16 @@ def viewport(
     if not all(math.isfinite(v) for v in (*x_range, *y_range)) or x_range[0] >= x_range[1] or y_range[0] >= y_range[1]:
         return None
     width, height = (min(max(1, int(n)), LONGEST_SIDE) for n in (width, height))
-    x_edges, x_centres = _pixels(x_range, width)
-    y_edges, y_centres = _pixels(y_range, height)
+    west, south, east, north = extent
+    x_edges, x_centres = _pixels(x_range, width, float(mercator_x(west)), float(mercator_x(east)))
+    y_edges, y_centres = _pixels(y_range, height, float(mercator_y(south)), float(mercator_y(north)))
     if not x_centres.size or not y_centres.size:
         return None
     rows, columns = field.shape
-    # In units of cells: column k spans k..k+1 from −180, row k from −90.
-    left, right = _cells((longitude_of(x_edges) + 180) * columns / 360, (longitude_of(x_centres) + 180) * columns / 360, columns)
-    top, bottom = _cells((latitude_of(y_edges) + 90) * rows / 180, (latitude_of(y_centres) + 90) * rows / 180, rows)
+    # In units of cells: column k spans k..k+1 from the west, row k from the south.
+    across, up = columns / (east - west), rows / (north - south)
+    left, right = _cells((longitude_of(x_edges) - west) * across, (longitude_of(x_centres) - west) * across, columns)
+    top, bottom = _cells((latitude_of(y_edges) - south) * up, (latitude_of(y_centres) - south) * up, rows)
     whole = field.dtype.kind in "ui"
     out = np.empty((y_centres.size, x_centres.size), field.dtype if whole and op != "mean" else np.float32)
     rank = np.zeros(256, np.int64) if urgency is None else np.asarray(urgency, np.int64)
@@ -170,6 +176,16 @@ def fit_world(width: int, height: int) -> tuple[Range, Range]:
     metres = max(2 * EDGE / max(width, 1), (north - south) / max(height, 1))
     middle = (south + north) / 2
     return (-metres * width / 2, metres * width / 2), (middle - metres * height / 2, middle + metres * height / 2)
+
+
+def fit_extent(extent: Extent, width: int, height: int) -> tuple[Range, Range]:
+    """The first view of a region: all of it, with a margin; of the globe `fit_world`; square pixels."""
+    if extent == GLOBE:
+        return fit_world(width, height)
+    west, south, east, north = extent
+    x, y = (float(mercator_x(west)), float(mercator_x(east))), (float(mercator_y(south)), float(mercator_y(north)))
+    metres = 1.1 * max((x[1] - x[0]) / max(width, 1), (y[1] - y[0]) / max(height, 1))
+    return refit(x, y, width, height, metres)
 
 
 def refit(x_range: Range, y_range: Range, width: int, height: int, metres: float) -> tuple[Range, Range]:

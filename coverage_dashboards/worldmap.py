@@ -28,11 +28,13 @@ from coverage_dashboards.fields import Field, Limits
 from coverage_dashboards.outlines import NAMES, Name, outlines
 from coverage_dashboards.viewport import (
     EDGE,
+    GLOBE,
     URGENCY,
+    Extent,
     Op,
     Picture,
     Range,
-    fit_world,
+    fit_extent,
     refit,
     viewport,
 )
@@ -83,12 +85,13 @@ def pixel_words(metric: str, cells: float) -> str:
 class WorldMap:
     """One planner's map."""
 
-    def __init__(self, dark: bool = False) -> None:
+    def __init__(self, dark: bool = False, extent: Extent = GLOBE) -> None:
+        self._extent = extent
         self.shown: Shown | None = None
         self.dark = dark
         self.picture: Picture | None = None
         self._size: tuple[int, int] | None = None
-        self._view: tuple[Range, Range] = fit_world(*FIRST_SIZE)
+        self._view: tuple[Range, Range] = fit_extent(extent, *FIRST_SIZE)
         self._reported: tuple[Range | None, Range | None] = (None, None)
         self._moved = False  # by the planner: until then a map of another size shows the whole world again
         self._move = False
@@ -152,8 +155,8 @@ class WorldMap:
         self.picture = None
         if shown is not None and self._size is not None:
             field = shown.field
-            self.picture = viewport(field.values, *self._view, *self._size, op_of(field.metric), _RANKS)
-            known = viewport(field.known_months, *self._view, *self._size, "min")
+            self.picture = viewport(field.values, *self._view, *self._size, op_of(field.metric), _RANKS, self._extent)
+            known = viewport(field.known_months, *self._view, *self._size, "min", extent=self._extent)
         if self.picture is None or known is None:
             # The browser has not told its size yet, or looks beside the world.
             empty = np.zeros((2, 2), np.float32)
@@ -162,7 +165,7 @@ class WorldMap:
 
     def _resize(self, width: int, height: int) -> None:
         if self._size is None or not self._moved:
-            self._view = fit_world(width, height)
+            self._view = fit_extent(self._extent, width, height)
         else:
             x_range, y_range = self._view
             self._view = refit(x_range, y_range, width, height, (x_range[1] - x_range[0]) / self._size[0])
@@ -192,8 +195,8 @@ class WorldMap:
                 source.data = {"x": x, "y": y}
         if self._move or not plot.drawn:
             (figure.x_range.start, figure.x_range.end), (figure.y_range.start, figure.y_range.end) = self._view
-            figure.x_range.reset_start, figure.x_range.reset_end = fit_world(*(self._size or FIRST_SIZE))[0]
-            figure.y_range.reset_start, figure.y_range.reset_end = fit_world(*(self._size or FIRST_SIZE))[1]
+            figure.x_range.reset_start, figure.x_range.reset_end = fit_extent(self._extent, *(self._size or FIRST_SIZE))[0]
+            figure.y_range.reset_start, figure.y_range.reset_end = fit_extent(self._extent, *(self._size or FIRST_SIZE))[1]
             self._move = False
         figure.background_fill_color = around.page
         for lines, colour in ((self._lines, around.line), (self._halos, around.page)):

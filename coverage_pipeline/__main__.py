@@ -19,8 +19,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast, get_args
 
+import duckdb
 import typer
 from pystac_client.warnings import PystacClientWarning
 from rich.console import Console
@@ -38,10 +39,12 @@ from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.windows import Progress as ScanProgress
 from coverage_pipeline.catalog.windows import parts_folder
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
-from coverage_pipeline.store import sibling
+from coverage_pipeline.store import StatsLayer, sibling
+from coverage_pipeline.topcells import TopBy, top_cells
 
 app = typer.Typer(
     name="coverage-planner",
@@ -167,6 +170,70 @@ def build_command(
         planner = Planner.from_settings(_settings(config, sensors=sensors, start=start, end=end, grid=grid, out=out), bbox=_bbox(bbox))
         _run(planner, STEPS)
         typer.echo(str(planner.store.zarr))
+
+
+@app.command("migrate")
+def migrate_command(
+    config: ConfigOption = None,
+    to: Annotated[str | None, typer.Option(help="Name the new cube and leave the old one in its place; needed on an object store.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Go on without the partitions whose scenes or holdings are gone.")] = False,
+) -> None:
+    """Bring the cube to the settings as they are now: another grid, rule, threshold or start, or a newer schema.
+
+    Nothing is scanned: partitions are copied, or made anew from the scenes and holdings on disk. The new cube takes the old one's
+    place when it is whole; the old one stays beside it under another name until you remove it.
+
+    [bold]Examples[/bold]
+
+      COVERAGE_GRID_RULE=center coverage-planner migrate
+
+      coverage-planner migrate --to s3://bucket/coverage-2.zarr
+    """
+    with _exit_codes(), _progress() as progress:
+        planner = Planner.from_settings(_settings(config))
+        task = progress.add_task("migrating", total=None)
+
+        def on_partition(key: str, number: int, of: int) -> None:
+            progress.update(task, completed=number, total=of, description=key)
+
+        done = migrate(planner, to=None if to is None else UPath(to), drop=drop, on_partition=on_partition)
+        progress.stop()
+        for key, why in done.dropped.items():
+            console.print(f"[yellow]{_plain(f'{key} is not carried over: {why}')}[/yellow]", soft_wrap=True)
+        typer.echo(f"{done.copied} partitions copied, {done.made} made anew, {len(done.dropped)} not carried over")
+        typer.echo(f"the old cube is {done.former}")
+        typer.echo(str(done.path))
+
+
+@app.command()
+def top(
+    by: Annotated[str, typer.Argument(help="scenes, clear, unknown, observations or clear_observations.")] = "scenes",
+    layer: Annotated[str, typer.Option(help="available, held or unheld (what exists and is not held).")] = "available",
+    sensors: Annotated[str | None, typer.Option(help="Sensor keys, comma-separated.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD; widened to its month.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD; widened to its month.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many cells.")] = 20,
+    config: ConfigOption = None,
+) -> None:
+    """The cells with the most of something, over all statistics on disk.
+
+    [bold]Examples[/bold]
+
+      coverage-planner top clear --layer unheld --sensors landsat-8-9 --start 2025-01-01 --end 2025-06-30
+    """
+    with _exit_codes():
+        if layer not in get_args(StatsLayer):
+            raise SettingsError(f"--layer {layer!r}: use one of {', '.join(get_args(StatsLayer))}")
+        planner = Planner.from_settings(_settings(config, sensors=sensors, start=start, end=end))
+        keys = [sensor.key for sensor in planner.spec.sensors]
+        with duckdb.connect() as db:
+            table = top_cells(
+                db, planner.store, cast(StatsLayer, layer), cast(TopBy, by), keys, planner.spec.months, planner.grid, limit=limit
+            )
+        shown = Table(*table.column_names)
+        for row in table.to_pylist():
+            shown.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
+        Console().print(shown)
 
 
 @app.command()

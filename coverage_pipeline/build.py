@@ -195,7 +195,7 @@ class Planner:
             "scanned_at": int(dt.datetime.fromisoformat(scan["scanned_at"]).timestamp()) if scanned else -1,
             "provider": scan["provider"],
         }
-        pieces = ((rows, piece(rows)) for rows in self._strips())
+        pieces = ((rows, piece(rows)) for rows in self.strips())
         write_coverage(self.store.zarr, sensor.key, month, pieces, provenance)
         return {
             "scan_status": scan["status"],
@@ -207,7 +207,7 @@ class Planner:
             "cells_with_scenes": scan["cells"],
         }
 
-    def _strips(self) -> list[tuple[int, int] | None]:
+    def strips(self) -> list[tuple[int, int] | None]:
         """Rows of the pieces that a partition is merged in."""
         return row_strips(self.grid, self.settings.engine(), multiple_of=strip_rows(self.grid))
 
@@ -269,7 +269,7 @@ class Planner:
                 "action": action,
             }
 
-        pieces = ((rows, piece(rows)) for rows in self._strips())
+        pieces = ((rows, piece(rows)) for rows in self.strips())
         write_gap(self.store.zarr, sensor.key, month, pieces, desired=wanted, made_from=revision)
         return {f"cells_{name}": int(count) for name, count in zip(ACTIONS, cells, strict=True)}
 

@@ -91,7 +91,7 @@ def description_path(path: UPath) -> UPath:
 
 
 @contextlib.contextmanager
-def _metadata_lock(path: UPath) -> Iterator[None]:
+def metadata_lock(path: UPath) -> Iterator[None]:
     """One writer of the axes and attributes at a time."""
     try:
         with exclusive(path.parent / f".{path.name}.lock", what=f"the axes of {path}"):
@@ -359,7 +359,7 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
     Raises ``CoverageMismatch`` for a cube of another grid, rule, schema or threshold, or a start before the cube's.
     """
     path = url(path)
-    with _metadata_lock(path):
+    with metadata_lock(path):
         settings = spec.meaning()
         if not exists(path):
             if is_local(path) and Path(path.path).exists() and any(Path(path.path).iterdir()):
@@ -380,7 +380,7 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
         if not _is_consolidated(path, group):
             _consolidate(path)
         if not description_path(path).exists():
-            _describe(path)
+            describe(path)
 
 
 def _create_whole(path: UPath, spec: CubeSpec) -> None:
@@ -590,7 +590,7 @@ def update_snapshot(path: UPath | Path | str) -> str:
     description beside the cube up to date.
     """
     path = url(path)
-    with _metadata_lock(path):
+    with metadata_lock(path):
         group = open_group(path, "r+")
         scanned = np.atleast_1d(group["scanned_at"][...])
         known = scanned[scanned >= 0]
@@ -598,12 +598,12 @@ def update_snapshot(path: UPath | Path | str) -> str:
         if group.attrs.get("catalog_snapshot") != snapshot:
             group.attrs["catalog_snapshot"] = snapshot
             _consolidate(path)
-        _describe(path)
+        describe(path)
     return snapshot
 
 
-def _describe(path: UPath) -> None:
-    """Write the STAC collection beside the cube."""
+def describe(path: UPath) -> None:
+    """Write the STAC collection beside the cube; the caller holds the lock of its axes."""
     group = open_group(path, "r")
     grid = GridSpec.from_description(settings_of(group, path)["grid"])
     sensors, months = axes_of(group)
@@ -678,7 +678,8 @@ def read_partition(
     for name in variables:
         values = group[name][at.sensor, at.time, cells]
         if SCHEMA[name].masked:
-            values = np.where(values == SCHEMA[name].fill, np.float32(np.nan), values.astype(np.float32))
+            stored, values = values, values.astype(np.float32)
+            values[stored == SCHEMA[name].fill] = np.nan
         ds[name] = (("sensor", "time", *grid.dims), values[None, None])
     for name in ("scan_status", "holdings_status"):
         ds[name] = (PARTITION_DIMS, np.asarray(group[name][at.sensor, at.time]).reshape(1, 1))

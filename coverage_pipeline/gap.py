@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from numba import guvectorize, njit
 from numpy.typing import NDArray
 
 from coverage_pipeline import daymask
@@ -169,32 +170,86 @@ def _gap(
     weights: Mapping[str, float],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
     """Deficit, priority and action of arrays that broadcast against each other. The order of the table is the order here."""
-    flies = ~np.isnan(desired)
-    scope = in_scope & flies
-    wanted = np.where(flies, desired, np.float32(0))
-    held = np.where(not_held, np.uint32(0), held_clear_days)  # a sensor that is not in our holdings is a known zero
-    known = held_known & scope
-    missing = np.ceil(np.maximum(np.float32(0), wanted - daymask.observations(held)))
-    deficit = np.where(known, missing, np.where(scope, np.nan, 0)).astype(np.float32)
+    made: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
+    with np.errstate(invalid="ignore"):  # the compiler divides before it asks whether there is a number
+        made = _gap_of_cell(
+            held_clear_days,
+            ingestable_days,
+            check_days,
+            np.asarray(days_since, np.float32),
+            np.asarray(desired, np.float32),
+            month_days,
+            in_scope,
+            taskable,
+            absence_counts,
+            held_known,
+            not_held,
+            np.asarray(lookback_days, np.float32),
+            np.array([weights[name] for name in DEFAULT_WEIGHTS]),
+        )
+    return made
 
-    found = np.where(daymask.is_known(ingestable_days), daymask.observations(ingestable_days), 0)
-    unclear = np.where(daymask.is_known(check_days), daymask.observations(check_days), 0)
-    lacking = known & (missing > 0)
-    action = np.select(
-        [~scope, ~known, ~lacking, found > 0, unclear > 0, absence_counts & taskable, absence_counts],
-        [_CODE[n] for n in ("out_of_scope", "unknown", "met", "ingest", "check", "task", "none")],
-        _CODE["unknown"],
-    ).astype(np.uint8)
 
+_UNKNOWN, _MET, _INGEST, _CHECK, _TASK, _NONE, _OUT_OF_SCOPE = (
+    int(_CODE[name]) for name in ("unknown", "met", "ingest", "check", "task", "none", "out_of_scope")
+)
+_DAYS = np.uint32((1 << 31) - 1)
+_BIT_31 = np.uint32(1 << 31)
+
+
+@njit(cache=True, nogil=True)
+def _popcount(mask):  # type: ignore[no-untyped-def]
+    count = 0
+    while mask:
+        mask &= mask - np.uint32(1)
+        count += 1
+    return count
+
+
+# One pass over the cells in place of some thirty: each of those would write and read an array of the globe.
+@guvectorize(
+    "(u4,u4,u4,f4,f4,u1,b1,b1,b1,b1,b1,f4,f8[:],f4[:],f4[:],u1[:])",
+    "(),(),(),(),(),(),(),(),(),(),(),(),(w)->(),(),()",
+    nopython=True,
+    cache=True,
+)
+def _gap_of_cell(  # type: ignore[no-untyped-def]
+    held_clear, ingestable, check, since, desired, month_days, in_scope, taskable, absence_counts, held_known, not_held, lookback, weights,
+    deficit, priority, action,
+):  # fmt: skip
+    if not in_scope or np.isnan(desired):
+        deficit[0], priority[0], action[0] = 0, 0, _OUT_OF_SCOPE
+        return
+    if not held_known:
+        deficit[0], priority[0], action[0] = np.nan, np.nan, _UNKNOWN
+        return
+    held = np.uint32(0) if not_held else held_clear & _DAYS  # a sensor that is not in our holdings is a known zero
+    missing = math.ceil(max(0.0, desired - _popcount(held)))
+    deficit[0] = missing
+    if missing == 0:
+        priority[0], action[0] = 0, _MET
+        return
+    found = 0 if ingestable & _BIT_31 else _popcount(ingestable)
+    unclear = 0 if check & _BIT_31 else _popcount(check)
+    if found:
+        action[0] = _INGEST
+    elif unclear:
+        action[0] = _CHECK
+    elif absence_counts:
+        action[0] = _TASK if taskable else _NONE
+    else:
+        action[0], priority[0] = _UNKNOWN, np.nan
+        return
+    free = ~held & ((np.uint32(1) << np.uint32(month_days)) - np.uint32(1))
+    wait = 0
+    while free:  # each step shortens every run of free days by one
+        wait += 1
+        free &= free >> np.uint32(1)
     # Never held counts as fully stale, whether the lookback found nothing or the sensor is not in our holdings.
-    stale = np.where(np.isnan(days_since) | not_held, 1.0, np.minimum(1.0, days_since / lookback_days))
-    safe_missing = np.where(lacking, missing, 1)
-    score = (
-        weights["deficit"] * np.minimum(1.0, missing / np.where(lacking, wanted, 1))
-        + weights["staleness"] * stale
-        + weights["unmet"] * np.minimum(1.0, found / safe_missing)
-        + weights["wait"] * daymask.longest_wait(held, month_days) / month_days
+    stale = 1.0 if np.isnan(since) or not_held else min(1.0, since / lookback)
+    priority[0] = (
+        weights[0] * min(1.0, missing / desired)
+        + weights[1] * stale
+        + weights[2] * min(1.0, found / missing)
+        + weights[3] * wait / month_days
     )
-    priority = np.where(lacking, score, 0.0)
-    priority = np.where(action == _CODE["unknown"], np.nan, priority).astype(np.float32)
-    return deficit, priority, action

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from coverage_pipeline.build import Planner
 from coverage_pipeline.catalog import CatalogDisagreement, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
@@ -15,6 +16,7 @@ from coverage_pipeline.orchestration.partitions import SensorMonth, sensor_month
 from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.orchestration.thumbnail import map_markdown
 from coverage_pipeline.store import StatsLayer, read_parquet
+from coverage_pipeline.topcells import TopBy, as_markdown, top_cells
 
 GROUP = "coverage"
 # What may mend by itself; anything else is the settings' or the data's fault and would fail again.
@@ -61,10 +63,17 @@ def _each(
     return dg.MaterializeResult()
 
 
-def _with_map(planner: Planner, layer: StatsLayer, column: str, title: str, part: SensorMonth, report: Mapping[str, Any]) -> dict[str, Any]:
+def _with_map(
+    planner: Planner, duckdb: DuckDBResource, layer: StatsLayer, column: TopBy, title: str, part: SensorMonth, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The report with a map of a column, and the cells that have the most of it."""
     table, _ = read_parquet(planner.store.stats(layer, part.sensor.key, part.month))
-    picture = dg.MetadataValue.md(map_markdown(table, column, planner.grid, title))
-    return {**report, "map": picture}
+    shown = {"map": dg.MetadataValue.md(map_markdown(table, column, planner.grid, title))}
+    if table.num_rows:
+        with duckdb.get_connection() as db:
+            top = top_cells(db, planner.store, layer, column, [part.sensor.key], [part.month], planner.grid, limit=5)
+        shown["top_cells"] = dg.MetadataValue.md(as_markdown(top))
+    return {**report, **shown}
 
 
 def planner_assets(
@@ -108,35 +117,37 @@ def planner_assets(
         return _each(context, plan, lambda part: plan.holdings(part.sensor, part.month))
 
     @dg.asset(**derived, deps=[availability], kinds={"parquet"})
-    def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResource) -> dg.MaterializeResult[None]:
-        """Listed scenes by cell: how many, how many clear, their cloud, on which days. One row a touched cell."""
+    def availability_stats(
+        context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource
+    ) -> dg.MaterializeResult[None]:
+        """Listed scenes by cell: how many, how many clear, their cloud, on which days. One row a covered cell."""
         plan = planner.planner()
 
         def step(part: SensorMonth) -> dict[str, Any]:
             report = plan.availability_stats(part.sensor, part.month)
-            return _with_map(plan, "available", "scenes", "scenes listed", part, {"cells": report["cells"]})
+            return _with_map(plan, duckdb, "available", "scenes", "scenes listed", part, {"cells": report["cells"]})
 
         return _each(context, plan, step)
 
     @dg.asset(**derived, deps=[holdings], kinds={"parquet"})
-    def holdings_stats(context: dg.AssetExecutionContext, planner: PlannerResource) -> dg.MaterializeResult[None]:
-        """Held scenes by cell, and the last instant each cell was held within the lookback. One row a touched cell."""
+    def holdings_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> dg.MaterializeResult[None]:
+        """Held scenes by cell, and the last instant each cell was held within the lookback. One row a covered cell."""
         plan = planner.planner()
 
         def step(part: SensorMonth) -> dict[str, Any]:
             report = plan.holdings_stats(part.sensor, part.month)
-            return _with_map(plan, "held", "scenes", "scenes held", part, {"cells": report["cells"]})
+            return _with_map(plan, duckdb, "held", "scenes", "scenes held", part, {"cells": report["cells"]})
 
         return _each(context, plan, step)
 
     @dg.asset(**derived, deps=[availability, holdings], kinds={"parquet"})
-    def matchup(context: dg.AssetExecutionContext, planner: PlannerResource) -> dg.MaterializeResult[None]:
+    def matchup(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> dg.MaterializeResult[None]:
         """Which listed scenes we hold, by which holding and rule; and the unheld ones by cell."""
         plan = planner.planner()
 
         def step(part: SensorMonth) -> dict[str, Any]:
             report = plan.matchup(part.sensor, part.month)
-            return _with_map(plan, "unheld", "clear", "clear scenes not held", part, report)
+            return _with_map(plan, duckdb, "unheld", "clear", "clear scenes not held", part, report)
 
         return _each(context, plan, step)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, OUT_OF_SCOPE, URGENCY, fit_world, refit, viewport
-from coverage_pipeline.coverage import _ACTION_ORDER, ACTIONS
+from coverage_pipeline.cube_schema import ACTION_ORDER, ACTIONS
 
 RANKS = np.zeros(256, np.int64)
 for _code, _name in enumerate(ACTIONS):
@@ -101,7 +101,7 @@ def test_a_pixel_of_many_actions_shows_the_most_urgent_and_no_mean():
 
 
 def test_urgency_is_the_order_in_which_months_and_sensors_are_united():
-    assert tuple(reversed(_ACTION_ORDER)) == URGENCY
+    assert tuple(reversed(ACTION_ORDER)) == URGENCY
 
 
 def test_an_unknown_cell_does_not_hide_a_known_one_nor_scope_an_unknown_one():

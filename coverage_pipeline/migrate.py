@@ -1,0 +1,236 @@
+"""Moving a cube to other settings or a newer schema: another grid, rule, threshold or earlier start.
+
+A new cube is made beside the old one and takes its place when it is whole; the old one stays under another name. Where only the
+schema or the axes differ, partitions are copied; else they are made anew from the scenes and holdings on disk. No catalogue and no
+database is asked.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from upath import UPath
+
+from coverage_pipeline.build import Planner
+from coverage_pipeline.cube_schema import (
+    COVERAGE_VARIABLES,
+    GAP_MEANING,
+    GAP_VARIABLES,
+    MEANING,
+    PROVENANCE,
+    SCHEMA_VERSION,
+    CoverageError,
+    CoverageMismatch,
+    CubeSpec,
+)
+from coverage_pipeline.cube_store import (
+    Fields,
+    Rows,
+    axes_of,
+    describe,
+    description_path,
+    exists,
+    metadata_lock,
+    open_group,
+    write_coverage,
+    write_gap,
+)
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.months import UTC, Month, months_between
+from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.store import is_local
+
+log = logging.getLogger(__name__)
+
+_READABLE = (1, SCHEMA_VERSION)
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What became of a migration."""
+
+    path: UPath
+    """The new cube."""
+    former: UPath
+    """Where the old one is now."""
+    copied: int
+    """Partitions taken over as they were."""
+    made: int
+    """Partitions made anew from the files on disk."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Partitions that could not be carried over, by ``YYYY-MM|sensor``, and why."""
+
+
+@dataclass(frozen=True)
+class _Former:
+    """The old cube: what it holds and what it was made for."""
+
+    path: UPath
+    group: zarr.Group
+    meaning: dict[str, Any]
+    sensors: list[str]
+    months: list[Month]
+
+    @classmethod
+    def at(cls, path: UPath) -> _Former:
+        if not exists(path):
+            raise CoverageError(f"no coverage cube at {path}: there is nothing to migrate")
+        group = open_group(path, "r")
+        version = group.attrs.get("schema_version")
+        if version not in _READABLE:
+            versions = " and ".join(str(v) for v in _READABLE)
+            raise CoverageMismatch(f"{path} has schema version {version}; this program migrates {versions}")
+        meaning = json.loads(str(group.attrs["settings"]))
+        if version == 1:
+            meaning["grid"] = GridSpec(meaning.pop("resolution"), meaning.pop("crs")).describe()
+        return cls(path, group, meaning, *axes_of(group))
+
+    def revisions(self) -> dict[tuple[str, Month], int]:
+        """Of every partition that is written."""
+        stored = np.atleast_2d(self.group["revision"][...])
+        return {
+            (sensor, month): int(stored[s, t])
+            for s, sensor in enumerate(self.sensors)
+            for t, month in enumerate(self.months)
+            if stored[s, t]
+        }
+
+    def place(self, sensor: str, month: Month) -> tuple[int, int]:
+        return self.sensors.index(sensor), self.months.index(month)
+
+
+def migrate(
+    planner: Planner,
+    *,
+    to: UPath | None = None,
+    drop: bool = False,
+    on_partition: Callable[[str, int, int], None] | None = None,
+) -> Migrated:
+    """Bring the cube of the planner's settings to these settings and to this program's schema; returns what became of it.
+
+    ``to`` names a new cube and leaves the old one where it is: needed on an object store, which cannot rename. ``drop`` goes on
+    without the partitions whose files are gone; otherwise nothing changes where there are any. Every sensor and month of the old
+    cube is kept. ``on_partition`` is told of each partition: its key, number and how many there are.
+
+    Raises ``CoverageError`` where there is no cube, it cannot be renamed, it was written to meanwhile, or partitions cannot be carried
+    over; ``CoverageMismatch`` for a schema that this program cannot read.
+    """
+    path = planner.store.zarr
+    if to is None and not is_local(path):
+        raise CoverageError(
+            f"{path} lies on an object store, which cannot rename a cube: name the new one with --to, then set output.zarr to it"
+        )
+    target = to if to is not None else path.parent / f".{path.name}.migrating"
+    with metadata_lock(path):
+        old = _Former.at(path)
+        if to is not None and exists(target):
+            raise CoverageError(f"{target} is there already: name another place for the new cube")
+        if to is None:
+            shutil.rmtree(target.path, ignore_errors=True)  # of a migration that was killed
+        spec = _wider(planner, old)
+        new = replace(planner, spec=spec, store=replace(planner.store, zarr=target))
+        new.ensure_cube()
+        before = old.revisions()
+        copied, made, dropped = _carry(new, old, before, on_partition)
+        if dropped and not drop:
+            if to is None:
+                shutil.rmtree(target.path, ignore_errors=True)
+            lines = "\n".join(f"  {key}: {why}" for key, why in dropped.items())
+            raise CoverageError(
+                f"{len(dropped)} of {len(before)} partitions cannot be carried over; the cube is as it was. Materialise them again, or "
+                f"go on without them (--drop):\n{lines}"
+            )
+        new.finish()
+        if _Former.at(path).revisions() != before:
+            raise CoverageError(f"{path} was written to during the migration and is as it was; run it again when no other run writes")
+        if to is not None:
+            return Migrated(target, path, copied, made, dropped)
+        former = _swap(path, target)
+    return Migrated(path, former, copied, made, dropped)
+
+
+def _wider(planner: Planner, old: _Former) -> CubeSpec:
+    """The wanted axes and what the old cube has beside them, so that nothing known is left out."""
+    spec = planner.spec
+    registry = planner.settings.registry()
+    wanted = {s.key for s in spec.sensors}
+    kept = [registry[key] for key in old.sensors if key not in wanted and key in registry]
+    for key in old.sensors:
+        if key not in wanted and key not in registry:
+            log.warning("sensor %s is not known any more: its partitions stay in the old cube only", key)
+    months = tuple(months_between(min(old.months[0], *spec.months), max(old.months[-1], *spec.months)))
+    return replace(spec, sensors=(*spec.sensors, *kept), months=months)
+
+
+def _carry(
+    new: Planner, old: _Former, written: dict[tuple[str, Month], int], on_partition: Callable[[str, int, int], None] | None
+) -> tuple[int, int, dict[str, str]]:
+    wanted = new.spec.meaning()
+    same = all(old.meaning.get(name) == wanted[name] for name in MEANING)
+    same_gap = same and all(old.meaning.get(name) == wanted[name] for name in GAP_MEANING)
+    sensors = {s.key: s for s in new.spec.sensors}
+    copied, made, dropped = 0, 0, {}
+    for number, (key, month) in enumerate(written, start=1):
+        name = f"{month.key}|{key}"
+        if on_partition is not None:
+            on_partition(name, number, len(written))
+        if key not in sensors:
+            dropped[name] = f"sensor {key} is not known any more"
+        elif same:
+            _copy(new, old, sensors[key], month, gap=same_gap)
+            copied += 1
+        else:
+            try:
+                for step in ("availability_stats", "holdings_stats", "matchup", "coverage", "gap"):
+                    getattr(new, step)(sensors[key], month)
+                made += 1
+            except PlannerError as error:
+                dropped[name] = str(error)
+    return copied, made, dropped
+
+
+def _copy(new: Planner, old: _Former, sensor: CoverageSensor, month: Month, *, gap: bool) -> None:
+    """One partition, piece by piece, with its gap where that still holds; else the gap is made again."""
+    at = old.place(sensor.key, month)
+
+    def pieces(names: tuple[str, ...]) -> Iterator[tuple[Rows, Fields]]:
+        for rows in new.strips():
+            fields: dict[str, NDArray[Any]] = {name: old.group[name][(*at, slice(*(rows or (None, None))))] for name in names}
+            yield rows, fields
+
+    provenance = {name: old.group[name][at] for name in PROVENANCE}
+    provenance["provider"] = str(np.asarray(provenance["provider"]).item())
+    revision = write_coverage(new.store.zarr, sensor.key, month, pieces(COVERAGE_VARIABLES), provenance)
+    if gap and int(old.group["gap_revision"][at]) == int(old.group["revision"][at]):
+        desired = float(old.group["desired"][at])
+        write_gap(new.store.zarr, sensor.key, month, pieces(GAP_VARIABLES), desired=desired, made_from=revision)
+    else:
+        new.gap(sensor, month)
+
+
+def _swap(path: UPath, target: UPath) -> UPath:
+    """Put the new cube in the old one's place; the old one keeps a name that says since when."""
+    local = Path(path.path)
+    stamp = dt.datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    former = local.parent / f"{local.name.removesuffix('.zarr')}.before-{stamp}.zarr"
+    try:
+        local.rename(former)
+        Path(target.path).rename(local)
+    except OSError as error:
+        raise CoverageError(f"cannot put {target} in the place of {path}: {error}; the new cube is whole, move it by hand") from error
+    describe(path)
+    Path(description_path(target).path).unlink(missing_ok=True)
+    shutil.rmtree(local.parent / f".{Path(target.path).name}.locks", ignore_errors=True)
+    (local.parent / f".{Path(target.path).name}.lock").unlink(missing_ok=True)
+    return UPath(former)
