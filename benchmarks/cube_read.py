@@ -14,7 +14,7 @@ from typing import Any
 
 import xarray as xr
 
-from benchmarks.timing import medians, seconds_of
+from benchmarks.timing import medians, taken_by
 from coverage_pipeline.coverage import AGGREGATIONS, METRICS, Aggregation, CoverageQuery, open_coverage, select
 from coverage_pipeline.months import Month
 
@@ -58,9 +58,9 @@ def measure(root: Path, months: Sequence[Month], sensor: str = "sentinel-2") -> 
     }
     for call in calls.values():
         call()
-    warm = {name: round(taken * 1000, 1) for name, taken in medians(calls, CALLS).items()}
+    warm = {name: round(taken.wall * 1000, 1) for name, taken in medians(calls, CALLS).items()}
     found = {f"{name}_ms": taken for name, taken in warm.items()}
-    opening = seconds_of(partial(open_coverage, root / "coverage.zarr"))
+    opening = taken_by(partial(open_coverage, root / "coverage.zarr")).wall
     return {
         "bench": "cube-read",
         "sensors": len(all_sensors),

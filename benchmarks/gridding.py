@@ -7,11 +7,13 @@ Prints one line of JSON; each ratio is the other's seconds over ours, but for th
 * Ours: from a GeoParquet file, as the pipeline writes scenes, to all statistics and day masks of every cell, with the default engine.
 * The floor: the same read and the same decoding of WKB, and then no more than one OR of a 32-bit mask for every footprint-cell pair into
   one array, in one compiled loop over ranges that were computed beforehand: what any way of making a single mask costs.
-* DuckDB: the spatial extension's exact ``ST_Intersects``, from a Parquet file to the same statistics (``benchmarks.spatial_sql``).
+* DuckDB: from a Parquet file to the same statistics, on all threads: bounds expanded to cells, these joined to boxes made beforehand, the
+  spatial extension's exact ``ST_Intersects``, GROUP BY (``benchmarks.spatial_sql``). ``duckdb_inline`` makes the boxes in the query,
+  ``duckdb_spatial_join`` has ``ST_Intersects`` as the join's condition.
 * rasterio: ``rasterize(all_touched, add)``, one count and no masks.
-* shapely: prepared footprints against the boxes of the cells of their bounds, one count and no masks.
+* shapely: prepared footprints, ``intersects`` with the boxes of the cells of their bounds in one call; one count and no masks.
 
-The peers run on a sample, and their time is scaled linearly (DuckDB's is linear up to ten times the sample, as tried). Some of their
+Medians of five rounds in which all take turns; ``cpu_`` figures are of processor time. The peers run on a sample, and their time is scaled linearly (DuckDB's is linear up to ten times the sample, as tried). Some of their
 work is done before their clocks start: the cells' boxes are made, and for rasterio and shapely the file is read.
 """
 
@@ -23,6 +25,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +42,7 @@ from upath import UPath
 from benchmarks.archive import cloud_covers, scenes_table, squares, times_in, write_scenes
 from benchmarks.memory import peak_rss_mb
 from benchmarks.spatial_sql import NoSpatialSql, Scenes, compare, snapped_squares, statistics_by_sql
-from benchmarks.timing import medians
+from benchmarks.timing import Taken, median_of, taken_by
 from coverage_pipeline import grid_kernel as kernel
 from coverage_pipeline.grid import CellStatistics, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month
@@ -48,6 +53,7 @@ GRID = GridSpec(0.1)
 MONTH = Month(2025, 1)
 CLOUD_LT = 10.0
 COLUMNS = ["acquired", "cloud_cover", "geometry"]
+RUNS = 5
 _SNAPPED = 200
 
 
@@ -108,19 +114,16 @@ def floor(path: UPath, ranges: NDArray[np.int32]) -> NDArray[np.uint32]:
     return days
 
 
-def rasterio_seconds(footprints: NDArray[np.object_]) -> float:
-    """One count by GDAL's rasteriser, all_touched; median of three."""
+def rasterio_count(footprints: NDArray[np.object_]) -> Callable[[], object]:
+    """One count by GDAL's rasteriser, all_touched, ready to be called."""
     import rasterio.features
     import rasterio.transform
     from rasterio.enums import MergeAlg
 
     rows, columns = GRID.shape
-    shapes = footprints.tolist()
     transform = rasterio.transform.from_bounds(-180, -90, 180, 90, columns, rows)
-    options = {"out_shape": (rows, columns), "transform": transform, "default_value": 1, "dtype": "int32"}
-    return medians({"rasterio": lambda: rasterio.features.rasterize(shapes, all_touched=True, merge_alg=MergeAlg.add, **options)}, 3)[
-        "rasterio"
-    ]
+    options = {"out_shape": (rows, columns), "transform": transform, "default_value": 1, "dtype": "int32", "merge_alg": MergeAlg.add}
+    return partial(rasterio.features.rasterize, footprints.tolist(), all_touched=True, **options)
 
 
 def _in_bounds(footprints: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -135,8 +138,8 @@ def _in_bounds(footprints: NDArray[np.object_]) -> tuple[NDArray[np.int64], NDAr
     return owner, (first_row[owner] + row) * GRID.shape[1] + first[owner] + column
 
 
-def shapely_seconds(footprints: NDArray[np.object_]) -> float:
-    """One count by prepared footprints, all pairs in one vectorised call; median of three."""
+def shapely_count(footprints: NDArray[np.object_]) -> Callable[[], object]:
+    """One count by prepared footprints, all pairs in one vectorised call, ready to be called."""
     cells, place = np.unique(_in_bounds(footprints)[1], return_inverse=True)
     row, column = np.divmod(cells, GRID.shape[1])
     boxes = shapely.box(GRID.lon_edges[column], GRID.lat_edges[row], GRID.lon_edges[column + 1], GRID.lat_edges[row + 1])
@@ -149,7 +152,7 @@ def shapely_seconds(footprints: NDArray[np.object_]) -> float:
         np.bincount(cell[met], minlength=GRID.shape[0] * GRID.shape[1])
         shapely.destroy_prepared(mine)
 
-    return medians({"it": count}, 3)["it"]
+    return count
 
 
 def _peak_mb(path: UPath) -> int:
@@ -182,20 +185,30 @@ def _compared(sample: Scenes) -> dict[str, Any]:
     }
 
 
-def _duckdb(sample: Scenes, scale: float, seconds: float) -> dict[str, Any]:
-    """DuckDB's part of the line; why not, where it is not to be had."""
-    try:
-        taken, _ = statistics_by_sql(sample, runs=3)
-        compared = _compared(sample)
-    except NoSpatialSql as why:
-        return {"duckdb_ratio": None, "duckdb_reason": str(why)}
-    return {
-        "duckdb_ratio": round(taken["join"] * scale / seconds, 1),
-        **{f"duckdb_{name}_seconds": round(one * scale, 1) for name, one in taken.items()},
-        "duckdb_method": "join: bounds expanded to cells, joined to cells with boxes made before, ST_Intersects, GROUP BY; "
-        "inline: the boxes made in the query; spatial_join: ST_Intersects as the join's condition; all threads",
-        **compared,
+def _turns(path: UPath, ranges: NDArray[np.int32], sample: Scenes) -> tuple[dict[str, Taken], str]:
+    """Medians of all, which take turns; and why DuckDB is not among them, where it is not to be had."""
+    calls: dict[str, Callable[[], object]] = {
+        "ours": lambda: ours(path),
+        "floor": lambda: floor(path, ranges),
+        "one_thread": lambda: ours(path, Engine(threads=1)),
+        "read": lambda: read_parquet(path, COLUMNS),
+        "read_decode": lambda: _read(path),
+        "rasterio": rasterio_count(sample.footprints),
+        "shapely": shapely_count(sample.footprints),
     }
+    for call in calls.values():
+        call()  # compile, and fill caches
+    taken: dict[str, list[Taken]] = defaultdict(list)
+    reason = ""
+    for _ in range(RUNS):
+        for name, call in calls.items():
+            taken[name].append(taken_by(call))
+        try:
+            for name, one in (statistics_by_sql(sample)[0] if not reason else {}).items():
+                taken[f"duckdb_{name}"].append(one)
+        except NoSpatialSql as why:
+            reason = str(why)
+    return {name: median_of(some) for name, some in taken.items()}, reason
 
 
 def measure(footprints: int, peer_sample: int) -> dict[str, Any]:
@@ -207,10 +220,7 @@ def measure(footprints: int, peer_sample: int) -> dict[str, Any]:
         write_month(path, scenes)
         del scenes
         ranges = covered(path)
-        ours(path), floor(path, ranges)  # compile
-        alone = Engine(threads=1)
-        taken = medians({"ours": lambda: ours(path), "floor": lambda: floor(path, ranges), "one": lambda: ours(path, alone)}, 5)
-        parts = medians({"read": lambda: read_parquet(path, COLUMNS), "read_decode": lambda: _read(path)}, 3)
+        taken, reason = _turns(path, ranges, sample)
         cells = CellStatistics.joined(ours(path))
         pairs = int(cells.scenes.sum())
         assert pairs == int((ranges[:, 3] - ranges[:, 2] + 1).sum())
@@ -218,31 +228,40 @@ def measure(footprints: int, peer_sample: int) -> dict[str, Any]:
         assert np.array_equal(days[cells.cell], cells.days)
         assert np.count_nonzero(days) == len(cells.cell)
         peak = _peak_mb(path)
-    seconds, scale = taken["ours"], footprints / len(sample.footprints)
-    raster, prepared = (each(sample.footprints) * scale for each in (rasterio_seconds, shapely_seconds))
-    return {
+    mine, least = taken["ours"], taken["floor"]
+    line: dict[str, Any] = {
         "bench": "gridding",
         "footprints": footprints,
         "resolution": GRID.resolution,
         "cells": len(cells.cell),
         "pairs": pairs,
-        "seconds": round(seconds, 3),
-        "footprints_per_s": round(footprints / seconds),
+        "seconds": round(mine.wall, 3),
+        "cpu_seconds": round(mine.cpu, 3),
+        "footprints_per_s": round(footprints / mine.wall),
         "peak_mb": peak,
         "threads": Engine().threads,
-        "seconds_one_thread": round(taken["one"], 3),
-        "read_seconds": round(parts["read"], 3),
-        "read_decode_seconds": round(parts["read_decode"], 3),
-        "floor_seconds": round(taken["floor"], 3),
-        "floor_ratio": round(seconds / taken["floor"], 2),
+        "seconds_one_thread": round(taken["one_thread"].wall, 3),
+        "read_seconds": round(taken["read"].wall, 3),
+        "read_decode_seconds": round(taken["read_decode"].wall, 3),
+        "floor_seconds": round(least.wall, 3),
+        "floor_ratio": round(mine.wall / least.wall, 2),
+        "floor_cpu_ratio": round(mine.cpu / least.cpu, 2),
         "peer_sample": len(sample.footprints),
-        **_duckdb(sample, scale, seconds),
-        "rasterio_seconds": round(raster, 1),
-        "rasterio_ratio": round(raster / seconds, 1),
-        "shapely_seconds": round(prepared, 1),
-        "shapely_ratio": round(prepared / seconds, 1),
-        "shapely_method": "prepared footprints, intersects over the cells of their bounds in one call, boxes made before; one count",
     }
+    scale = footprints / len(sample.footprints)
+    for name, of in (("duckdb", "duckdb_join"), ("rasterio", "rasterio"), ("shapely", "shapely")):
+        if of not in taken:
+            line |= {f"{name}_ratio": None, f"{name}_reason": reason}
+            continue
+        line |= {
+            f"{name}_seconds": round(taken[of].wall * scale, 1),
+            f"{name}_ratio": round(taken[of].wall * scale / mine.wall, 1),
+            f"{name}_cpu_ratio": round(taken[of].cpu * scale / mine.cpu, 1),
+        }
+    if not reason:
+        line |= {f"{name}_seconds": round(taken[name].wall * scale, 1) for name in ("duckdb_inline", "duckdb_spatial_join")}
+        line |= _compared(sample)
+    return line
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,13 +7,12 @@ process that is warm (compiled, and the cube's axes are there). Medians of round
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.archive import YEAR, settings_of
-from benchmarks.timing import seconds_of
+from benchmarks.timing import Taken, median_of, taken_by
 from coverage_pipeline.build import Planner, Step, build
 
 SENSOR, MONTH = "sentinel-2", YEAR[0]
@@ -33,13 +32,23 @@ def _copied(archive: Path, root: Path) -> Planner:
 
 def measure(archive: Path, folder: Path, rounds: int = 3) -> dict[str, Any]:
     """Seconds of both, of the first month below ``archive``; works in a folder of its own below ``folder``."""
-    first, again = [], []
+    first: list[Taken] = []
+    again: list[Taken] = []
     with tempfile.TemporaryDirectory(dir=folder) as place:
         for turn in range(rounds + 1):
             planner = _copied(archive, Path(place) / str(turn))
-            taken = [seconds_of(lambda planner=planner: build(planner, steps=STEPS)) for _ in range(2)]
+            taken = [taken_by(lambda planner=planner: build(planner, steps=STEPS)) for _ in range(2)]
             if turn:  # the first round warms
                 first.append(taken[0])
                 again.append(taken[1])
-    one, two = statistics.median(first), statistics.median(again)
-    return {"bench": "rerun", "sensor": SENSOR, "first_s": round(one, 2), "again_s": round(two, 2), "share": round(two / one, 3)}
+    one, two = median_of(first), median_of(again)
+    return {
+        "bench": "rerun",
+        "sensor": SENSOR,
+        "first_s": round(one.wall, 2),
+        "again_s": round(two.wall, 2),
+        "share": round(two.wall / one.wall, 3),
+        "first_cpu_s": round(one.cpu, 2),
+        "again_cpu_s": round(two.cpu, 2),
+        "cpu_share": round(two.cpu / one.cpu, 3),
+    }

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
+from benchmarks.timing import Taken
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import CellStatistics, GridSpec, cell_statistics
 
@@ -101,17 +102,17 @@ class Scenes:
         pq.write_table(pa.table(columns), path, compression="zstd")
 
 
-def statistics_by_sql(scenes: Scenes, *, runs: int = 1, threads: int | None = None) -> tuple[dict[str, float], CellStatistics]:
-    """Median seconds of each way to ask, and the statistics that they all give; raises ``NoSpatialSql``."""
+def statistics_by_sql(scenes: Scenes, *, threads: int | None = None) -> tuple[dict[str, Taken], CellStatistics]:
+    """What each way to ask took, and the statistics that they all give; raises ``NoSpatialSql``."""
     python = environment()
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "footprints.parquet", Path(folder) / "statistics.parquet"
         scenes.write(given)
-        command = [str(python), str(_SCRIPT), str(given), str(found), str(runs), str(threads or os.cpu_count() or 1)]
-        seconds = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        command = [str(python), str(_SCRIPT), str(given), str(found), str(threads or os.cpu_count() or 1)]
+        taken = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         table = pq.read_table(found)
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in CellStatistics.__dataclass_fields__}
-    return seconds, CellStatistics(**columns)
+    return {name: Taken(*one) for name, one in taken.items()}, CellStatistics(**columns)
 
 
 @dataclass(frozen=True)

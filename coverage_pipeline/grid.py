@@ -216,7 +216,7 @@ class GridSpec:
             _centres(n_lon, 360),
             np.array([first, end, column, column_end], np.int64),
             code,
-            self.min_fraction - kernel.SHARE_ROUNDING,
+            max(self.min_fraction - kernel.SHARE_ROUNDING, kernel.SHARE_ROUNDING),  # what rounding leaves is no share
         )
 
 
@@ -387,7 +387,7 @@ class Engine:
 
 
 # Bytes a cell of a partition's fields: some twenty variables of up to 4 bytes, and what is needed on the way to them.
-_BYTES_OF_FIELDS = 200
+_BYTES_OF_FIELDS = 300
 
 
 def row_strips(grid: GridSpec, engine: Engine | None = None, *, multiple_of: int = 1) -> list[tuple[int, int] | None]:
@@ -461,8 +461,11 @@ class _Footprints:
                 "pass footprints through normalise_footprints"
             )
         filled = np.diff(rings) > 0
-        if not (flat[rings[:-1][filled]] == flat[rings[1:][filled] - 1]).all():
-            raise ValueError("a ring is open: its last vertex must repeat its first")
+        closed = (flat[rings[:-1][filled]] == flat[rings[1:][filled] - 1]).all(axis=1)
+        if not closed.all():
+            ring = np.flatnonzero(filled)[int(np.argmin(closed))]
+            owner = int(np.searchsorted(polygons[geometries], ring, side="right")) - 1
+            raise ValueError(f"a ring of geometry {owner} is open: its last vertex must repeat its first")
         areas = kernel.ring_areas(flat, rings)
         flat_one = kernel.without_area(areas, polygons, geometries)
         if flat_one >= 0:

@@ -20,7 +20,9 @@ TOUCH, CENTER, FRACTION = range(3)
 # Far above the rounding of a crossing point (some 1e-13 degrees), far below any cell: closer than this the exact
 # predicate decides.
 _NEAR = 1e-9
-# Shares of a cell's area are sums of rounded pieces (some 1e-13 of the cell): a share this little below the limit reaches it.
+# Shares of a cell's area are summed in whole units of 2**-40 of it, so that a sum does not depend on the order of the edges.
+SHARE_UNITS = 1 << 40
+# They are sums of rounded pieces (some 1e-12 of the cell): a share this little below the limit reaches it.
 SHARE_ROUNDING = 1e-9
 # Cloud cover is summed in whole units of 1e-6 percent, so that a sum does not depend on the order of the scenes.
 CLOUD_UNITS = 1_000_000
@@ -210,7 +212,7 @@ def _workspace(edges, rows, columns):  # type: ignore[no-untyped-def]
         np.full(rows, -1, np.int64),
         np.empty((edges, 2)),
         np.empty((edges, 2), np.bool_),
-        np.zeros((columns + 1, 2)),
+        np.zeros((columns + 1, 2), np.int64),
     )
 
 
@@ -299,8 +301,8 @@ def _add_share(x0, y0, x1, y1, weight, lon_edges, shares):  # type: ignore[no-un
         a, b = max(x0, west), min(x1, east)
         to = y1 if column == last else y0 + (b - x0) / (x1 - x0) * (y1 - y0)
         height = abs(to - y) * weight
-        shares[column, 0] += height * (east - 0.5 * (a + b)) / (east - west)
-        shares[column, 1] += height
+        shares[column, 0] += np.int64(np.rint(height * (east - 0.5 * (a + b)) / (east - west) * SHARE_UNITS))
+        shares[column, 1] += np.int64(np.rint(height * SHARE_UNITS))
         y = to
     return first, last
 
@@ -308,12 +310,13 @@ def _add_share(x0, y0, x1, y1, weight, lon_edges, shares):  # type: ignore[no-un
 @njit(cache=True, nogil=True)
 def _covered(row, low, high, window, min_share, shares, ranges, found):  # type: ignore[no-untyped-def]
     """Columns of which the footprint covers at least that share, from the columns between the row's outermost edges."""
-    right = 0.0
+    right = np.int64(0)
+    least = np.int64(np.rint(min_share * SHARE_UNITS))
     for column in range(low, high + 1):
-        if right + shares[column, 0] >= min_share and window[2] <= column < window[3]:
+        if right + shares[column, 0] >= least and window[2] <= column < window[3]:
             found = _add_range(ranges, found, row, column, column)
         right += shares[column, 1]
-        shares[column, 0] = shares[column, 1] = 0.0
+        shares[column, 0] = shares[column, 1] = 0
     return found
 
 

@@ -95,7 +95,7 @@ def swept(row: int) -> SweptRow:
     clipped: list[Edge] = []
     crossings: list[tuple[float, int]] = []
     extents, flags = np.empty((len(found.coords), 2)), np.empty((len(found.coords), 2), np.bool_)
-    shares = np.zeros((len(lons) + 1, 2))
+    shares = np.zeros((len(lons) + 1, 2), np.int64)
     for (ax, ay), (bx, by) in zip(found.coords[:-1].tolist(), found.coords[1:].tolist(), strict=True):
         sign = found.signs[0]
         if ay > by:
@@ -123,7 +123,7 @@ def swept(row: int) -> SweptRow:
         inside ^= bool(flags[i, 0])
     crossings.sort()
     edges = [clipped[i] for i in order]
-    within = shares[west : window[3]]
+    within = shares[west : window[3]] / kernel.SHARE_UNITS
     share = within[:, 0] + np.concatenate([[0.0], np.cumsum(within[:-1, 1])])
 
     buffer = np.empty((64, 3), np.int64)

@@ -527,7 +527,7 @@ def test_footprints_that_were_not_normalised_are_refused(geometry):
 @pytest.mark.parametrize(
     ("coords", "offsets", "message"),
     [
-        ([[0, 0], [1, 0], [1, 1], [0, 1]], ([0, 4], [0, 1], [0, 1]), "ring is open"),
+        ([[0, 0], [1, 0], [1, 1], [0, 1]], ([0, 4], [0, 1], [0, 1]), "a ring of geometry 0 is open"),
         ([[0, 0], [1, 0], [1, 1], [0, 0]], ([0, 3], [0, 1], [0, 1]), "ring_offsets"),
         ([[0, 0], [1, 0], [1, 1], [0, 0]], ([0, 4], [0, 2], [0, 1]), "polygon_offsets"),
         ([[0, 0], [1, 0], [1, 1], [0, 0]], ([0, 4], [0, 1], []), "geometry_offsets"),
