@@ -13,8 +13,9 @@ Prints one line of JSON; each ratio is the other's seconds over ours, but for th
 * rasterio: ``rasterize(all_touched, add)``, one count and no masks.
 * shapely: prepared footprints, ``intersects`` with the boxes of the cells of their bounds in one call; one count and no masks.
 
-Medians of five rounds in which all take turns; ``cpu_`` figures are of processor time. The peers run on a sample, and their time is scaled linearly (DuckDB's is linear up to ten times the sample, as tried). Some of their
-work is done before their clocks start: the cells' boxes are made, and for rasterio and shapely the file is read.
+Medians of five rounds in which all take turns; ``cpu_`` figures are of processor time. The peers run on a sample, and their time is
+scaled linearly, less what a single footprint costs (DuckDB's grows linearly up to ten times the sample, as tried). Some of their work is
+done before their clocks start: the cells' boxes are made, and for rasterio and shapely the file is read.
 """
 
 from __future__ import annotations
@@ -194,7 +195,9 @@ def _turns(path: UPath, ranges: NDArray[np.int32], sample: Scenes) -> tuple[dict
         "read": lambda: read_parquet(path, COLUMNS),
         "read_decode": lambda: _read(path),
         "rasterio": rasterio_count(sample.footprints),
+        "rasterio_of_one": rasterio_count(sample.footprints[:1]),
         "shapely": shapely_count(sample.footprints),
+        "shapely_of_one": shapely_count(sample.footprints[:1]),
     }
     for call in calls.values():
         call()  # compile, and fill caches
@@ -253,10 +256,12 @@ def measure(footprints: int, peer_sample: int) -> dict[str, Any]:
         if of not in taken:
             line |= {f"{name}_ratio": None, f"{name}_reason": reason}
             continue
+        fixed = taken.get(f"{of}_of_one", Taken(0, 0))
+        wall, cpu = ((some - once) * scale + once for some, once in zip(taken[of], fixed, strict=True))
         line |= {
-            f"{name}_seconds": round(taken[of].wall * scale, 1),
-            f"{name}_ratio": round(taken[of].wall * scale / mine.wall, 1),
-            f"{name}_cpu_ratio": round(taken[of].cpu * scale / mine.cpu, 1),
+            f"{name}_seconds": round(wall, 1),
+            f"{name}_ratio": round(wall / mine.wall, 1),
+            f"{name}_cpu_ratio": round(cpu / mine.cpu, 1),
         }
     if not reason:
         line |= {f"{name}_seconds": round(taken[name].wall * scale, 1) for name in ("duckdb_inline", "duckdb_spatial_join")}

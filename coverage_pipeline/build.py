@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from coverage_pipeline import matchup
 from coverage_pipeline.catalog import ScanReport, scan_month
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions
 from coverage_pipeline.catalog.source import BBox
-from coverage_pipeline.catalog.statistics import availability_fields, availability_tables
+from coverage_pipeline.catalog.statistics import availability_fields, availability_tables, read_scenes
 from coverage_pipeline.celltable import CELL_SCHEMA, known_area
 from coverage_pipeline.coverage import (
     ACTIONS,
@@ -45,7 +45,7 @@ from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
-from coverage_pipeline.store import StatsLayer, Store, read_cells, read_metadata, read_parquet, write_cells
+from coverage_pipeline.store import StatsLayer, Store, read_cells, read_metadata, write_cells
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,17 @@ class BuildFailed(PlannerError):
         if len(self.failures) == self.of:
             return f"all {self.of} partitions failed"
         return f"{len(self.failures)} of {self.of} partitions failed, the others are built"
+
+
+@contextlib.contextmanager
+def _naming(sensor: CoverageSensor, month: Month) -> Iterator[None]:
+    """What a file's contents make impossible, named by the partition: a footprint off the map, a count too large for its type."""
+    try:
+        yield
+    except PlannerError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise PlannerError(f"{sensor.key} {month}: {error}; if a file was changed by hand, materialise it again") from error
 
 
 @dataclass(frozen=True)
@@ -144,28 +155,32 @@ class Planner:
 
     def availability_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes that exist."""
-        scenes, scan = read_parquet(self.store.scenes(sensor.key, month), ["acquired", "cloud_cover", "geometry"])
-        tables = availability_tables(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud, engine=self.settings.engine())
-        metadata = {**scan, "grid": self.grid.describe(), "cloud_lt": self.spec.cloud_lt}
-        return write_cells(self.store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)
+        with _naming(sensor, month):
+            path = self.store.scenes(sensor.key, month)
+            scenes, scan = read_scenes(path, ["acquired", "cloud_cover", "geometry"], self.grid.extent)
+            tables = availability_tables(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud, engine=self.settings.engine())
+            metadata = {**scan, "grid": self.grid.describe(), "cloud_lt": self.spec.cloud_lt}
+            return write_cells(self.store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)
 
     def holdings_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes we hold."""
-        return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.settings.engine())
+        with _naming(sensor, month):
+            return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.settings.engine())
 
     def matchup(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Match scenes with holdings, and grid what exists and is not held."""
         wanted = self.settings.holdings
-        return matchup.match_month(
-            sensor,
-            month,
-            self.store,
-            self.grid,
-            cloud_lt=self.spec.cloud_lt,
-            tolerance_seconds=wanted.match_tolerance_seconds,
-            min_iou=wanted.min_iou,
-            engine=self.settings.engine(),
-        )
+        with _naming(sensor, month):
+            return matchup.match_month(
+                sensor,
+                month,
+                self.store,
+                self.grid,
+                cloud_lt=self.spec.cloud_lt,
+                tolerance_seconds=wanted.match_tolerance_seconds,
+                min_iou=wanted.min_iou,
+                engine=self.settings.engine(),
+            )
 
     def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Merge the three statistics into the partition's region of the cube."""
@@ -196,7 +211,8 @@ class Planner:
             "provider": scan["provider"],
         }
         pieces = ((rows, piece(rows)) for rows in self.strips())
-        write_coverage(self.store.zarr, sensor.key, month, pieces, provenance)
+        with _naming(sensor, month):
+            write_coverage(self.store.zarr, sensor.key, month, pieces, provenance)
         return {
             "scan_status": scan["status"],
             "holdings_status": kept["status"],

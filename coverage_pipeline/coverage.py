@@ -9,11 +9,9 @@ import itertools
 import json
 import math
 import threading
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +74,8 @@ __all__ = [
 
 # Months of a window are read together while they are no larger than this.
 _BYTES_AT_ONCE = 32 << 20
+# How often what moves while it is read is read again.
+_TRIES = 5
 
 
 def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
@@ -88,13 +88,9 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
     if not exists(path):
         raise CoverageError(f"no coverage cube at {path}: build one (coverage-planner build) or set output.zarr")
     settings_of(open_group(path, "r"), path)
-    where = path.path if is_local(path) else str(path)
-    options = None if is_local(path) else dict(path.storage_options)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        ds: xr.Dataset = xr.open_zarr(where, chunks={}, storage_options=options)
-    small = [n for n, v in SCHEMA.items() if v.dims == PARTITION_DIMS or n == "taskable"]
-    ds = ds.assign({n: ds[n].load() for n in small})
+    stored = _Stored(path)
+    ds, revision, gap_revision = _opened(path, stored)
+    ds = ds.assign(revision=revision, gap_revision=gap_revision)
     whole = ds["revision"] != 0
     gap_whole = whole & (ds["gap_revision"] == ds["revision"])
     for name in (*COVERAGE_VARIABLES, *GAP_VARIABLES):
@@ -107,12 +103,37 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
         ds[name] = ds[name].where(whole)
     ds["provider"] = ds["provider"].where(whole, "")
     ds["desired"] = ds["desired"].where(gap_whole)
-    token = uuid.uuid4().hex
-    ds.encoding |= {"source": str(path), "token": token}
+    ds.encoding |= {"source": str(path), "stored": stored}
     for name in (*COVERAGE_VARIABLES, *GAP_VARIABLES):
         # It goes on with parts of the array and not with what is computed from it, so it tells that the array is still the cube's.
-        ds[name].encoding["token"] = token
+        ds[name].encoding["stored"] = stored
     return ds
+
+
+def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
+    """The dataset with what is told of its partitions in memory, and the revisions that this is of: 0 where it moved meanwhile."""
+    where = path.path if is_local(path) else str(path)
+    options = None if is_local(path) else dict(path.storage_options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+        lazy: xr.Dataset = xr.open_zarr(where, chunks={}, storage_options=options)
+    small = [n for n, v in SCHEMA.items() if v.dims == PARTITION_DIMS or n == "taskable"]
+    shape = tuple(lazy.sizes[d] for d in PARTITION_DIMS)
+
+    def revisions() -> list[NDArray[np.uint64]]:
+        return [np.array(stored.array(name)[: shape[0], : shape[1]]).reshape(shape) for name in ("revision", "gap_revision")]
+
+    before = revisions()
+    for _ in range(_TRIES):
+        ds = lazy.assign({n: lazy[n].compute() for n in small})
+        after = revisions()
+        still = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+        if all(still):
+            break
+        before, after = after, before
+    moved = (before[0] != after[0]) | (before[1] != after[1])
+    revision, gap_revision = (np.where(moved, np.uint64(0), values) for values in before)
+    return ds, lazy["revision"].copy(data=revision), lazy["gap_revision"].copy(data=gap_revision)
 
 
 def _hide(array: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
@@ -128,11 +149,11 @@ def _hide(array: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
 class _Stored:
     """The stored arrays of one opening of a cube; each is opened once."""
 
-    def __init__(self, source: str) -> None:
-        self.path = UPath(source)
-        self.root = open_group(self.path, "r")
+    def __init__(self, path: UPath) -> None:
+        self.path = path
+        self.root = open_group(path, "r")
         self.sensors, self.months = axes_of(self.root)
-        self.grid = GridSpec.from_description(settings_of(self.root, self.path)["grid"])
+        self.grid = GridSpec.from_description(settings_of(self.root, path)["grid"])
         self._arrays: dict[str, Any] = {}
         self._guard = threading.Lock()
 
@@ -142,16 +163,17 @@ class _Stored:
                 self._arrays[name] = self.root[name]
             return self._arrays[name]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Stored:
+        return self  # it stands in datasets' encodings, which are copied with them
 
-@lru_cache(maxsize=8)
-def _stored(source: str, token: str) -> _Stored:
-    return _Stored(source)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Stored, (self.path,)
 
 
 def _behind(ds: xr.Dataset) -> _Stored | None:
     """The stored arrays of a cube as it was opened; None for a dataset in memory."""
-    source, token = ds.encoding.get("source"), ds.encoding.get("token")
-    return None if source is None or token is None else _stored(str(source), str(token))
+    stored: _Stored | None = ds.encoding.get("stored")
+    return stored
 
 
 def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
@@ -159,7 +181,7 @@ def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
     if ds.encoding.get("source") is None:  # a dataset in memory has no writer
         return True
     try:
-        stored = _behind(ds) or _Stored(str(ds.encoding["source"]))
+        stored = _behind(ds) or _Stored(url(str(ds.encoding["source"])))
         sensors, months = _asked(ds, q)
         at = [stored.sensors.index(s) for s in sensors], [stored.months.index(m) for m in months]
         here = [ds["sensor"].values.tolist().index(s) for s in sensors], [_months(ds).index(m) for m in months]
@@ -170,10 +192,10 @@ def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
 
 def _opened_again(ds: xr.Dataset) -> xr.Dataset:
     """The same part of the cube as it stands now."""
-    source = ds.encoding["source"]
+    source, stored = ds.encoding["source"], _behind(ds)
     if ds.encoding.get("gap_computed"):
         raise CoverageError(f"{source} was rewritten since this gap was computed from it: open it and compute the gap again")
-    now = open_coverage(source)
+    now = open_coverage(source if stored is None else stored.path)
     try:
         return now.sel({dim: ds[dim].values for dim in CELL_DIMS if dim in now.dims and now.sizes[dim] != ds.sizes[dim]})
     except KeyError as error:
@@ -211,7 +233,7 @@ def select(ds: xr.Dataset, q: CoverageQuery, *, resolution: float | None = None)
     Should a partition be rewritten meanwhile, the selection is made again, so that old and new are never mixed.
     Raises ``CoverageError`` for an unknown metric, sensor or aggregation, or a window or box outside the cube.
     """
-    for _ in range(5):
+    for _ in range(_TRIES):
         current = ds if _is_current(ds, q) else _opened_again(ds)
         result = _select(current, q, resolution)
         if _is_current(current, q):
@@ -258,7 +280,7 @@ def _check(ds: xr.Dataset, q: CoverageQuery) -> list[Month]:
 def _place(ds: xr.Dataset, q: CoverageQuery, resolution: float | None) -> _Place:
     stored = _behind(ds)
     name = METRICS[q.metric].variable(q.metric)
-    if stored is not None and not (ds[name].chunks and ds[name].encoding.get("token") == ds.encoding["token"]):
+    if stored is not None and not (ds[name].chunks and ds[name].encoding.get("stored") is stored):
         stored = None
     if "cells" in ds.dims:
         cells = slice(None) if q.bbox is None else np.flatnonzero(_touching(q.bbox, grid_of(ds))[_positions(ds)])

@@ -104,7 +104,7 @@ SCHEMA: Mapping[str, Variable] = {
         "when the catalogue was asked",
         "seconds since 1970-01-01",
         masked=True,
-        attrs={"calendar": "proleptic_gregorian"},
+        attrs={"calendar": "proleptic_gregorian", "units_metadata": "leap_seconds: utc"},
     ),
     "provider": Variable(PARTITION_DIMS, "string", "", "catalogue that answered", None),
     "revision": Variable(PARTITION_DIMS, "uint64", 0, "random number of the writing of this partition; 0: not whole"),

@@ -21,7 +21,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +110,9 @@ def _partition_lock(path: UPath, sensor: str, month: Month) -> Iterator[None]:
     try:
         with exclusive(path.parent / f".{path.name}.locks" / f"{name}.{month.key}.lock", what=partition):
             yield
-    except OSError as error:
+    except LockLost:
+        raise
+    except (OSError, LockError) as error:
         raise CoverageError(
             f"cannot write {partition}: {error}; it is not known until it is made again, all else stays: make room, or set output.zarr "
             "(COVERAGE_OUTPUT_ZARR), and run it again"
@@ -149,9 +151,11 @@ def strip_rows(grid: GridSpec) -> int:
 def level_variable(name: str) -> Variable:
     """A variable as its levels hold it: means are numbers, whatever they are means of."""
     variable = SCHEMA[name]
+    over_area = {"mean": "area: mean", "max": "area: maximum"}.get(_how(name))
+    methods = " ".join(method for method in (variable.cell_methods, over_area) if method) or None
     if _how(name) == "mean":
-        return Variable(variable.dims, "float32", float("nan"), variable.long_name, variable.units, "area: mean", attrs=variable.attrs)
-    return variable
+        return Variable(variable.dims, "float32", float("nan"), variable.long_name, variable.units, methods, attrs=variable.attrs)
+    return replace(variable, cell_methods=methods)
 
 
 def _how(name: str) -> overviews.How:
@@ -197,6 +201,7 @@ _COORDINATES: Mapping[str, dict[str, Any]] = {
         "axis": "T",
         "units": "days since 1970-01-01",
         "calendar": "proleptic_gregorian",
+        "units_metadata": "leap_seconds: utc",
     },
     "lat": {"long_name": "cell centre latitude", "standard_name": "latitude", "axis": "Y", "units": "degrees_north"},
     "lon": {"long_name": "cell centre longitude", "standard_name": "longitude", "axis": "X", "units": "degrees_east"},
@@ -220,6 +225,18 @@ def _chunk(dim: str, length: int, level: bool) -> int:
 
 def _days(months: Sequence[Month]) -> NDArray[np.int64]:
     return np.array([m.to_datetime64().astype("datetime64[D]").astype(np.int64) for m in months], np.int64)
+
+
+def _set_attributes(path: UPath, **changes: Any) -> None:
+    """Change attributes of the root group in one writing.
+
+    Not by zarr's ``attrs``: a group that was opened past its consolidated metadata would be written back without them, and a reader
+    would then see the axes as they stand while they grow.
+    """
+    root = path / "zarr.json"
+    document = json.loads(root.read_bytes())
+    document.setdefault("attributes", {}).update(changes)
+    write_bytes(root, json.dumps(document).encode())
 
 
 def _consolidate(path: UPath) -> None:
@@ -249,12 +266,13 @@ def _add_arrays(
             fill_value=variable.fill,
             compressors=ZstdCodec(level=1) if "lat" in variable.dims else None,
             dimension_names=dims,
-            attributes=_variable_attrs(variable),
+            attributes=_variable_attrs(variable) | ({"coordinates": "lat lon cell_ids"} if "cells" in dims else {}),
         )
     for name, (dim, values, extra) in coordinates.items():
+        attrs = {k: v for k, v in _COORDINATES[name].items() if k != "axis" or dim != "cells"}
         array = group.create_array(
-            name, shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=(dim,),
-            attributes={**_COORDINATES[name], **extra},
+            name, shape=values.shape, chunks=(max(len(values), 120 if dim == "time" else 1),), dtype=values.dtype, dimension_names=(dim,),
+            attributes={**attrs, **extra},
         )  # fmt: skip
         array[:] = values
     sensor = group.create_array(
@@ -284,10 +302,13 @@ def _create(path: UPath, spec: CubeSpec) -> None:
         # Strings of any length are stored as `string`, whose place in the specification is still being settled.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         group = open_group(path, "w")
-        attrs: dict[str, Any] = {
+        described = {
             "Conventions": "CF-1.11",
             "title": "Coverage: what exists, what is held, what is missing",
+            "history": f"made by coverage-planner {__version__}",
             "coordinates": "spatial_ref",
+        }
+        attrs: dict[str, Any] = described | {
             "schema_version": SCHEMA_VERSION,
             "grid_shape": list(grid.shape),
             "coverage_rule": grid.rule,
@@ -301,15 +322,17 @@ def _create(path: UPath, spec: CubeSpec) -> None:
             axes = {"time": time, "lat": ("lat", grid.lats, {}), "lon": ("lon", grid.lons, {})}
             _add_arrays(group, spec, SCHEMA, {"lat": shape[0], "lon": shape[1]}, axes, False)
             for level in levels(grid):
-                below = group.create_group(level.group, attributes=overviews.georeference(level.shape, extent))
+                below = group.create_group(level.group, attributes=described | overviews.georeference(level.shape, extent))
                 means = {"lat": grid.lats, "lon": grid.lons}
                 axes = {"time": time} | {d: (d, v.reshape(-1, level.factor).mean(1), {}) for d, v in means.items()}
                 _add_arrays(below, spec, level_schema(), {"lat": level.shape[0], "lon": level.shape[1]}, axes, True)
             attrs |= {"grid_resolution": grid.resolution} | overviews.multiscales([v.factor for v in levels(grid)], shape, extent)
         else:
             _, ids, named = cell_coords(grid)["cell_ids"]
-            _add_arrays(group, spec, SCHEMA, {"cells": len(ids)}, {"time": time, "cell_ids": ("cells", ids, named)}, False)
+            centres: dict[str, Any] = {"lat": ("cells", grid.lats, {}), "lon": ("cells", grid.lons, {})}
+            _add_arrays(group, spec, SCHEMA, {"cells": len(ids)}, {"time": time, "cell_ids": ("cells", ids, named)} | centres, False)
     group.attrs.update(attrs | ({"comment": spec.note} if spec.note else {}))
+    _consolidate(path)
 
 
 def axes_of(group: zarr.Group) -> tuple[list[str], list[Month]]:
@@ -367,19 +390,20 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
             _create_whole(path, spec)
         group = open_group(path, "r+")
         former = _refuse_mismatch(path, group, spec)
-        _grow(path, group, spec)
+        _grow(path, group, spec)  # readers go by the consolidated metadata meanwhile
         gap_changed = [n for n in GAP_MEANING if former.get(n) != settings[n]]
         if gap_changed:
             log.warning("%s changed: every gap in %s is not known until it is made again", ", ".join(gap_changed), path)
             group["gap_revision"][...] = np.uint64(0)
         if former != settings:
-            group.attrs["settings"] = json.dumps(settings)
-        _write_scopes(group, spec, scope)
+            _set_attributes(path, settings=json.dumps(settings))
+        _write_scopes(path, group, spec, scope)
         if spec.note and group.attrs.get("comment") != spec.note:
-            group.attrs["comment"] = spec.note
-        if not _is_consolidated(path, group):
+            _set_attributes(path, comment=spec.note)
+        stale = not _is_consolidated(path, group)
+        if stale:
             _consolidate(path)
-        if not description_path(path).exists():
+        if stale or not description_path(path).exists():
             describe(path)
 
 
@@ -395,7 +419,7 @@ def _create_whole(path: UPath, spec: CubeSpec) -> None:
     unfinished.rename(local)
 
 
-def _write_scopes(group: zarr.Group, spec: CubeSpec, scope: Callable[[CoverageSensor], NDArray[np.bool_]]) -> None:
+def _write_scopes(path: UPath, group: zarr.Group, spec: CubeSpec, scope: Callable[[CoverageSensor], NDArray[np.bool_]]) -> None:
     """Bring ``in_scope`` and ``taskable`` up to date, wherever the attribute ``scopes`` does not say that they are.
 
     A sensor whose scope is not written would be out of scope everywhere, so the attribute is set after the data.
@@ -416,7 +440,7 @@ def _write_scopes(group: zarr.Group, spec: CubeSpec, scope: Callable[[CoverageSe
         for level, weights in _levels_of(spec.grid):
             group[f"{level.group}/in_scope"][at] = _coarse("in_scope", mask, weights, level.factor)
         scopes[sensor.key] = wanted
-        group.attrs["scopes"] = json.dumps(scopes)
+        _set_attributes(path, scopes=json.dumps(scopes))
 
 
 def _levels_of(grid: GridSpec, rows: Rows = None) -> list[tuple[Level, NDArray[np.float64]]]:
@@ -426,13 +450,12 @@ def _levels_of(grid: GridSpec, rows: Rows = None) -> list[tuple[Level, NDArray[n
 
 
 def _is_consolidated(path: UPath, group: zarr.Group) -> bool:
-    """Whether what xarray and GDAL read of the axes and attributes is what stands there."""
+    """Whether what xarray and GDAL read of the axes is what stands there."""
     try:
         read = open_group(path, "r", consolidated=True)
     except ValueError:  # none yet
         return False
-    same_axes = all(read[name].shape == group[name].shape for name in ("revision", "time", "sensor"))
-    return same_axes and dict(read.attrs) == dict(group.attrs)
+    return all(read[name].shape == group[name].shape for name in ("revision", "time", "sensor"))
 
 
 def _grow(path: UPath, group: zarr.Group, spec: CubeSpec) -> None:
@@ -455,20 +478,21 @@ def _grow(path: UPath, group: zarr.Group, spec: CubeSpec) -> None:
 def _resize(
     group: zarr.Group, variables: Mapping[str, Variable], keys: Sequence[str], days: NDArray[np.int64], lengths: Mapping[str, int]
 ) -> None:
-    named = [str(key) for key in np.atleast_1d(group["sensor"][:])]
-    if named == list(keys) and np.array_equal(group["time"][:], days):
-        return
+    """Give every array its length; also to those of which a writer that was killed here before made more, or less."""
     for name, variable in variables.items():
         array = group[name]
         shape = tuple(lengths.get(d, n) for d, n in zip(variable.dims, array.shape, strict=False))
         if shape != array.shape[: len(shape)]:
             array.resize((*shape, *array.shape[len(shape) :]))
-    group["time"].resize((len(days),))
-    new = np.flatnonzero(group["time"][:] != days)  # what a writer killed here before did not come to, too
-    if new.size:
-        group["time"][new[0] :] = days[new[0] :]
-    group["sensor"].resize((len(keys),))
-    group["sensor"][:] = np.array(keys, dtype=np.dtypes.StringDType())
+    time, sensor = group["time"], group["sensor"]
+    if time.shape[0] != len(days):
+        time.resize((len(days),))
+    if not np.array_equal(time[:], days):
+        time[:] = days
+    if sensor.shape[0] != len(keys):
+        sensor.resize((len(keys),))
+    if [str(key) for key in np.atleast_1d(sensor[:])] != list(keys):
+        sensor[:] = np.array(keys, dtype=np.dtypes.StringDType())
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -490,7 +514,29 @@ def place_of(group: zarr.Group, sensor: str, month: Month) -> Place:
     return Place(keys.index(sensor), months.index(month))
 
 
-def _refuse_misfits(group: zarr.Group, names: Sequence[str], fields: Fields, rows: Rows) -> None:
+def _end_of(grid: GridSpec, rows: Rows, after: int) -> int:
+    """The end row of a piece; refuses one that does not follow the piece before, or that cuts a block of a level."""
+    n = grid.shape[0]
+    first, end = rows or (0, n)
+    if first != after or not first < end <= n or any(row % level.factor for row in (first, end) for level in levels(grid)):
+        raise CoverageError(f"rows {first}..{end} do not follow row {after} of {n} in multiples of {strip_rows(grid)}")
+    return end
+
+
+class _Arrays:
+    """The arrays of a group, each opened once: opening takes longer than writing a small one."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+        self._opened: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._opened:
+            self._opened[name] = self._group[name]
+        return self._opened[name]
+
+
+def _refuse_misfits(group: _Arrays, names: Sequence[str], fields: Fields, rows: Rows) -> None:
     """Refuse what Zarr would cast or broadcast silently: the NaN of a float count would become 0."""
     missing = [name for name in names if name not in fields]
     if missing:
@@ -506,19 +552,25 @@ def _pieces(fields: Fields | Iterable[tuple[Rows, Fields]]) -> Iterator[tuple[Ro
     return iter([(None, fields)]) if isinstance(fields, Mapping) else iter(fields)
 
 
-def _write_piece(group: zarr.Group, grid: GridSpec, at: Place, rows: Rows, names: Sequence[str], fields: Fields) -> None:
-    """A piece of a partition's fields, and what its levels make of it."""
-    cells = slice(*(rows or (None, None)))
-    for name in names:
-        group[name][at.sensor, at.time, cells] = fields[name]
-    for level, weights in _levels_of(grid, rows):
-        coarse_rows = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
+def _write_pieces(arrays: _Arrays, grid: GridSpec, at: Place, names: Sequence[str], pieces: Iterable[tuple[Rows, Fields]]) -> None:
+    """All of a partition's fields, and what its levels make of them."""
+    end = 0
+    for rows, fields in pieces:
+        end = _end_of(grid, rows, end)
+        _refuse_misfits(arrays, names, fields, rows)
+        cells = slice(*(rows or (None, None)))
         for name in names:
-            group[f"{level.group}/{name}"][at.sensor, at.time, coarse_rows] = _coarse(name, fields[name], weights, level.factor)
-        for share, (of, _) in KNOWN_SHARES.items():
-            if of in names:
-                known = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
-                group[f"{level.group}/{share}"][at.sensor, at.time, coarse_rows] = known
+            arrays[name][at.sensor, at.time, cells] = fields[name]
+        for level, weights in _levels_of(grid, rows):
+            coarse_rows = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
+            for name in names:
+                arrays[f"{level.group}/{name}"][at.sensor, at.time, coarse_rows] = _coarse(name, fields[name], weights, level.factor)
+            for share, (of, _) in KNOWN_SHARES.items():
+                if of in names:
+                    known = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
+                    arrays[f"{level.group}/{share}"][at.sensor, at.time, coarse_rows] = known
+    if end != grid.shape[0]:
+        raise CoverageError(f"rows {end} to {grid.shape[0]} of a partition are missing")
 
 
 def write_coverage(
@@ -538,21 +590,20 @@ def write_coverage(
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
     grid = GridSpec.from_description(settings_of(group, path)["grid"])
-    pieces = _pieces(fields)
+    arrays, pieces = _Arrays(group), _pieces(fields)
     first = next(pieces)  # what cannot be computed, or does not fit, is refused before anything is touched
     missing = [n for n in COVERAGE_VARIABLES if n not in first[1]] + [n for n in PROVENANCE if n not in provenance]
     if missing:
         raise CoverageError(f"partition {month}|{sensor} lacks {', '.join(missing)}")
-    _refuse_misfits(group, COVERAGE_VARIABLES, first[1], first[0])
+    _end_of(grid, first[0], 0)
+    _refuse_misfits(arrays, COVERAGE_VARIABLES, first[1], first[0])
     with _partition_lock(path, sensor, month):
-        group["revision"][at.sensor, at.time] = np.uint64(0)
-        for rows, piece in itertools.chain([first], pieces):
-            _refuse_misfits(group, COVERAGE_VARIABLES, piece, rows)
-            _write_piece(group, grid, at, rows, COVERAGE_VARIABLES, piece)
+        arrays["revision"][at.sensor, at.time] = np.uint64(0)
+        _write_pieces(arrays, grid, at, COVERAGE_VARIABLES, itertools.chain([first], pieces))
         for name in PROVENANCE:
-            group[name][at.sensor, at.time] = provenance[name]
+            arrays[name][at.sensor, at.time] = provenance[name]
         revision = secrets.randbits(63) | 1  # never 0
-        group["revision"][at.sensor, at.time] = np.uint64(revision)
+        arrays["revision"][at.sensor, at.time] = np.uint64(revision)
     return revision
 
 
@@ -564,25 +615,28 @@ def write_gap(
     *,
     desired: float,
     made_from: int,
-) -> None:
+) -> bool:
     """Write one partition's gap, made from the coverage of revision ``made_from``; ``fields`` as for ``write_coverage``.
 
-    A gap of coverage that has been rewritten since is written and not shown.
+    Returns whether it was written: a gap of coverage that has been rewritten since is not, for whoever rewrote it makes its own.
     """
     path = url(path)
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
     grid = GridSpec.from_description(settings_of(group, path)["grid"])
-    pieces = _pieces(fields)
+    arrays, pieces = _Arrays(group), _pieces(fields)
     first = next(pieces)
-    _refuse_misfits(group, GAP_VARIABLES, first[1], first[0])
+    _end_of(grid, first[0], 0)
+    _refuse_misfits(arrays, GAP_VARIABLES, first[1], first[0])
     with _partition_lock(path, sensor, month):
-        group["gap_revision"][at.sensor, at.time] = np.uint64(0)
-        for rows, piece in itertools.chain([first], pieces):
-            _refuse_misfits(group, GAP_VARIABLES, piece, rows)
-            _write_piece(group, grid, at, rows, GAP_VARIABLES, piece)
-        group["desired"][at.sensor, at.time] = np.float32(desired)
-        group["gap_revision"][at.sensor, at.time] = np.uint64(made_from)
+        if int(arrays["revision"][at.sensor, at.time]) != made_from:
+            log.warning("%s %s: the coverage was written anew since this gap was computed from it; the gap is left as it is", sensor, month)
+            return False
+        arrays["gap_revision"][at.sensor, at.time] = np.uint64(0)
+        _write_pieces(arrays, grid, at, GAP_VARIABLES, itertools.chain([first], pieces))
+        arrays["desired"][at.sensor, at.time] = np.float32(desired)
+        arrays["gap_revision"][at.sensor, at.time] = np.uint64(made_from)
+    return True
 
 
 def update_snapshot(path: UPath | Path | str) -> str:
@@ -592,12 +646,12 @@ def update_snapshot(path: UPath | Path | str) -> str:
     path = url(path)
     with metadata_lock(path):
         group = open_group(path, "r+")
+        settings_of(group, path)
         scanned = np.atleast_1d(group["scanned_at"][...])
         known = scanned[scanned >= 0]
         snapshot = dt.datetime.fromtimestamp(int(known.min()), UTC).date().isoformat() if known.size else ""
         if group.attrs.get("catalog_snapshot") != snapshot:
-            group.attrs["catalog_snapshot"] = snapshot
-            _consolidate(path)
+            _set_attributes(path, catalog_snapshot=snapshot)
         describe(path)
     return snapshot
 

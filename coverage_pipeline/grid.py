@@ -546,6 +546,7 @@ def statistics_in_bands(
     ValueError as there.
     """
     footprints = _Footprints.of(coords, ring_offsets, polygon_offsets, geometry_offsets)
+    _check_rows(rows, grid)
     days = np.asarray(day)
     percent = np.asarray(cloud, dtype=np.float64)
     is_clear = np.ascontiguousarray(clear, dtype=np.bool_)
@@ -606,6 +607,7 @@ def latest_in_bands(
     Arrays are laid out as for `statistics_from_arrays`; raises ValueError as either does.
     """
     footprints = _Footprints.of(coords, ring_offsets, polygon_offsets, geometry_offsets)
+    _check_rows(rows, grid)
     values = np.ascontiguousarray(value, dtype=np.float64)
     if values.shape != (footprints.count,):
         raise ValueError(f"value has shape {values.shape}, but there are {footprints.count} geometries")
@@ -640,6 +642,12 @@ def touched(geometries: NDArray[np.object_], grid: GridSpec) -> NDArray[np.bool_
     return mask
 
 
+def _check_rows(rows: tuple[int, int] | None, grid: GridSpec) -> None:
+    if rows is not None and (grid.h3_res is not None or not 0 <= rows[0] <= rows[1] <= grid.shape[0]):
+        there = "H3 cells have no rows" if grid.h3_res is not None else f"the grid has rows 0 to {grid.shape[0]}"
+        raise ValueError(f"rows {rows}: {there}")
+
+
 def _in_bands[T](
     footprints: _Footprints,
     which: NDArray[np.int64],
@@ -653,7 +661,7 @@ def _in_bands[T](
     if rows is not None:
         first, end = first + rows[0], first + rows[1]
     spans = kernel.extents(footprints.coords, footprints.rings, footprints.geometry_rings, *grid._global_edges)[which]
-    inside = (spans[:, 0] < end) & (spans[:, 1] >= first) & (spans[:, 2] < column_end) & (spans[:, 3] >= column)
+    inside = (first < end) & (spans[:, 0] < end) & (spans[:, 1] >= first) & (spans[:, 2] < column_end) & (spans[:, 3] >= column)
     which, spans = which[inside], spans[inside]
     rows_from, rows_to = np.maximum(spans[:, 0], first), np.minimum(spans[:, 1], end - 1)
     bands = _bands(

@@ -20,8 +20,8 @@ TOUCH, CENTER, FRACTION = range(3)
 # Far above the rounding of a crossing point (some 1e-13 degrees), far below any cell: closer than this the exact
 # predicate decides.
 _NEAR = 1e-9
-# Shares of a cell's area are summed in whole units of 2**-40 of it, so that a sum does not depend on the order of the edges.
-SHARE_UNITS = 1 << 40
+# Shares of a cell's area are summed in whole units of 2**-44 of it, so that a sum does not depend on the order of the edges.
+SHARE_UNITS = 1 << 44
 # They are sums of rounded pieces (some 1e-12 of the cell): a share this little below the limit reaches it.
 SHARE_ROUNDING = 1e-9
 # Cloud cover is summed in whole units of 1e-6 percent, so that a sum does not depend on the order of the scenes.
@@ -43,7 +43,10 @@ def _two_product(a, b):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _exact_side(ax, ay, bx, by, cx, cy):  # type: ignore[no-untyped-def]
-    """Sign of the cross product of b-a and c-a, by an exact sum of twelve terms (Shewchuk 1997, grow-expansion)."""
+    """Sign of the cross product of b-a and c-a, by an exact sum of twelve terms (Shewchuk 1997, grow-expansion).
+
+    Exact unless a product underflows: for coordinates below 1e-100 that are not 0, which no footprint has.
+    """
     terms = np.empty(12)
     terms[0], terms[1] = _two_product(ax, by)
     terms[2], terms[3] = _two_product(-ay, bx)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.statistics import availability_tables
+from coverage_pipeline.catalog.statistics import availability_tables, read_scenes
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense
 from coverage_pipeline.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid import Engine, GridSpec, split_bbox
@@ -122,7 +122,7 @@ def match_month(
 
     Where the holdings are not known, nothing is known of what is held: ``held`` is null and the unheld statistics say so.
     """
-    scenes, scan = read_parquet(store.scenes(sensor.key, month), _SCENE_COLUMNS)
+    scenes, scan = read_scenes(store.scenes(sensor.key, month), _SCENE_COLUMNS)
     holdings, held = read_parquet(store.holdings(sensor.key, month), _HOLDING_COLUMNS)
     known = held["status"] in _KNOWN_HOLDINGS
     match = match_scenes(scenes, holdings, tolerance_seconds=tolerance_seconds, min_iou=min_iou)

@@ -203,7 +203,7 @@ def read_cells(path: UPath, first: int | None = None, end: int | None = None) ->
 
 
 def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, dict[str, Any]]:
-    """A table of ours and its metadata; raises ``StoreError`` for a file that is missing or not ours.
+    """A table of ours and its metadata; raises ``StoreError`` for a file that is missing, not ours, or without one of the columns.
 
     ``columns`` and ``filters`` say what of it is read; row groups that can't match are not.
     """
@@ -216,7 +216,11 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
-    return table, _metadata(path, kept)
+    metadata = _metadata(path, kept)
+    missing = [name for name in columns or () if name not in table.column_names]
+    if missing:
+        raise StoreError(f"{path} has no {', '.join(missing)}: another version wrote it; materialise the asset that writes it again")
+    return table, metadata
 
 
 def read_metadata(path: UPath) -> dict[str, Any]:

@@ -74,7 +74,7 @@ cloud_field = "eo:cloud_cover"
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("build", "scan", "doctor", "gap", "serve", "demo"):
+    for command in ("build", "migrate", "top", "scan", "doctor", "gap", "serve", "demo"):
         assert command in result.output
 
 
@@ -87,6 +87,9 @@ def test_help_names_every_command() -> None:
         ),
         ("scan", "coverage-planner scan sentinel-2 2025-03 --bbox 5,50,8,54"),
         ("scan", "coverage-planner scan landsat-8-9 2025-03 --provider earth-search --partial"),
+        ("migrate", "COVERAGE_GRID_RULE=center coverage-planner migrate"),
+        ("migrate", "coverage-planner migrate --to s3://bucket/coverage-2.zarr"),
+        ("top", "coverage-planner top clear --layer unheld --sensors landsat-8-9 --start 2025-01-01 --end 2025-06-30"),
         ("doctor", "coverage-planner doctor --sensor emit,landsat-8-9"),
         ("gap", "coverage-planner gap --config config/build.toml"),
         ("serve", "coverage-planner serve --port 5006"),
@@ -139,6 +142,13 @@ def test_as_a_module_and_as_a_script_it_is_the_same_program() -> None:
         (["scan", "hubble", "2025-01"], {}, ["unknown sensor 'hubble'", "emit"]),
         (["scan", "emit", "January"], {}, ["'January'", "YYYY-MM"]),
         (["gap"], {"COVERAGE_CLOUD_LT": "0"}, ["COVERAGE_CLOUD_LT"]),
+        (["migrate"], {"COVERAGE_GRID_RULE": "most"}, ["COVERAGE_GRID_RULE", "touch", "center", "fraction"]),
+        (["migrate", "--config", "nowhere.toml"], {}, ["nowhere.toml"]),
+        (["top", "--layer", "wanted"], {}, ["--layer 'wanted'", "available, held, unheld"]),
+        (["top", "cloud"], {}, ["'cloud'", "scenes, clear, unknown, observations, clear_observations"]),
+        (["top", "--sensors", "hubble"], {}, ["unknown sensor 'hubble'"]),
+        (["top", "--start", "2025-03-01", "--end", "2025-01-31"], {}, ["reversed"]),
+        (["top", "--limit", "0"], {}, ["--limit"]),
         (["serve"], {"COVERAGE_CLOUD_LT": "x"}, ["COVERAGE_CLOUD_LT"]),
     ],
 )
@@ -318,6 +328,83 @@ def test_a_database_address_that_is_none_is_said_before_any_scan(monkeypatch: py
     assert "COVERAGE_DB_URL" in said(result)
     assert "sekret" not in said(result)
     assert not list(Path("out").rglob("*.scan.json"))
+
+
+# Moving a cube, and asking what is on disk
+
+
+def built_january(serve_items: Serve) -> list[str]:
+    """Three scenes of Landsat, built on 10° cells; the settings' arguments. Nobody answers any more afterwards."""
+    items = [
+        item("a", "2025-01-03T10:00:00Z", geometry=square(9, 44, 2)),  # over an edge, and over the centre of neither cell
+        item("b", "2025-01-15T10:00:00Z", geometry=square(4, 44, 2)),
+        item("c", "2025-01-15T10:05:00Z", geometry=square(31, 1, 2), properties={"eo:cloud_cover": 90.0}),
+    ]
+    window = "start = 2025-01-01\nend = 2025-01-31"
+    more = {"grid": "resolution = 10", "window": window, "sensors": 'keys = ["landsat-8-9"]', "area": 'scope = "all"'}
+    config = config_for(serve_items(items), "scenes", **more)
+    assert run("build", "--config", str(config)).exit_code == 0
+    config_for(f"http://127.0.0.1:{free_port()}", "scenes", **more)
+    return ["--config", str(config)]
+
+
+def test_a_cube_is_migrated_to_another_rule_without_a_catalogue(serve_items: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = built_january(serve_items)
+    count = open_coverage("data/coverage.zarr")["scenes_count"].isel(sensor=0, time=0).load()
+    assert int(count.sum()) == 4
+    monkeypatch.setenv("COVERAGE_GRID_RULE", "center")
+    result = run("build", *config)
+    assert result.exit_code == 1
+    assert "coverage-planner migrate" in said(result)
+
+    result = run("migrate", "--to", "second.zarr", *config)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "second.zarr")
+    assert open_coverage("data/coverage.zarr").attrs["coverage_rule"] == "touch"
+    result = run("migrate", "--to", "second.zarr", *config)
+    assert result.exit_code == 1
+    assert "second.zarr is there already" in said(result)
+
+    result = run("migrate", *config)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "0 partitions copied, 1 made anew, 0 not carried over"
+    assert re.fullmatch(r"the old cube is data/coverage\.before-\d{8}T\d{6}Z\.zarr", lines[1])
+    assert lines[2] == "data/coverage.zarr"  # for a script to take
+    now = open_coverage("data/coverage.zarr")
+    assert now.attrs["coverage_rule"] == "center"
+    assert int(now["scenes_count"].sum()) == 1
+    assert open_coverage(lines[1].removeprefix("the old cube is "))["scenes_count"].isel(sensor=0, time=0).equals(count)
+
+
+def test_a_migration_that_is_refused_ends_with_1(serve_items: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("migrate", "--config", str(config_for("http://127.0.0.1:9")))
+    assert result.exit_code == 1
+    assert "no coverage cube at data/coverage.zarr" in said(result)
+    config = built_january(serve_items)
+    Path("data/catalog/landsat-8-9/2025-01.parquet").unlink()
+    monkeypatch.setenv("COVERAGE_CLOUD_LT", "50")
+    result = run("migrate", *config)
+    assert result.exit_code == 1
+    for name in ("1 of 1 partitions cannot be carried over", "--drop", "2025-01|landsat-8-9", "does not exist yet"):
+        assert name in said(result)
+    result = run("migrate", "--drop", *config)
+    assert result.exit_code == 0
+    assert "2025-01|landsat-8-9 is not carried over: " in said(result)
+    assert "0 partitions copied, 0 made anew, 1 not carried over" in said(result)
+
+
+def test_the_top_cells_of_a_build(serve_items: Serve) -> None:
+    config = built_january(serve_items)
+    assert run("top", "--config", "build.toml").exit_code == 0
+    result = run("top", "clear", "--limit", "2", *config)
+    assert result.exit_code == 0
+    rows = [[part.strip() for part in re.split("[│┃|]", line)[1:-1]] for line in result.stdout.splitlines() if re.search(r"\d", line)]
+    assert rows == [["45", "5", "2", "1"], ["45", "15", "1", "1"]]
+    for word in ("lat", "lon", "value", "partitions"):
+        assert word in result.stdout
+    result = run("top", "--layer", "held", "--start", "2025-02-01", "--end", "2025-02-28", *config)
+    assert result.exit_code == 1
+    assert "no held statistics of landsat-8-9 in 2025-02..2025-02 at data: materialise them first" in said(result)
 
 
 # What a scan says, and whom it asks

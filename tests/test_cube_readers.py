@@ -184,15 +184,16 @@ OF_HEXAGONS = {
 def excerpt(cube: Path, group: str | None, target: Path) -> Path:
     """One sensor and month of the cube, or of a level, as NetCDF: nothing decoded, so that attributes stay as they are."""
     ds = xr.open_zarr(cube, group=group, decode_cf=False).isel(sensor=[0], time=[0]).load()
-    for name, variable in ds.variables.items():
-        # xarray would add a NaN to coordinates, too, which CF forbids
-        variable.encoding = {} if "_FillValue" in variable.attrs else {"_FillValue": None}
-        if variable.dtype.kind in "TO":
-            ds[name] = ds[name].astype(object)  # strings of any length
+    for name in [str(n) for n, variable in ds.variables.items() if variable.dtype.kind in "TO"]:
+        ds[name] = ds[name].astype(object)  # strings of any length
+    for variable in ds.variables.values():
+        variable.encoding = {}
         if "flag_values" in variable.attrs:  # a number in JSON has no type
-            ds[name].attrs["flag_values"] = np.array(variable.attrs["flag_values"], variable.dtype)
+            variable.attrs["flag_values"] = np.array(variable.attrs["flag_values"], variable.dtype)
+    # xarray would give every float a NaN for a fill, coordinates too, where CF forbids it
+    encoding = {name: {"_FillValue": None} for name, variable in ds.variables.items() if "_FillValue" not in variable.attrs}
     ds.attrs = {name: value for name, value in ds.attrs.items() if not ONLY_IN_ZARR.match(str(name))}
-    ds.to_netcdf(target, engine="netcdf4")
+    ds.to_netcdf(target, engine="netcdf4", encoding=encoding)
     return target
 
 

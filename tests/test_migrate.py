@@ -31,7 +31,7 @@ from zarr.codecs import ZstdCodec
 from coverage_pipeline import migrate as module
 from coverage_pipeline.build import STEPS, Planner, Step
 from coverage_pipeline.catalog import ScanReport
-from coverage_pipeline.catalog.scenes import SCENES_SCHEMA
+from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.coverage import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
@@ -101,7 +101,7 @@ def write_scenes(planner: Planner, month: Month, scenes: pa.Table) -> None:
         provider="stac.example.org",
         scenes=scenes.num_rows,
     )
-    write_parquet(planner.store.scenes("mine", month), as_geoparquet(scenes), report.as_json())
+    write_parquet(planner.store.scenes("mine", month), as_geoparquet(scenes), {"version": SCENES_VERSION, **report.as_json()})
 
 
 def planner_in(folder: Path, **overrides: Any) -> Planner:
@@ -286,7 +286,7 @@ def test_a_second_migration_right_after_copies_all_again(world: Path) -> None:
     old = contents(data / "coverage.zarr")
     frozen = dt.datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "dt", SimpleNamespace(datetime=SimpleNamespace(now=lambda _: frozen)))
+        patch.setattr(module, "dt", SimpleNamespace(datetime=SimpleNamespace(now=lambda _: frozen), timedelta=dt.timedelta))
         first = migrate(planner)
         second = migrate(planner)
     assert first.former.name == "coverage.before-20260504T030201Z.zarr"
@@ -325,12 +325,13 @@ def test_a_gap_that_fits_no_longer_is_made_again(world: Path) -> None:
     "changes",
     [
         {"gap": {"weights": {"deficit": 0.1, "staleness": 0.1, "unmet": 0.1, "wait": 0.7}}},
-        {"area": {"scope": "land"}},
+        {"area": {"scope": "targets"}, "targets": "sites.geojson"},
         {"sensors": {"reach": (-35.0, 35.0)}},
     ],
     ids=["weights", "area", "reach"],
 )
 def test_a_gap_of_other_weights_or_another_scope_is_made_again(world: Path, changes: dict[str, Any]) -> None:
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[shapely.box(5, 5, 6, 6)], crs="EPSG:4326").to_file("sites.geojson")
     planner = planner_in(world, **changes)
     old = contents(world / "data" / "coverage.zarr")
     done = migrate(planner)
@@ -660,10 +661,11 @@ def test_a_gap_made_again_meanwhile_is_noticed(world: Path) -> None:
 def test_a_writer_that_began_before_and_ends_after_never_writes_into_the_new_cube(world: Path) -> None:
     """Its partition is not whole at the start nor at the end, so that revisions alone do not tell: its lock does."""
     cube = world / "data" / "coverage.zarr"
+    fields = random_fields(5, planner_in(world).grid)
     began, go_on = threading.Event(), threading.Event()
 
     def pieces() -> Iterator[Any]:
-        yield None, random_fields(5)  # as of the old rule
+        yield None, fields  # as of the old rule
         began.set()
         assert go_on.wait(60)
 
@@ -680,13 +682,13 @@ def test_a_writer_that_began_before_and_ends_after_never_writes_into_the_new_cub
     assert not former_of(world / "data")
     assert partition_revision(cube, "mine", JANUARY)
     written, _ = read_partition(cube, "mine", JANUARY, ["available_days"])
-    np.testing.assert_array_equal(written["available_days"].values[0, 0], random_fields(5)["available_days"])
+    np.testing.assert_array_equal(written["available_days"].values[0, 0], fields["available_days"])
 
 
 def test_the_axes_do_not_grow_meanwhile(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from coverage_pipeline import cube_store, locks
 
-    monkeypatch.setattr(cube_store, "exclusive", lambda path, what: locks.exclusive(path, what=what, timeout=0.2))
+    monkeypatch.setattr(cube_store, "exclusive", lambda path, what, **_: locks.exclusive(path, what=what, timeout=0.2))
     refused: list[str] = []
 
     def on_partition(key: str, number: int, of: int) -> None:

@@ -1,16 +1,22 @@
-"""Files that are complete or absent, whatever happens to their writer; and GeoParquet that others can read."""
+"""Files that are complete or absent, whatever happens to their writer; GeoParquet that others can read; and files that are not as
+they should be.
+"""
 
 from __future__ import annotations
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,10 +25,25 @@ from pyproj import CRS
 from upath import UPath
 
 from coverage_pipeline.catalog.scenes import REJECTED_SCHEMA, SCENES_SCHEMA
+from coverage_pipeline.celltable import CELL_SCHEMA
+from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.grid import GridSpec, cell_statistics
 from coverage_pipeline.holdings import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month
-from coverage_pipeline.store import METADATA_KEY, Store, StoreError, read_metadata, read_parquet, sibling, write_bytes, write_parquet
+from coverage_pipeline.store import (
+    METADATA_KEY,
+    Store,
+    StoreError,
+    read_cells,
+    read_metadata,
+    read_parquet,
+    sibling,
+    write_bytes,
+    write_cells,
+    write_parquet,
+)
+from tests.test_migrate import JANUARY, planner_in, scenes_of, write_scenes
 
 TABLE = pa.table({"number": pa.array([1, 2, 3], pa.int16())})
 
@@ -135,6 +156,280 @@ def test_object_stores_are_written_too() -> None:
     assert read_parquet(target)[0].num_rows == 3
     assert target.path.endswith("data/catalog/emit/2025-01.parquet")
     assert store.requests == Path("data/requests.sqlite")  # SQLite needs a folder of this machine
+
+
+# Cell statistics
+
+
+def cells_table(first: int, number: int) -> pa.Table:
+    """A piece of statistics: ``number`` cells one after another, every other one."""
+    rng = np.random.default_rng(first)
+    columns = {field.name: rng.integers(0, 9, number) for field in CELL_SCHEMA}
+    columns["cell"] = first + 2 * np.arange(number)
+    return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in CELL_SCHEMA}, schema=CELL_SCHEMA)
+
+
+GROUP = 1 << 18
+"""Rows of a row group."""
+
+
+def test_cells_that_come_in_pieces_are_one_table_with_its_metadata(path: UPath) -> None:
+    pieces = [cells_table(0, 10), CELL_SCHEMA.empty_table(), cells_table(100, 7), cells_table(1000, 1)]
+    returned = write_cells(path, CELL_SCHEMA, iter(pieces), {"run": "a scan", "bbox": None})
+    table, metadata = read_cells(path)
+    assert table.schema.equals(CELL_SCHEMA)
+    assert table.equals(pa.concat_tables(pieces), check_metadata=False)
+    assert returned == metadata == read_metadata(path) == {"run": "a scan", "bbox": None, "cells": 18}
+    assert [entry.name for entry in path.parent.iterdir()] == ["2025-01.parquet"]
+    write_cells(path, CELL_SCHEMA, iter([]), {"run": "another"})
+    table, metadata = read_cells(path)
+    assert (table.num_rows, metadata) == (0, {"run": "another", "cells": 0})
+    assert table.schema.equals(CELL_SCHEMA)
+    assert read_cells(path, 0, 10)[0].num_rows == 0
+
+
+def test_one_piece_is_asked_for_at_a_time(path: UPath) -> None:
+    """A fine grid's month does not fit in memory: none of its pieces may be kept."""
+    written: list[int] = []
+
+    def pieces() -> Iterator[pa.Table]:
+        for k in range(4):
+            (temporary,) = path.parent.iterdir()
+            assert temporary.name.endswith(".tmp")
+            written.append(temporary.stat().st_size)
+            yield cells_table(k * 2_000_000, GROUP)
+
+    write_cells(path, CELL_SCHEMA, pieces(), {})
+    assert written == sorted(set(written))  # every piece was on the disk before the next was made
+    assert len(written) == 4
+    assert pq.ParquetFile(str(path)).num_row_groups == 4
+
+
+def test_a_range_is_what_a_filter_of_the_whole_gives(path: UPath) -> None:
+    pieces = [cells_table(0, 300), cells_table(600, 1), cells_table(700, 500)]
+    write_cells(path, CELL_SCHEMA, pieces, {"run": "a scan"})
+    whole = pa.concat_tables(pieces)
+    cell = whole["cell"].to_numpy()
+    for first, end in [(0, 10_000), (0, 1), (598, 601), (599, 600), (600, 601), (601, 700), (700, 702), (1698, 1699), (5000, 6000), (9, 9)]:
+        table, metadata = read_cells(path, first, end)
+        assert table.equals(whole.filter(pa.array((cell >= first) & (cell < end))), check_metadata=False), (first, end)
+        assert metadata == {"run": "a scan", "cells": 801}
+
+
+def test_a_range_reads_its_own_row_groups_alone(path: UPath) -> None:
+    """Others are spoilt here, and nobody notices who does not ask for them."""
+    pieces = [cells_table(k * 2 * GROUP, GROUP) for k in range(3)]
+    write_cells(path, CELL_SCHEMA, [pa.concat_tables(pieces)], {})  # cut by the writer, not by the pieces
+    file = pq.ParquetFile(str(path))
+    assert [file.metadata.row_group(k).num_rows for k in range(3)] == [GROUP] * 3
+    limits = [(s.min, s.max) for s in (file.metadata.row_group(k).column(0).statistics for k in range(3))]
+    assert limits == [(2 * k * GROUP, 2 * (k + 1) * GROUP - 2) for k in range(3)]
+    content = bytearray(Path(path.path).read_bytes())
+    for k in (0, 2):
+        for column in range(file.metadata.num_columns):
+            chunk = file.metadata.row_group(k).column(column)
+            start = min(o for o in (chunk.data_page_offset, chunk.dictionary_page_offset) if o)
+            content[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    Path(path.path).write_bytes(content)
+    assert read_cells(path, 2 * GROUP, 4 * GROUP)[0].equals(pieces[1], check_metadata=False)
+    assert read_cells(path, 2 * GROUP + 10, 2 * GROUP + 14)[0]["cell"].to_pylist() == [2 * GROUP + 10, 2 * GROUP + 12]
+    for first, end in [(None, None), (0, 10), (4 * GROUP - 2, 4 * GROUP + 1)]:
+        with pytest.raises(StoreError, match="cannot read"):
+            read_cells(path, first, end)
+
+
+@pytest.mark.parametrize("former", [True, False])
+@pytest.mark.parametrize("error", [ValueError("no such geometry"), KeyboardInterrupt(), OSError(5, "Input/output error")], ids=repr)
+def test_pieces_that_end_midway_leave_the_former_file_and_nothing_else(path: UPath, error: BaseException, former: bool) -> None:
+    if former:
+        write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], {"run": "former"})
+
+    def pieces() -> Iterator[pa.Table]:
+        yield cells_table(0, GROUP)
+        raise error
+
+    with pytest.raises(StoreError if isinstance(error, OSError) else type(error)):
+        write_cells(path, CELL_SCHEMA, pieces(), {"run": "new"})
+    assert [entry.name for entry in path.parent.iterdir()] == (["2025-01.parquet"] if former else [])
+    if former:
+        assert read_cells(path)[1] == {"run": "former", "cells": 3}
+
+
+def test_a_piece_of_another_schema_leaves_the_former_file(path: UPath) -> None:
+    write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], {})
+    for wrong in (cells_table(3, 2).drop_columns(["days"]), cells_table(3, 2).rename_columns([f"_{n}" for n in CELL_SCHEMA.names])):
+        with pytest.raises(ValueError, match="schema"):
+            write_cells(path, CELL_SCHEMA, [wrong], {})
+    assert read_cells(path)[0].num_rows == 3
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_a_full_disk_leaves_the_former_cells(path: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], {})
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreError, match=r"No space left.*COVERAGE_DATA"):
+        write_cells(path, CELL_SCHEMA, [cells_table(0, 4)], {})
+    assert read_cells(path)[0].num_rows == 3
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_cells_on_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    target = Store.below(f"memory://cells-{tmp_path.name}/data").stats("held", "emit", Month(2025, 1))
+    write_cells(target, CELL_SCHEMA, [cells_table(0, 5), cells_table(50, 5)], {"run": "a scan"})
+    assert read_cells(target, 4, 53)[0]["cell"].to_pylist() == [4, 6, 8, 50, 52]
+
+    def pieces() -> Iterator[pa.Table]:
+        yield cells_table(0, 5)
+        raise ValueError("no such geometry")
+
+    with pytest.raises(ValueError, match="no such geometry"):
+        write_cells(target, CELL_SCHEMA, pieces(), {"run": "new"})
+    assert read_cells(target)[1] == {"run": "a scan", "cells": 10}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_month_of_a_narrow_swath_is_kilobytes(path: UPath) -> None:
+    """EMIT, some 2,500 scenes of 75 km a month in strips along its track."""
+    rng = np.random.default_rng(0)
+    along = np.repeat(rng.uniform(0, 360, 420), 6) + np.tile(np.arange(6) * 0.7, 420)
+    south = 51.6 * np.sin(np.radians(along)) - 0.35
+    west = np.repeat(rng.uniform(-179, 173, 420), 6) + np.tile(np.arange(6) * 0.6, 420)
+    boxes = shapely.box(west, south, west + 0.7, south + 0.7)
+    cloud = rng.uniform(0, 100, len(boxes))
+    day = np.repeat(rng.integers(1, 31, 420), 6).astype(np.uint8)
+    made = cell_statistics(boxes, day=day, cloud=cloud, clear=cloud < 10, grid=GridSpec(0.1))
+    table = pa.table({field.name: getattr(made, field.name) for field in CELL_SCHEMA}, schema=CELL_SCHEMA)
+    write_cells(path, CELL_SCHEMA, [table], {"run": "a scan"})
+    assert table.num_rows > 100_000
+    size = path.stat().st_size
+    assert size < 500_000
+    assert size < table.nbytes / 8
+    assert read_cells(path)[0].equals(table, check_metadata=False)
+
+
+# Files of another version, or spoilt by someone
+
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+def without(name: str) -> Change:
+    return lambda table: table.drop_columns([name])
+
+
+def as_type(name: str, kind: pa.DataType) -> Change:
+    def change(table: pa.Table) -> pa.Table:
+        column = pa.array(
+            [None if v is None else v.hex() if isinstance(v, bytes) else str(v) for v in table[name].to_pylist()], pa.string()
+        )
+        return table.set_column(table.schema.get_field_index(name), name, column.cast(kind) if kind != pa.string() else column)
+
+    return change
+
+
+def rewrite(path: UPath, change: Change) -> None:
+    """A file of ours, changed, with its metadata as it was."""
+    table, metadata = read_parquet(path)
+    write_parquet(path, change(table), metadata)
+
+
+@pytest.fixture
+def january(tmp_path: Path) -> Any:
+    """A planner whose January has scenes and holdings, all known, and nothing made of them yet."""
+    held = gpd.GeoDataFrame(
+        {"datetime": ["2025-01-03T00:00:00Z"], "sensor": ["MINE"], "cloud": [1.0]}, geometry=SHAPES[:1], crs="EPSG:4326"
+    )
+    held.to_parquet(tmp_path / "holdings.parquet")
+    planner = planner_in(tmp_path, sensors={"keys": ["mine"]}, window={"end": "2025-01-31"})
+    write_scenes(planner, JANUARY, scenes_of(JANUARY, 0))
+    planner.holdings(planner.sensors["mine"], JANUARY)
+    planner.ensure_cube()
+    return planner
+
+
+SPOILT_SCENES = [
+    ("acquired", without("acquired")),
+    ("cloud_cover", without("cloud_cover")),
+    ("geometry", without("geometry")),
+    ("acquired", as_type("acquired", pa.string())),
+    ("cloud_cover", as_type("cloud_cover", pa.string())),
+    ("geometry", as_type("geometry", pa.string())),
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "change"), SPOILT_SCENES, ids=[f"{how} {c}" for how in ("no", "text in") for c in ("acquired", "cloud_cover", "geometry")]
+)
+@pytest.mark.parametrize("step", ["availability_stats", "matchup"])
+def test_a_scenes_file_of_another_schema_is_named_with_what_to_do(january: Any, step: str, column: str, change: Change) -> None:
+    path = january.store.scenes("mine", JANUARY)
+    rewrite(path, change)
+    with pytest.raises(StoreError, match=column) as refused:
+        getattr(january, step)(january.sensors["mine"], JANUARY)
+    assert str(path) in str(refused.value)
+    assert "again" in str(refused.value)  # scan that month, or materialise what writes the file
+
+
+def test_a_scenes_file_without_keys_cannot_be_matched(january: Any) -> None:
+    path = january.store.scenes("mine", JANUARY)
+    rewrite(path, without("scene_key"))
+    with pytest.raises(StoreError, match="scene_key"):
+        january.matchup(january.sensors["mine"], JANUARY)
+
+
+@pytest.mark.parametrize(("kind", "column"), [("holdings", "in_month"), ("holdings", "cloud"), ("last_held", "datetime")])
+def test_an_extract_of_another_schema_is_named(january: Any, kind: str, column: str) -> None:
+    path = getattr(january.store, kind)("mine", JANUARY)
+    rewrite(path, without(column))
+    with pytest.raises(StoreError, match=column) as refused:
+        january.holdings_stats(january.sensors["mine"], JANUARY)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "column"),
+    [("available", "clear_days"), ("available", "cell"), ("held", "last_held"), ("held", "scenes"), ("unheld", "unknown_days")],
+)
+def test_statistics_without_a_column_never_reach_the_cube(january: Any, layer: Any, column: str) -> None:
+    mine = january.sensors["mine"]
+    for step in ("availability_stats", "holdings_stats", "matchup"):
+        getattr(january, step)(mine, JANUARY)
+    path = january.store.stats(layer, "mine", JANUARY)
+    rewrite(path, without(column))
+    with pytest.raises(PlannerError, match=column) as refused:
+        january.coverage(mine, JANUARY)
+    assert str(path) in str(refused.value)
+
+
+def with_nan(vertices: tuple[int, ...]) -> bytes:
+    """A box as WKB with NaN at some of its vertices, which shapely would not make."""
+    content = bytearray(shapely.to_wkb(shapely.box(0, 0, 1, 1)))
+    for vertex in vertices:  # after the byte order, the type, the number of rings and of vertices
+        struct.pack_into("<2d", content, 13 + 16 * vertex, np.nan, np.nan)
+    return bytes(content)
+
+
+OFF_THE_MAP = [shapely.to_wkb(shapely.box(0, 80, 10, 100)), shapely.to_wkb(shapely.box(175, 0, 185, 5)), with_nan((2,)), with_nan((0, 4))]
+
+
+@pytest.mark.parametrize("shape", OFF_THE_MAP, ids=["beyond 90", "beyond 180", "NaN", "begins with NaN"])
+@pytest.mark.parametrize("step", ["availability_stats", "matchup"])
+def test_footprints_off_the_map_are_refused_by_sensor_and_month(january: Any, step: str, shape: bytes) -> None:
+    mine, path = january.sensors["mine"], january.store.scenes("mine", JANUARY)
+    stats = january.store.stats("unheld" if step == "matchup" else "available", "mine", JANUARY)
+    getattr(january, step)(mine, JANUARY)
+    before = stats.read_bytes()
+    table, metadata = read_parquet(path)
+    spoilt = pa.array([*table["geometry"].to_pylist()[1:], shape], pa.binary())
+    write_parquet(path, table.set_column(table.schema.get_field_index("geometry"), "geometry", spoilt), metadata)
+    with pytest.raises(PlannerError, match="mine 2025-01"):
+        getattr(january, step)(mine, JANUARY)
+    assert stats.read_bytes() == before  # what is wrong never replaces what was right
 
 
 # Where everything lies

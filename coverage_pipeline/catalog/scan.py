@@ -28,6 +28,7 @@ from coverage_pipeline.catalog.scenes import (
     NO_TIME,
     REJECTED_SCHEMA,
     SCENES_SCHEMA,
+    SCENES_VERSION,
     SceneCollector,
     by_reason,
     first_of_each,
@@ -55,9 +56,6 @@ from coverage_pipeline.store import (
 )
 
 log = logging.getLogger(__name__)
-
-SCENES_VERSION = 1
-"""Version of the scenes file's columns and metadata."""
 
 # A provider may put a scene's datatake start up to 27 minutes before the time it searches by (Earth Search, Sentinel-2).
 _MARGIN = dt.timedelta(hours=1)

@@ -35,6 +35,9 @@ DEFAULT_CLOUD_FIELD = "eo:cloud_cover"
 NO_TIME = "no time"
 """Why an item is rejected that belongs to no month."""
 
+SCENES_VERSION = 1
+"""Version of the scenes file's columns and metadata."""
+
 SCENES_SCHEMA = pa.schema(
     [
         pa.field("scene_key", pa.string(), nullable=False),

@@ -14,17 +14,41 @@ import xarray as xr
 from numpy.typing import NDArray
 from upath import UPath
 
+from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cell_table, dense, known_area
-from coverage_pipeline.grid import Engine, GridSpec, statistics_in_bands
+from coverage_pipeline.grid import BBox, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CloudMeaning
-from coverage_pipeline.store import StoreError, read_parquet
+from coverage_pipeline.store import StoreError, read_metadata, read_parquet
 from coverage_pipeline.wkb import ragged_from_wkb
 
 
 def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning) -> NDArray[np.bool_]:
     """Clear scenes: of known cloud below the threshold, or of a sensor that sees through cloud. Unknown is never clear."""
     return np.ones(cloud.shape, bool) if meaning == "not_applicable" else cloud < cloud_lt
+
+
+def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """Columns of a file of scenes and its metadata; of a region only the scenes whose bounding box meets ``extent``.
+
+    Raises ``StoreError`` for a file that is missing, no file of scenes, or of another schema version.
+    """
+    filters = None
+    if extent is not None:
+        west, south, east, north = extent
+        box = {corner: pc.field("bbox", corner) for corner in ("xmin", "ymin", "xmax", "ymax")}
+        filters = (box["xmin"] < east) & (box["xmax"] > west) & (box["ymin"] < north) & (box["ymax"] > south)
+    metadata = read_metadata(path)
+    if "start" not in metadata:
+        raise StoreError(f"{path} is not a file of scenes")
+    if metadata.get("version", SCENES_VERSION) != SCENES_VERSION:
+        raise StoreError(f"{path} has schema version {metadata['version']}, this program reads {SCENES_VERSION}: scan that month again")
+    table, metadata = read_parquet(path, list(columns), filters=filters)
+    for name in columns:
+        found, wanted = table.schema.field(name).type, SCENES_SCHEMA.field(name).type
+        if found != wanted:
+            raise StoreError(f"{path}: {name} is {found}, not {wanted}: scan that month again")
+    return table, metadata
 
 
 def availability_tables(
@@ -84,10 +108,7 @@ def availability_stats(
     """
     if freq != "MS":
         raise ValueError(f"freq {freq!r} is not possible: the bins are calendar months ('MS')")
-    columns = ["scene_key", "acquired", "cloud_cover", "geometry"]
-    table, metadata = read_parquet(UPath(parquet), columns)
-    if "start" not in metadata or table.column_names != columns:
-        raise StoreError(f"{parquet} is not a file of scenes")
+    table, metadata = read_scenes(UPath(parquet), ["acquired", "cloud_cover", "geometry"], grid.extent)
     last_day = dt.date.fromisoformat(metadata["end"][:10]) - dt.timedelta(days=1)
     months = window_months(metadata["start"][:10], last_day)
     frames = [_month_dataset(table, month, grid, metadata, cloud_lt, cloud) for month in months]
