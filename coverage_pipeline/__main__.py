@@ -224,6 +224,8 @@ def top(
     with _exit_codes():
         if layer not in get_args(StatsLayer):
             raise SettingsError(f"--layer {layer!r}: use one of {', '.join(get_args(StatsLayer))}")
+        if by not in get_args(TopBy):
+            raise SettingsError(f"top {by!r}: use one of {', '.join(get_args(TopBy))}")
         planner = Planner.from_settings(_settings(config, sensors=sensors, start=start, end=end))
         keys = [sensor.key for sensor in planner.spec.sensors]
         with duckdb.connect() as db:

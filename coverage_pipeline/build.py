@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from shapely.errors import ShapelyError
 from upath import UPath
 
 from coverage_pipeline import holdings as held
@@ -78,7 +79,7 @@ def _naming(sensor: CoverageSensor, month: Month) -> Iterator[None]:
         yield
     except PlannerError:
         raise
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, ShapelyError) as error:
         raise PlannerError(f"{sensor.key} {month}: {error}; if a file was changed by hand, materialise it again") from error
 
 
@@ -192,11 +193,12 @@ class Planner:
         unheld_known = known if holdings_known else known_area("not_scanned", None, self.grid)
 
         def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
-            available, acquired, unheld = (
-                self._cells(path, meta, rows) for path, meta in zip(paths.values(), (scan, kept, match), strict=True)
-            )
-            fields = availability_fields(available, self.grid, known, rows)
+            # one layer after the other: a table is let go before the next is read
+            fields = availability_fields(self._cells(paths["available"], scan, rows, CELL_SCHEMA), self.grid, known, rows)
+            acquired = self._cells(paths["held"], kept, rows, held.HELD_SCHEMA)
             fields |= held.holdings_fields(acquired, self.grid, kept["status"], month, self.spec.lookback_months, rows)
+            del acquired
+            unheld = self._cells(paths["unheld"], match, rows, matchup.UNHELD_SCHEMA)
             fields |= matchup.unheld_fields(unheld, self.grid, unheld_known, fields["held_clear_days"], rows)
             return fields
 
@@ -227,10 +229,10 @@ class Planner:
         """Rows of the pieces that a partition is merged in."""
         return row_strips(self.grid, self.settings.engine(), multiple_of=strip_rows(self.grid))
 
-    def _cells(self, path: UPath, metadata: dict[str, Any], rows: tuple[int, int] | None) -> pa.Table:
+    def _cells(self, path: UPath, metadata: dict[str, Any], rows: tuple[int, int] | None, schema: pa.Schema) -> pa.Table:
         """The cells of a piece, of the very file whose metadata was read before."""
         n_lon = self.grid.shape[-1]
-        table, now = read_cells(path) if rows is None else read_cells(path, rows[0] * n_lon, rows[1] * n_lon)
+        table, now = read_cells(path, *(() if rows is None else (rows[0] * n_lon, rows[1] * n_lon)), schema=schema)
         if now != metadata:
             raise PlannerError(f"{path} is being written by another run; materialise coverage again when that has ended")
         return table

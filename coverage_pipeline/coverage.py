@@ -233,11 +233,17 @@ def select(ds: xr.Dataset, q: CoverageQuery, *, resolution: float | None = None)
     Should a partition be rewritten meanwhile, the selection is made again, so that old and new are never mixed.
     Raises ``CoverageError`` for an unknown metric, sensor or aggregation, or a window or box outside the cube.
     """
+    current = ds
     for _ in range(_TRIES):
-        current = ds if _is_current(ds, q) else _opened_again(ds)
-        result = _select(current, q, resolution)
-        if _is_current(current, q):
-            return result
+        try:
+            result = _select(current, q, resolution)
+        except (KeyError, IndexError, ValueError, FileNotFoundError):
+            if _is_current(current, q):
+                raise
+        else:
+            if _is_current(current, q):
+                return result
+        current = _opened_again(current)
     raise CoverageError("the cube is being rewritten faster than it can be read; try again when the runs have ended")
 
 

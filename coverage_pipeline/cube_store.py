@@ -103,12 +103,12 @@ def metadata_lock(path: UPath) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _partition_lock(path: UPath, sensor: str, month: Month) -> Iterator[None]:
+def partition_lock(path: UPath, sensor: str, month: Month, *, timeout: float = 300.0) -> Iterator[None]:
     """One writer of a partition at a time."""
     partition = f"partition {month.key}|{sensor} of {path}"
     name = sensor if len(sensor) <= 80 else f"{sensor[:60]}-{hashlib.sha256(sensor.encode()).hexdigest()[:16]}"  # file systems allow 255
     try:
-        with exclusive(path.parent / f".{path.name}.locks" / f"{name}.{month.key}.lock", what=partition):
+        with exclusive(path.parent / f".{path.name}.locks" / f"{name}.{month.key}.lock", what=partition, timeout=timeout):
             yield
     except LockLost:
         raise
@@ -597,7 +597,7 @@ def write_coverage(
         raise CoverageError(f"partition {month}|{sensor} lacks {', '.join(missing)}")
     _end_of(grid, first[0], 0)
     _refuse_misfits(arrays, COVERAGE_VARIABLES, first[1], first[0])
-    with _partition_lock(path, sensor, month):
+    with partition_lock(path, sensor, month):
         arrays["revision"][at.sensor, at.time] = np.uint64(0)
         _write_pieces(arrays, grid, at, COVERAGE_VARIABLES, itertools.chain([first], pieces))
         for name in PROVENANCE:
@@ -628,7 +628,7 @@ def write_gap(
     first = next(pieces)
     _end_of(grid, first[0], 0)
     _refuse_misfits(arrays, GAP_VARIABLES, first[1], first[0])
-    with _partition_lock(path, sensor, month):
+    with partition_lock(path, sensor, month):
         if int(arrays["revision"][at.sensor, at.time]) != made_from:
             log.warning("%s %s: the coverage was written anew since this gap was computed from it; the gap is left as it is", sensor, month)
             return False

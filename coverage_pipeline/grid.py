@@ -386,8 +386,8 @@ class Engine:
     """Bands that are worked on at a time."""
 
 
-# Bytes a cell of a partition's fields: some twenty variables of up to 4 bytes, and what is needed on the way to them.
-_BYTES_OF_FIELDS = 300
+# Bytes a cell of a partition's fields: fourteen variables of up to 4 bytes, and a table of cells on the way to them.
+_BYTES_OF_FIELDS = 150
 
 
 def row_strips(grid: GridSpec, engine: Engine | None = None, *, multiple_of: int = 1) -> list[tuple[int, int] | None]:
@@ -429,6 +429,11 @@ class _Footprints:
     @property
     def flat(self) -> tuple[NDArray[Any], ...]:
         return self.coords, self.rings, self.geometry_rings, self.signs
+
+    def near(self, which: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """``flat`` of some of them, one after the other in memory."""
+        some: tuple[NDArray[Any], ...] = kernel.gathered(*self.flat, which)
+        return some
 
     @classmethod
     def of(
@@ -568,7 +573,8 @@ def statistics_in_bands(
         return iter([CellStatistics(*columns)])
 
     def work(which: NDArray[np.int64], band: tuple[int, int]) -> CellStatistics:
-        cell, *others = kernel.statistics(*footprints.flat, which, grid.kernel_grid(band), *per_scene)
+        near, values = footprints.near(which), [each[which] for each in per_scene]
+        cell, *others = kernel.statistics(*near, np.arange(len(which)), grid.kernel_grid(band), *values)
         cell += (band[0] - grid.window[0]) * grid.shape[1]
         return CellStatistics(cell, *others)
 
@@ -621,7 +627,7 @@ def latest_in_bands(
         return iter([(cells, latest[cells])])
 
     def work(which: NDArray[np.int64], band: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        found = kernel.latest(*footprints.flat, which, grid.kernel_grid(band), values).reshape(-1)
+        found = kernel.latest(*footprints.near(which), np.arange(len(which)), grid.kernel_grid(band), values[which]).reshape(-1)
         cells = np.flatnonzero(~np.isnan(found))
         return cells + (band[0] - grid.window[0]) * grid.shape[1], found[cells]
 
@@ -662,7 +668,9 @@ def _in_bands[T](
         first, end = first + rows[0], first + rows[1]
     spans = kernel.extents(footprints.coords, footprints.rings, footprints.geometry_rings, *grid._global_edges)[which]
     inside = (first < end) & (spans[:, 0] < end) & (spans[:, 1] >= first) & (spans[:, 2] < column_end) & (spans[:, 3] >= column)
-    which, spans = which[inside], spans[inside]
+    # Neighbours one after the other find what they need in the cache; no result depends on the order.
+    order = np.argsort((spans[inside, 0] // 8) * grid.global_shape[1] + spans[inside, 2])
+    which, spans = which[inside][order], spans[inside][order]
     rows_from, rows_to = np.maximum(spans[:, 0], first), np.minimum(spans[:, 1], end - 1)
     bands = _bands(
         rows_from, rows_to, np.minimum(spans[:, 3], column_end - 1) - np.maximum(spans[:, 2], column) + 1, column_end - column, engine

@@ -87,12 +87,15 @@ def _side(ax, ay, bx, by, cx, cy):  # type: ignore[no-untyped-def]
 def _cell_at(x, edges):  # type: ignore[no-untyped-def]
     """Last cell whose lower edge is <= x."""
     n = len(edges) - 1
-    k = int((x - edges[0]) / (edges[n] - edges[0]) * n)
-    k = min(max(k, 0), n - 1)
-    while k > 0 and edges[k] > x:
-        k -= 1
-    while k < n - 1 and edges[k + 1] <= x:
-        k += 1
+    # edges ascend evenly: the guess is right but for rounding
+    k = np.int64((x - edges[0]) * (n / (edges[n] - edges[0])))
+    k = min(max(k, np.int64(0)), np.int64(n - 1))
+    if edges[k] > x:
+        while k > 0 and edges[k] > x:
+            k -= 1
+    elif edges[k + 1] <= x:
+        while k < n - 1 and edges[k + 1] <= x:
+            k += 1
     return k
 
 
@@ -106,11 +109,14 @@ def _cell_below(x, edges):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _crossing(ax, ay, bx, by, y, lon_edges):  # type: ignore[no-untyped-def]
-    """Where the segment rising from a to b crosses y between them, strictly: on the right side of every column edge."""
+def _crossing(ax, ay, bx, by, slope, y, lon_edges):  # type: ignore[no-untyped-def]
+    """Where the segment rising from a to b crosses y between them, strictly: on the right side of every column edge.
+
+    ``slope`` is the change of x over that of y.
+    """
     if ax == bx:
         return ax
-    x = ax + (y - ay) / (by - ay) * (bx - ax)
+    x = ax + (y - ay) * slope
     x = min(max(x, min(ax, bx)), max(ax, bx))
     k = _cell_at(x, lon_edges)
     edge = lon_edges[k] if x - lon_edges[k] < lon_edges[k + 1] - x else lon_edges[k + 1]
@@ -204,12 +210,12 @@ def extents(coords, ring_offsets, geometry_rings, lat_edges, lon_edges):  # type
 
 @njit(cache=True, nogil=True)
 def _workspace(edges, rows, columns):  # type: ignore[no-untyped-def]
-    """Buffers for one footprint: edge ends, (x at the row's lower border, direction), links, active list, heads, extents, flags,
-    and for shares (within the column, to the right of it).
+    """Buffers for one footprint: edge ends, (x at the row's lower border, direction, slope), links, active list, heads, extents,
+    flags, and for shares (within the column, to the right of it).
     """
     return (
         np.empty((edges, 4)),
-        np.empty((edges, 2)),
+        np.empty((edges, 3)),
         np.empty(edges, np.int64),
         np.empty(edges, np.int64),
         np.full(rows, -1, np.int64),
@@ -252,6 +258,15 @@ def _touched(row, extents, flags, n, window, lon_edges, ranges, found):  # type:
     """Columns whose interior meets the footprint's within the open row: the x-extents of its clipped edges, and the gaps between
     them that lie inside (even-odd).
     """
+    if n == 2 and flags[0, 0] and flags[1, 0]:  # nearly every row of nearly every footprint: in at one edge, out at the other
+        left, right = min(extents[0, 0], extents[1, 0]), max(extents[0, 1], extents[1, 1])
+        if left < right or flags[0, 1] or flags[1, 1]:  # a slanted edge has a width, however little rounding leaves of it
+            first = _cell_at(left, lon_edges)
+            last = max(first, _cell_below(right, lon_edges))
+            first, last = max(first, window[2]), min(last, window[3] - 1)
+            if first <= last:
+                found = _add_range(ranges, found, row, first, last)
+        return found
     _sort_extents(extents, flags, n)
     inside = False
     reached = -np.inf
@@ -351,12 +366,13 @@ def _footprint_ranges(coords, ring_offsets, signs, ring_from, ring_to, grid, wor
                 last = _cell_below(by, lat_edges)
             if last < window[0] or first >= window[1]:
                 continue
+            slope = (bx - ax) / (by - ay) if ay != by else 0.0
             low = ax
             if first < window[0]:
                 first = window[0]
-                low = _crossing(ax, ay, bx, by, lat_edges[first], lon_edges)
+                low = _crossing(ax, ay, bx, by, slope, lat_edges[first], lon_edges)
             ends[edges, 0], ends[edges, 1], ends[edges, 2], ends[edges, 3] = ax, ay, bx, by
-            state[edges, 0], state[edges, 1] = low, sign
+            state[edges, 0], state[edges, 1], state[edges, 2] = low, sign, slope
             links[edges] = starting[first]
             starting[first] = edges
             edges += 1
@@ -385,14 +401,14 @@ def _footprint_ranges(coords, ring_offsets, signs, ring_from, ring_to, grid, wor
             edge = active[i]
             ax, ay, bx, by = ends[edge, 0], ends[edge, 1], ends[edge, 2], ends[edge, 3]
             low = state[edge, 0]
-            high = bx if by <= top else _crossing(ax, ay, bx, by, top, lon_edges)
+            high = bx if by <= top else _crossing(ax, ay, bx, by, state[edge, 2], top, lon_edges)
             if rule == TOUCH:
                 extents[i, 0], extents[i, 1] = min(low, high), max(low, high)
                 flags[i, 0] = (ay <= middle) != (by <= middle)
                 flags[i, 1] = ax != bx
             elif rule == CENTER:
                 if (ay <= lats[row]) != (by <= lats[row]):
-                    extents[crossings, 0] = _first_centre(_crossing(ax, ay, bx, by, lats[row], lons), lons)
+                    extents[crossings, 0] = _first_centre(_crossing(ax, ay, bx, by, state[edge, 2], lats[row], lons), lons)
                     crossings += 1
             else:
                 height = top - bottom
@@ -411,6 +427,31 @@ def _footprint_ranges(coords, ring_offsets, signs, ring_from, ring_to, grid, wor
         else:
             found = _covered(row, west, east, window, min_share, shares, ranges, found)
     return ranges, found
+
+
+@njit(cache=True, nogil=True)
+def gathered(coords, ring_offsets, geometry_rings, signs, which):  # type: ignore[no-untyped-def]
+    """The footprints ``which``, one after the other in memory: coordinates, ring offsets, rings of each, signs."""
+    rings = vertices = 0
+    for g in which:
+        first, end = geometry_rings[g], geometry_rings[g + 1]
+        rings += end - first
+        vertices += ring_offsets[end] - ring_offsets[first]
+    near_coords = np.empty((vertices, 2))
+    near_offsets = np.zeros(rings + 1, np.int64)
+    near_geometries = np.zeros(len(which) + 1, np.int64)
+    near_signs = np.empty(rings)
+    ring = vertex = 0
+    for j, g in enumerate(which):
+        for r in range(geometry_rings[g], geometry_rings[g + 1]):
+            for i in range(ring_offsets[r], ring_offsets[r + 1]):
+                near_coords[vertex, 0], near_coords[vertex, 1] = coords[i, 0], coords[i, 1]
+                vertex += 1
+            near_signs[ring] = signs[r]
+            ring += 1
+            near_offsets[ring] = vertex
+        near_geometries[j + 1] = ring
+    return near_coords, near_offsets, near_geometries, near_signs
 
 
 @njit(cache=True, nogil=True)
@@ -471,8 +512,9 @@ def statistics(coords, ring_offsets, geometry_rings, signs, which, grid, day, cl
     """
     window = grid[4]
     n_lat, n_lon = window[1] - window[0], window[3] - window[2]
-    tallies = np.zeros((n_lat, n_lon + 1, 4), np.int32)  # side by side: one cache line a step, not four
-    clouds = np.zeros((n_lat, n_lon + 1), np.int64)
+    # Side by side, one cache line a step: scenes and clear ones, unknown and known ones (two counts in one number, the second in
+    # its upper half, for sums of sums are the sums of either), and cloud.
+    tallies = np.zeros((n_lat, n_lon + 1, 3), np.int64)
     days = np.zeros((n_lat, n_lon), np.uint32)
     clear_days = np.zeros((n_lat, n_lon), np.uint32)
     unknown_days = np.zeros((n_lat, n_lon), np.uint32)
@@ -481,27 +523,26 @@ def statistics(coords, ring_offsets, geometry_rings, signs, which, grid, day, cl
     ranges = np.empty((64, 3), np.int64)
     for g in which:
         bit = np.uint32(1) << np.uint32(day[g] - 1)
+        is_clear, is_unknown = clear[g], not clear[g] and not known[g]
+        seen = np.int64(1) + (np.int64(is_clear) << 32)
+        told = np.int64(is_unknown) + (np.int64(known[g]) << 32)
+        percent = cloud[g] if known[g] else np.int64(0)
         ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
         for i in range(found):
             row, first, end = ranges[i, 0] - window[0], ranges[i, 1] - window[2], ranges[i, 2] + 1 - window[2]
             row_touched[row] = True
-            tallies[row, first, 0] += 1
-            tallies[row, end, 0] -= 1
+            tallies[row, first, 0] += seen
+            tallies[row, first, 1] += told
+            tallies[row, first, 2] += percent
+            tallies[row, end, 0] -= seen
+            tallies[row, end, 1] -= told
+            tallies[row, end, 2] -= percent
             for column in range(first, end):
                 days[row, column] |= bit
-            if known[g]:
-                tallies[row, first, 3] += 1
-                tallies[row, end, 3] -= 1
-                clouds[row, first] += cloud[g]
-                clouds[row, end] -= cloud[g]
-            if clear[g]:
-                tallies[row, first, 1] += 1
-                tallies[row, end, 1] -= 1
+            if is_clear:
                 for column in range(first, end):
                     clear_days[row, column] |= bit
-            elif not known[g]:
-                tallies[row, first, 2] += 1
-                tallies[row, end, 2] -= 1
+            elif is_unknown:
                 for column in range(first, end):
                     unknown_days[row, column] |= bit
     cells = 0
@@ -519,16 +560,15 @@ def statistics(coords, ring_offsets, geometry_rings, signs, which, grid, day, cl
     for row in range(n_lat):
         if not row_touched[row]:
             continue
-        n_scenes = n_clear = n_unknown = n_known = cloud_sum = np.int64(0)
+        seen = told = cloud_sum = np.int64(0)
         for column in range(n_lon):
-            n_scenes += tallies[row, column, 0]
-            n_clear += tallies[row, column, 1]
-            n_unknown += tallies[row, column, 2]
-            n_known += tallies[row, column, 3]
-            cloud_sum += clouds[row, column]
-            if n_scenes > 0:
+            seen += tallies[row, column, 0]
+            told += tallies[row, column, 1]
+            cloud_sum += tallies[row, column, 2]
+            if seen > 0:
+                n_known = told >> 32
                 cell[at] = row * n_lon + column
-                scenes[at], clears[at], unknowns[at] = n_scenes, n_clear, n_unknown
+                scenes[at], clears[at], unknowns[at] = seen & 0xFFFFFFFF, seen >> 32, told & 0xFFFFFFFF
                 cloud_mean[at] = cloud_sum / (n_known * CLOUD_UNITS) if n_known > 0 else np.nan
                 masks[0, at] = days[row, column]
                 masks[1, at] = clear_days[row, column]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -565,10 +566,14 @@ def holdings_tables(
         seen = np.concatenate([np.empty(0, np.int64), *(cells for cells, _ in found)])
         latest = np.concatenate([np.empty(0), *(values for _, values in found)])
         held = stats["cell"].to_numpy()
-        cells = np.union1d(held, seen)
-        at = np.searchsorted(cells, held)
+        first, there = _strip_of(rows, grid)
+        there[held - first] = True  # a union by marking: both are within the strip, and sorting or hashing millions takes seconds
+        there[seen - first] = True
+        place = np.cumsum(there) - 1
+        cells = np.flatnonzero(there) + first
+        at = place[held - first]
         last_held = np.full(len(cells), np.nan)
-        last_held[np.searchsorted(cells, seen)] = latest
+        last_held[place[seen - first]] = latest
         columns: dict[str, NDArray[Any]] = {"cell": cells, "last_held": last_held}
         for name in CELL_SCHEMA.names[1:]:
             values = stats[name].to_numpy()
@@ -576,6 +581,13 @@ def holdings_tables(
             column[at] = values
             columns[name] = column
         yield pa.table({f.name: columns[f.name] for f in HELD_SCHEMA}, schema=HELD_SCHEMA)
+
+
+def _strip_of(rows: tuple[int, int] | None, grid: GridSpec) -> tuple[int, NDArray[np.bool_]]:
+    """The first cell of a strip of rows, and a mask of its cells."""
+    if rows is None:
+        return 0, np.zeros(math.prod(grid.shape), bool)
+    return rows[0] * grid.shape[1], np.zeros((rows[1] - rows[0]) * grid.shape[1], bool)
 
 
 def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:

@@ -31,6 +31,9 @@ MATCHUP_SCHEMA = pa.schema(
     ]
 )
 
+UNHELD_SCHEMA = pa.schema([CELL_SCHEMA.field(name) for name in ("cell", "clear", "clear_days", "unknown_days")])
+"""What ``unheld_fields`` wants of the cells of what exists and is not held."""
+
 # What is read of either file.
 _SCENE_COLUMNS = ["scene_key", "acquired", "cloud_cover", "geometry"]
 _HOLDING_COLUMNS = ["holding", "scene_key", "datetime", "date_only", "in_month", "geometry"]

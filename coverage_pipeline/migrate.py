@@ -7,11 +7,11 @@ database is asked.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ from coverage_pipeline.cube_store import (
     exists,
     metadata_lock,
     open_group,
+    partition_lock,
+    place_of,
     write_coverage,
     write_gap,
 )
@@ -96,11 +98,12 @@ class _Former:
             meaning["grid"] = GridSpec(meaning.pop("resolution"), meaning.pop("crs")).describe()
         return cls(path, group, meaning, *axes_of(group))
 
-    def revisions(self) -> dict[tuple[str, Month], int]:
-        """Of every partition that is written."""
+    def revisions(self) -> dict[tuple[str, Month], tuple[Any, ...]]:
+        """Of every partition that is written, and of its gap."""
         stored = np.atleast_2d(self.group["revision"][...])
+        gaps, desired = (np.atleast_2d(self.group[name][...]) for name in ("gap_revision", "desired"))
         return {
-            (sensor, month): int(stored[s, t])
+            (sensor, month): (int(stored[s, t]), int(gaps[s, t]), desired[s, t].tobytes())
             for s, sensor in enumerate(self.sensors)
             for t, month in enumerate(self.months)
             if stored[s, t]
@@ -133,31 +136,76 @@ def migrate(
         )
     target = to if to is not None else path.parent / f".{path.name}.migrating"
     with metadata_lock(path):
+        if to is None and not exists(path) and exists(target):
+            _put_in_place(path, target)  # of a migration that was stopped between the two names
         old = _Former.at(path)
         if to is not None and exists(target):
             raise CoverageError(f"{target} is there already: name another place for the new cube")
         if to is None:
-            shutil.rmtree(target.path, ignore_errors=True)  # of a migration that was killed
+            _remove(target)  # of a migration that was killed
         spec = _wider(planner, old)
         new = replace(planner, spec=spec, store=replace(planner.store, zarr=target))
-        new.ensure_cube()
         before = old.revisions()
-        copied, made, dropped = _carry(new, old, before, on_partition)
-        if dropped and not drop:
-            if to is None:
-                shutil.rmtree(target.path, ignore_errors=True)
-            lines = "\n".join(f"  {key}: {why}" for key, why in dropped.items())
-            raise CoverageError(
-                f"{len(dropped)} of {len(before)} partitions cannot be carried over; the cube is as it was. Materialise them again, or "
-                f"go on without them (--drop):\n{lines}"
-            )
-        new.finish()
-        if _Former.at(path).revisions() != before:
-            raise CoverageError(f"{path} was written to during the migration and is as it was; run it again when no other run writes")
-        if to is not None:
-            return Migrated(target, path, copied, made, dropped)
-        former = _swap(path, target)
+        gone = _gone(new, old, before)
+        if gone and not drop:
+            raise _not_all(gone, len(before))
+        try:
+            new.ensure_cube()
+            copied, made, dropped = _carry(new, old, before, gone, on_partition)
+            if dropped and not drop:
+                raise _not_all(dropped, len(before))
+            new.finish()
+            with contextlib.ExitStack() as stack:
+                for sensor in old.sensors:
+                    for month in old.months:
+                        stack.enter_context(partition_lock(path, sensor, month, timeout=5))
+                if _Former.at(path).revisions() != before:
+                    raise CoverageError(
+                        f"{path} was written to during the migration and is as it was; run it again when no other run writes"
+                    )
+                if to is not None:
+                    return Migrated(target, path, copied, made, dropped)
+                former = _swap(path, target)
+        except Exception:
+            if exists(path):
+                _remove(target)
+            raise
     return Migrated(path, former, copied, made, dropped)
+
+
+def _not_all(dropped: dict[str, str], of: int) -> CoverageError:
+    lines = "\n".join(f"  {key}: {why}" for key, why in dropped.items())
+    return CoverageError(
+        f"{len(dropped)} of {of} partitions cannot be carried over; the cube is as it was. Materialise them again, or "
+        f"go on without them (--drop):\n{lines}"
+    )
+
+
+def _gone(new: Planner, old: _Former, written: Iterable[tuple[str, Month]]) -> dict[str, str]:
+    """Partitions that would have to be made anew and whose files are not there, and which."""
+    if _same(new, old, MEANING):
+        return {}
+    gone: dict[str, str] = {}
+    for key, month in written:
+        for path in (new.store.scenes(key, month), new.store.holdings(key, month), new.store.last_held(key, month)):
+            if not path.exists():
+                gone.setdefault(f"{month.key}|{key}", f"{path} does not exist yet: materialise the asset that writes it first")
+    return gone
+
+
+def _same(new: Planner, old: _Former, names: Iterable[str]) -> bool:
+    wanted = new.spec.meaning()
+    return all(old.meaning.get(name) == wanted[name] for name in names)
+
+
+def _remove(target: UPath) -> None:
+    """A new cube that came to nothing, with what stands beside it."""
+    for path in (target, target.parent / f".{target.name}.locks"):
+        if path.exists():
+            path.fs.rm(path.path, recursive=True)
+    for path in (description_path(target), target.parent / f".{target.name}.lock"):
+        if path.exists():
+            path.unlink()
 
 
 def _wider(planner: Planner, old: _Former) -> CubeSpec:
@@ -174,18 +222,23 @@ def _wider(planner: Planner, old: _Former) -> CubeSpec:
 
 
 def _carry(
-    new: Planner, old: _Former, written: dict[tuple[str, Month], int], on_partition: Callable[[str, int, int], None] | None
+    new: Planner,
+    old: _Former,
+    written: Collection[tuple[str, Month]],
+    gone: dict[str, str],
+    on_partition: Callable[[str, int, int], None] | None,
 ) -> tuple[int, int, dict[str, str]]:
-    wanted = new.spec.meaning()
-    same = all(old.meaning.get(name) == wanted[name] for name in MEANING)
-    same_gap = same and all(old.meaning.get(name) == wanted[name] for name in GAP_MEANING)
+    same = _same(new, old, MEANING)
+    same_gap = same and _same(new, old, GAP_MEANING)
     sensors = {s.key: s for s in new.spec.sensors}
     copied, made, dropped = 0, 0, {}
     for number, (key, month) in enumerate(written, start=1):
         name = f"{month.key}|{key}"
         if on_partition is not None:
             on_partition(name, number, len(written))
-        if key not in sensors:
+        if name in gone:
+            dropped[name] = gone[name]
+        elif key not in sensors:
             dropped[name] = f"sensor {key} is not known any more"
         elif same:
             _copy(new, old, sensors[key], month, gap=same_gap)
@@ -212,7 +265,9 @@ def _copy(new: Planner, old: _Former, sensor: CoverageSensor, month: Month, *, g
     provenance = {name: old.group[name][at] for name in PROVENANCE}
     provenance["provider"] = str(np.asarray(provenance["provider"]).item())
     revision = write_coverage(new.store.zarr, sensor.key, month, pieces(COVERAGE_VARIABLES), provenance)
-    if gap and int(old.group["gap_revision"][at]) == int(old.group["revision"][at]):
+    there = place_of(new_group := open_group(new.store.zarr, "r"), sensor.key, month)
+    same_scope = np.array_equal(old.group["in_scope"][at[0]], new_group["in_scope"][there.sensor])  # the sensor's reach may differ
+    if gap and same_scope and int(old.group["gap_revision"][at]) == int(old.group["revision"][at]):
         desired = float(old.group["desired"][at])
         write_gap(new.store.zarr, sensor.key, month, pieces(GAP_VARIABLES), desired=desired, made_from=revision)
     else:
@@ -222,15 +277,20 @@ def _copy(new: Planner, old: _Former, sensor: CoverageSensor, month: Month, *, g
 def _swap(path: UPath, target: UPath) -> UPath:
     """Put the new cube in the old one's place; the old one keeps a name that says since when."""
     local = Path(path.path)
-    stamp = dt.datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    former = local.parent / f"{local.name.removesuffix('.zarr')}.before-{stamp}.zarr"
+    now, former = dt.datetime.now(UTC), None
+    while former is None or former.exists():
+        former = local.parent / f"{local.name.removesuffix('.zarr')}.before-{now:%Y%m%dT%H%M%SZ}.zarr"
+        now += dt.timedelta(seconds=1)
     try:
         local.rename(former)
-        Path(target.path).rename(local)
+        _put_in_place(path, target)
     except OSError as error:
         raise CoverageError(f"cannot put {target} in the place of {path}: {error}; the new cube is whole, move it by hand") from error
-    describe(path)
-    Path(description_path(target).path).unlink(missing_ok=True)
-    shutil.rmtree(local.parent / f".{Path(target.path).name}.locks", ignore_errors=True)
-    (local.parent / f".{Path(target.path).name}.lock").unlink(missing_ok=True)
     return UPath(former)
+
+
+def _put_in_place(path: UPath, target: UPath) -> None:
+    """Give a whole new cube its name."""
+    Path(target.path).rename(Path(path.path))
+    describe(path)
+    _remove(target)

@@ -160,7 +160,7 @@ def write_cells(path: UPath, schema: pa.Schema, tables: Iterable[pa.Table], meta
             file,
             schema,
             compression="zstd",
-            use_dictionary=[name for name in schema.names if name != "cell"],
+            use_dictionary=[field.name for field in schema if field.name != "cell" and not pa.types.is_floating(field.type)],
             column_encoding={"cell": "DELTA_BINARY_PACKED"},
             sorting_columns=[pq.SortingColumn(schema.get_field_index("cell"))],
         ) as writer,
@@ -195,11 +195,14 @@ def _whole_file(path: UPath) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def read_cells(path: UPath, first: int | None = None, end: int | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def read_cells(
+    path: UPath, first: int | None = None, end: int | None = None, *, schema: pa.Schema | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """Cell statistics and their metadata: all of them, or those from cell ``first`` to before ``end``."""
+    names = None if schema is None else schema.names
     if first is None or end is None:
-        return read_parquet(path)
-    return read_parquet(path, filters=(pc.field("cell") >= first) & (pc.field("cell") < end))
+        return read_parquet(path, names)
+    return read_parquet(path, names, filters=(pc.field("cell") >= first) & (pc.field("cell") < end))
 
 
 def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, dict[str, Any]]:
@@ -209,18 +212,20 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
     """
     try:
         with path.open("rb") as file:
-            kept = pq.read_metadata(file).metadata
+            parquet = pq.ParquetFile(file)
+            kept, names = parquet.metadata.metadata, parquet.schema_arrow.names
+            missing = [name for name in columns or () if name not in names]
+            if missing:  # before reading: the reader's own words are its whole schema
+                raise StoreError(
+                    f"{path} has no {', '.join(missing)}: another version wrote it; materialise the asset that writes it again"
+                )
             file.seek(0)
             table = pq.read_table(file, columns=columns, filters=filters)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"cannot read {path}: {error}") from error
-    metadata = _metadata(path, kept)
-    missing = [name for name in columns or () if name not in table.column_names]
-    if missing:
-        raise StoreError(f"{path} has no {', '.join(missing)}: another version wrote it; materialise the asset that writes it again")
-    return table, metadata
+    return table, _metadata(path, kept)
 
 
 def read_metadata(path: UPath) -> dict[str, Any]:

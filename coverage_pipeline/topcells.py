@@ -14,7 +14,7 @@ from upath import UPath
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.months import Month
-from coverage_pipeline.store import StatsLayer, Store, StoreError, is_local, read_metadata
+from coverage_pipeline.store import StatsLayer, Store, StoreError, is_local, read_metadata, read_parquet
 
 TopBy = Literal["scenes", "clear", "unknown", "observations", "clear_observations"]
 
@@ -25,6 +25,14 @@ _SUMS: dict[TopBy, str] = {
     "unknown": "sum(unknown)",
     "observations": "sum(bit_count(days))",
     "clear_observations": "sum(bit_count(clear_days))",
+}
+# What each is the sum of.
+_COLUMNS: dict[TopBy, str] = {
+    "scenes": "scenes",
+    "clear": "clear",
+    "unknown": "unknown",
+    "observations": "days",
+    "clear_observations": "clear_days",
 }
 
 
@@ -45,7 +53,7 @@ def top_cells(
 ) -> pa.Table:
     """The cells with the most ``by`` over the sensors and months, the most first; ties by cell.
 
-    Columns: ``lat``, ``lon`` (of the centre, degrees), for H3 cells ``cell_id`` (uint64), then ``value`` (int64) and ``partitions``
+    Columns: ``lat``, ``lon`` (of the centre, degrees), for H3 cells ``cell_id`` (uint64), and then ``value`` (int64) and ``partitions``
     (int64, the partitions in which the cell has a row). Partitions that are not materialised are left out.
 
     Raises ``TopCellsError`` for an unknown ``by``, or where no partition is materialised or one was made on another grid.
@@ -68,6 +76,8 @@ def top_cells(
     if not found:
         window = f"{months[0]}..{months[-1]}" if months else "no month"
         raise TopCellsError(f"no {layer} statistics of {', '.join(sensors)} in {window} at {store.root}: materialise them first")
+    for path in found:
+        read_parquet(path, ["cell", _COLUMNS[by]], filters=pads.field("cell") < 0)  # nulls in place of a column would be summed as nothing
     filesystem: Any = None if is_local(found[0]) else found[0].fs
     cells = pads.dataset([path.path for path in found], format="parquet", filesystem=filesystem)
     asked = db.from_arrow(cells).aggregate(f"cell, {_SUMS[by]}::BIGINT AS value, count(*)::BIGINT AS partitions", "cell")
@@ -76,7 +86,7 @@ def top_cells(
     rows, columns = (cell, cell) if grid.h3_res is not None else np.divmod(cell, grid.shape[1])
     place = {"lat": grid.lats[rows], "lon": grid.lons[columns]}
     if grid.h3_res is not None:
-        place = {"cell_id": grid.cell_ids[cell], **place}
+        place |= {"cell_id": grid.cell_ids[cell]}
     return pa.table({**place, "value": top["value"], "partitions": top["partitions"]})
 
 

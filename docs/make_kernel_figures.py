@@ -102,13 +102,14 @@ def swept(row: int) -> SweptRow:
             ax, ay, bx, by, sign = bx, by, ax, ay, -sign
         if ay == by or by <= bottom or ay >= top:
             continue
-        low = ax if ay >= bottom else kernel._crossing(ax, ay, bx, by, bottom, lon_edges)
-        high = bx if by <= top else kernel._crossing(ax, ay, bx, by, top, lon_edges)
+        slope = (bx - ax) / (by - ay)
+        low = ax if ay >= bottom else kernel._crossing(ax, ay, bx, by, slope, bottom, lon_edges)
+        high = bx if by <= top else kernel._crossing(ax, ay, bx, by, slope, top, lon_edges)
         extents[len(clipped)] = min(low, high), max(low, high)
         middle = 0.5 * (bottom + top)
         flags[len(clipped)] = (ay <= middle) != (by <= middle), ax != bx
         if (ay <= lats[at]) != (by <= lats[at]):
-            x = kernel._crossing(ax, ay, bx, by, lats[at], lons)
+            x = kernel._crossing(ax, ay, bx, by, slope, lats[at], lons)
             crossings.append((x, int(kernel._first_centre(x, lons))))
         y0, y1 = (max(ay, bottom) - bottom) / (top - bottom), (min(by, top) - bottom) / (top - bottom)
         kernel._add_share(low, y0, high, y1, -sign, lon_edges, shares)

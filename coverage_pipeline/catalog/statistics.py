@@ -39,8 +39,6 @@ def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None)
         box = {corner: pc.field("bbox", corner) for corner in ("xmin", "ymin", "xmax", "ymax")}
         filters = (box["xmin"] < east) & (box["xmax"] > west) & (box["ymin"] < north) & (box["ymax"] > south)
     metadata = read_metadata(path)
-    if "start" not in metadata:
-        raise StoreError(f"{path} is not a file of scenes")
     if metadata.get("version", SCENES_VERSION) != SCENES_VERSION:
         raise StoreError(f"{path} has schema version {metadata['version']}, this program reads {SCENES_VERSION}: scan that month again")
     table, metadata = read_parquet(path, list(columns), filters=filters)
@@ -108,7 +106,10 @@ def availability_stats(
     """
     if freq != "MS":
         raise ValueError(f"freq {freq!r} is not possible: the bins are calendar months ('MS')")
-    table, metadata = read_scenes(UPath(parquet), ["acquired", "cloud_cover", "geometry"], grid.extent)
+    path = UPath(parquet)
+    if "start" not in read_metadata(path):
+        raise StoreError(f"{parquet} is not a file of scenes")
+    table, metadata = read_scenes(path, ["acquired", "cloud_cover", "geometry"], grid.extent)
     last_day = dt.date.fromisoformat(metadata["end"][:10]) - dt.timedelta(days=1)
     months = window_months(metadata["start"][:10], last_day)
     frames = [_month_dataset(table, month, grid, metadata, cloud_lt, cloud) for month in months]
