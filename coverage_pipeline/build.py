@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +42,7 @@ from coverage_pipeline.coverage import (
 )
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
-from coverage_pipeline.grid import GridSpec, row_strips
+from coverage_pipeline.grid import Engine, GridSpec, row_strips
 from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 Step = Literal["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
 STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap")
 """In an order in which each finds what it needs."""
+_CUBE_STEPS: tuple[Step, ...] = ("coverage", "gap")
 _STATS_LAYERS: tuple[StatsLayer, ...] = ("available", "held", "unheld")
 
 
@@ -97,6 +99,8 @@ class Planner:
     include_holdings: bool = True
     options: ScanOptions = field(default_factory=ScanOptions)
     bbox: BBox | None = None
+    share: int = 1
+    """Partitions under way at once, which share the memory budget."""
 
     @classmethod
     def from_settings(cls, settings: PlannerSettings | None = None, *, bbox: BBox | None = None) -> Planner:
@@ -114,6 +118,12 @@ class Planner:
     def grid(self) -> GridSpec:
         """The cube's grid."""
         return self.spec.grid
+
+    @property
+    def engine(self) -> Engine:
+        """How much of the machine a gridding may take."""
+        whole = self.settings.engine()
+        return replace(whole, memory_bytes=whole.memory_bytes // self.share)
 
     @cached_property
     def sensors(self) -> dict[str, CoverageSensor]:
@@ -159,14 +169,14 @@ class Planner:
         with _naming(sensor, month):
             path = self.store.scenes(sensor.key, month)
             scenes, scan = read_scenes(path, ["acquired", "cloud_cover", "geometry"], self.grid.extent)
-            tables = availability_tables(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud, engine=self.settings.engine())
-            metadata = {**scan, "grid": self.grid.describe(), "cloud_lt": self.spec.cloud_lt}
+            tables = availability_tables(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud, engine=self.engine)
+            metadata = {**scan, "cloud": sensor.cloud, "grid": self.grid.describe(), "cloud_lt": self.spec.cloud_lt}
             return write_cells(self.store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)
 
     def holdings_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes we hold."""
         with _naming(sensor, month):
-            return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.settings.engine())
+            return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
 
     def matchup(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Match scenes with holdings, and grid what exists and is not held."""
@@ -180,7 +190,7 @@ class Planner:
                 cloud_lt=self.spec.cloud_lt,
                 tolerance_seconds=wanted.match_tolerance_seconds,
                 min_iou=wanted.min_iou,
-                engine=self.settings.engine(),
+                engine=self.engine,
             )
 
     def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
@@ -227,7 +237,7 @@ class Planner:
 
     def strips(self) -> list[tuple[int, int] | None]:
         """Rows of the pieces that a partition is merged in."""
-        return row_strips(self.grid, self.settings.engine(), multiple_of=strip_rows(self.grid))
+        return row_strips(self.grid, self.engine, multiple_of=strip_rows(self.grid))
 
     def _cells(self, path: UPath, metadata: dict[str, Any], rows: tuple[int, int] | None, schema: pa.Schema) -> pa.Table:
         """The cells of a piece, of the very file whose metadata was read before."""
@@ -309,6 +319,34 @@ class PartitionDone:
     of: int
 
 
+@dataclass
+class _Part:
+    """One partition of a build on its way."""
+
+    planner: Planner
+    sensor: CoverageSensor
+    month: Month
+    reports: dict[Step, Any] = field(default_factory=dict)
+    error: PlannerError | None = None
+    seconds: float = 0.0
+
+    def run(self, steps: Sequence[Step]) -> _Part:
+        """Make some steps, unless one failed before."""
+        began = time.monotonic()
+        try:
+            for step in steps if self.error is None else ():
+                try:
+                    self.reports[step] = getattr(self.planner, step)(self.sensor, self.month)
+                except held.HoldingsUnavailable as unavailable:
+                    log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
+                    self.reports[step] = {"status": "kept", "reason": str(unavailable)}
+        except PlannerError as failure:
+            self.error = failure
+        pa.default_memory_pool().release_unused()  # Arrow keeps what it has had, and the next partition needs room
+        self.seconds += time.monotonic() - began
+        return self
+
+
 def build(
     planner: Planner, *, steps: Iterable[Step] = STEPS, on_partition: Callable[[PartitionDone], None] | None = None
 ) -> dict[str, dict[Step, Any]]:
@@ -327,23 +365,27 @@ def build(
     reports: dict[str, dict[Step, Any]] = {}
     failures: dict[str, str] = {}
     parts = [(sensor, month) for sensor in planner.spec.sensors for month in planner.spec.months]
-    for number, (sensor, month) in enumerate(parts, start=1):
-        began = time.monotonic()
-        done: dict[Step, Any] = {}
-        error: PlannerError | None = None
-        try:
-            for step in steps:
-                try:
-                    done[step] = getattr(planner, step)(sensor, month)
-                except held.HoldingsUnavailable as unavailable:
-                    log.warning("%s %s: %s; the extract of an earlier run stays", sensor.key, month, unavailable)
-                    done[step] = {"status": "kept", "reason": str(unavailable)}
-        except PlannerError as failure:
-            error = failure
-            failures[f"{month.key}|{sensor.key}"] = str(failure)
-        reports[f"{month.key}|{sensor.key}"] = done
+
+    def settle(part: _Part, number: int) -> None:
+        key = f"{part.month.key}|{part.sensor.key}"
+        reports[key] = part.reports
+        if part.error is not None:
+            failures[key] = str(part.error)
         if on_partition:
-            on_partition(PartitionDone(sensor, month, done, error, time.monotonic() - began, number, len(parts)))
+            on_partition(PartitionDone(part.sensor, part.month, part.reports, part.error, part.seconds, number, len(parts)))
+
+    planner = replace(planner, share=2)
+    files, cube = ([step for step in steps if (step in _CUBE_STEPS) is in_cube] for in_cube in (False, True))
+    # The files of a partition are made while the one before is written to the cube: the one computes, the other waits for the disk.
+    with ThreadPoolExecutor(1, "cube") as writer:
+        before: Future[_Part] | None = None
+        for number, (sensor, month) in enumerate(parts):
+            part = _Part(planner, sensor, month).run(files)
+            if before is not None:
+                settle(before.result(), number)
+            before = writer.submit(part.run, cube)
+        if before is not None:
+            settle(before.result(), len(parts))
     if "coverage" in steps:
         planner.finish()
     if failures:

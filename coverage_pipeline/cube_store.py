@@ -555,22 +555,24 @@ def _pieces(fields: Fields | Iterable[tuple[Rows, Fields]]) -> Iterator[tuple[Ro
 def _write_pieces(arrays: _Arrays, grid: GridSpec, at: Place, names: Sequence[str], pieces: Iterable[tuple[Rows, Fields]]) -> None:
     """All of a partition's fields, and what its levels make of them."""
     end = 0
+    coarse: dict[str, NDArray[Any]] = {}  # the levels are small: gathered over the pieces, and each written once
     for rows, fields in pieces:
         end = _end_of(grid, rows, end)
         _refuse_misfits(arrays, names, fields, rows)
-        cells = slice(*(rows or (None, None)))
         for name in names:
-            arrays[name][at.sensor, at.time, cells] = fields[name]
+            arrays[name][at.sensor, at.time, slice(*(rows or (None, None)))] = fields[name]
         for level, weights in _levels_of(grid, rows):
-            coarse_rows = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
-            for name in names:
-                arrays[f"{level.group}/{name}"][at.sensor, at.time, coarse_rows] = _coarse(name, fields[name], weights, level.factor)
+            within = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
+            made = {name: _coarse(name, fields[name], weights, level.factor) for name in names}
             for share, (of, _) in KNOWN_SHARES.items():
                 if of in names:
-                    known = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
-                    arrays[f"{level.group}/{share}"][at.sensor, at.time, coarse_rows] = known
+                    made[share] = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
+            for name, values in made.items():
+                coarse.setdefault(f"{level.group}/{name}", np.empty(level.shape, values.dtype))[within] = values
     if end != grid.shape[0]:
         raise CoverageError(f"rows {end} to {grid.shape[0]} of a partition are missing")
+    for path, values in coarse.items():
+        arrays[path][at.sensor, at.time] = values
 
 
 def write_coverage(

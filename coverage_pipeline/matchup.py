@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
+from upath import UPath
 
 from coverage_pipeline.catalog.statistics import availability_tables, read_scenes
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense
 from coverage_pipeline.daymask import UNKNOWN, is_known
-from coverage_pipeline.grid import Engine, GridSpec, split_bbox
+from coverage_pipeline.grid import Engine, GridSpec, row_strips, split_bbox
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import CoverageSensor
-from coverage_pipeline.store import Store, read_parquet, write_cells, write_parquet
+from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
+from coverage_pipeline.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
 
 MATCHUP_SCHEMA = pa.schema(
     [
@@ -160,11 +161,30 @@ def match_month(
         },
         schema=MATCHUP_SCHEMA,
     )
-    lacking = ~is_held if known else np.zeros(len(is_held), bool)
-    unheld = availability_tables(scenes.filter(pa.array(lacking)), grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
+    unheld = (
+        _all_listed(store.stats("available", sensor.key, month), scan, sensor.cloud, grid, cloud_lt, engine)
+        if known and not is_held.any()
+        else None
+    )
+    if unheld is None:
+        lacking = scenes.filter(pa.array(~is_held if known else np.zeros(len(is_held), bool)))
+        unheld = availability_tables(lacking, grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
     write_parquet(store.matchup(sensor.key, month), table, metadata)
     write_cells(store.stats("unheld", sensor.key, month), CELL_SCHEMA, unheld, metadata)
     return metadata
+
+
+def _all_listed(path: UPath, scan: dict[str, Any], grid: GridSpec, cloud_lt: float, engine: Engine | None) -> Iterator[pa.Table] | None:
+    """The cells of all scenes of that very scan, where ``availability_stats`` has them: what is not held where nothing is."""
+    try:
+        made = read_metadata(path)
+    except StoreError:
+        return None
+    if [made.get(name) for name in ("run", "cloud", "grid", "cloud_lt")] != [scan["run"], cloud, grid.describe(), cloud_lt]:
+        return None
+    n_lon = grid.shape[-1]
+    pieces = ((None, None) if rows is None else (rows[0] * n_lon, rows[1] * n_lon) for rows in row_strips(grid, engine))
+    return (read_cells(path, first, end, schema=CELL_SCHEMA)[0] for first, end in pieces)
 
 
 def _not_in_catalog(holdings: pa.Table, match: Match, scan: dict[str, Any]) -> int | None:
