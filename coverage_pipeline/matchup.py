@@ -174,7 +174,9 @@ def match_month(
     return metadata
 
 
-def _all_listed(path: UPath, scan: dict[str, Any], grid: GridSpec, cloud_lt: float, engine: Engine | None) -> Iterator[pa.Table] | None:
+def _all_listed(
+    path: UPath, scan: dict[str, Any], cloud: CloudMeaning, grid: GridSpec, cloud_lt: float, engine: Engine | None
+) -> Iterator[pa.Table] | None:
     """The cells of all scenes of that very scan, where ``availability_stats`` has them: what is not held where nothing is."""
     try:
         made = read_metadata(path)
