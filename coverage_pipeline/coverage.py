@@ -183,9 +183,11 @@ def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
     try:
         stored = _behind(ds) or _Stored(url(str(ds.encoding["source"])))
         sensors, months = _asked(ds, q)
-        at = [stored.sensors.index(s) for s in sensors], [stored.months.index(m) for m in months]
-        here = [ds["sensor"].values.tolist().index(s) for s in sensors], [_months(ds).index(m) for m in months]
-        return all(np.array_equal(stored.array(name).oindex[at], ds[name].values[np.ix_(*here)]) for name in ("revision", "gap_revision"))
+        there = [stored.sensors.index(s) for s in sensors], [stored.months.index(m) for m in months]
+        here = _at(ds, sensors, months)
+        of_gap = METRICS[q.metric].variable(q.metric) in GAP_VARIABLES
+        names = ("revision", "gap_revision") if of_gap else ("revision",)
+        return all(np.array_equal(stored.array(name).oindex[there], _told(ds, name, here)) for name in names)
     except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageMismatch):  # another cube stands there
         return False
 
@@ -203,7 +205,21 @@ def _opened_again(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _months(ds: xr.Dataset) -> list[Month]:
-    return [Month.of(t) for t in np.atleast_1d(ds["time"].values)]
+    numbers = np.atleast_1d(ds["time"].values).astype("datetime64[M]").astype(np.int64) + 1970 * 12
+    return [Month(int(n) // 12, int(n) % 12 + 1) for n in numbers]
+
+
+def _at(ds: xr.Dataset, sensors: Sequence[str], months: Sequence[Month]) -> tuple[list[int], list[int]]:
+    """Where sensors and months lie in the dataset."""
+    there, when = [str(s) for s in np.atleast_1d(ds["sensor"].values)], _months(ds)
+    return [there.index(s) for s in sensors], [when.index(m) for m in months]
+
+
+def _told(ds: xr.Dataset, name: str, at: tuple[Sequence[int], Sequence[int]]) -> NDArray[Any]:
+    """What is told of partitions, ``(sensors, months)``."""
+    shape = np.atleast_1d(ds["sensor"].values).size, np.atleast_1d(ds["time"].values).size
+    values: NDArray[Any] = ds[name].values.reshape(shape)[np.ix_(*at)]
+    return values
 
 
 def _asked(ds: xr.Dataset, q: CoverageQuery) -> tuple[list[str], list[Month]]:
@@ -372,22 +388,21 @@ def _positions(ds: xr.Dataset) -> NDArray[np.int64]:
     return np.searchsorted(grid_of(ds).cell_ids, ds["cell_ids"].values)
 
 
-def _applies(ds: xr.Dataset, metric: str, sensor: str, month: Month) -> bool:
-    """Whether a sensor has that metric at all in that month: PRISMA has no catalogue, Sentinel-2 may not be held."""
-    layer = METRICS[metric].layer
-    at = {"sensor": sensor, "time": month.to_datetime64()}
-    if layer == "available" and "scan_status" in ds:
-        return SCAN_STATUS[int(ds["scan_status"].sel(at))] != "not_applicable"
-    if layer == "acquired" and "holdings_status" in ds:
-        return HOLDINGS_STATUS[int(ds["holdings_status"].sel(at))] != "not_held"
-    if metric == "unmet_supply" and "scan_status" in ds:
-        return SCAN_STATUS[int(ds["scan_status"].sel(at))] != "not_applicable"
-    return True
+def _applies(ds: xr.Dataset, metric: str, sensor: str, months: Sequence[Month]) -> list[bool]:
+    """Whether a sensor has that metric at all in each month: PRISMA has no catalogue, Sentinel-2 may not be held."""
+    layer, status = METRICS[metric].layer, None
+    if (layer == "available" or metric == "unmet_supply") and "scan_status" in ds:
+        status, lacking = "scan_status", SCAN_STATUS.index("not_applicable")
+    elif layer == "acquired" and "holdings_status" in ds:
+        status, lacking = "holdings_status", HOLDINGS_STATUS.index("not_held")
+    if status is None:
+        return [True] * len(months)
+    return [bool(code != lacking) for code in _told(ds, status, _at(ds, [sensor], months))[0]]
 
 
 def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, months: Sequence[Month]) -> Iterator[NDArray[Any] | None]:
     """A variable of a sensor month by month, decoded; None where the sensor does not have the metric at all that month."""
-    applies = [_applies(ds, metric, sensor, month) for month in months]
+    applies = _applies(ds, metric, sensor, months)
     if place.stored is None:
         for month, there in zip(months, applies, strict=True):
             one = ds[name].sel(sensor=sensor, time=month.to_datetime64())
@@ -396,8 +411,8 @@ def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, 
     stored = place.stored
     array = stored.array(name if place.group is None else f"{place.group}/{name}")
     s, times = stored.sensors.index(sensor), [stored.months.index(m) for m in months]
-    here = np.searchsorted(ds["time"].values, np.array([m.to_datetime64() for m in months]))
-    revision, gap_revision = (ds[n].sel(sensor=sensor).values.reshape(-1)[here] for n in ("revision", "gap_revision"))
+    here = _at(ds, [sensor], months)
+    revision, gap_revision = (_told(ds, n, here)[0] for n in ("revision", "gap_revision"))
     whole = (revision != 0) & ((gap_revision == revision) | (name not in GAP_VARIABLES))
     most = max(1, _BYTES_AT_ONCE // (math.prod(place.shape) * array.dtype.itemsize))
     i = 0
