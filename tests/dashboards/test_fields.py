@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coverage_dashboards.choices import Choices, View
-from coverage_dashboards.fields import FieldCache, Limits, field_of, frames_limits, open_cube
+from coverage_dashboards.fields import FieldCache, Limits, extent_of, field_of, frames_limits, open_cube
 from coverage_dashboards.viewport import OUT_OF_SCOPE
-from coverage_pipeline.coverage import ACTIONS, GAP_VARIABLES, METRICS, SCHEMA, CoverageError, read_partition, write_gap
+from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageError, CoverageQuery, write_coverage
+from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.months import Month
+from tests.cubes import JANUARY, cube_spec, known_fields, make_cube, provenance, write_partition
 from tests.dashboards.cubes import UNKNOWN_LON, build_cube
 
 
@@ -137,9 +141,25 @@ def test_a_rewritten_partition_gives_another_stamp(tmp_path):
     path = build_cube(tmp_path / "coverage.zarr", 10.0, 1, ("emit",))
     before = open_cube(str(path), look_again=0)
     assert open_cube(str(path), look_again=0) is before
-    _, revision = read_partition(path, "emit", Month(2025, 1))
-    fields = {n: np.zeros((18, 36), SCHEMA[n].dtype) for n in GAP_VARIABLES}
-    write_gap(path, "emit", Month(2025, 1), fields, desired=2, made_from=revision - 2)
-    after = open_cube(str(path), look_again=0)
+    write_coverage(path, "emit", Month(2025, 1), known_fields(GridSpec(10.0)), provenance())
     assert after.stamp != before.stamp
     assert field_of(after, view(after, "deficit", "emit").query(), FieldCache()).known_range == (0, 0)
+
+
+def test_a_cube_of_h3_cells_is_said_to_have_no_map(tmp_path: Path) -> None:
+    path = make_cube(tmp_path / "h3.zarr", cube_spec(grid=GridSpec(h3_res=0)))
+    with pytest.raises(CoverageError, match="is made of H3 cells, which this map does not draw: read it with open_coverage and select"):
+        open_cube(str(path))
+
+
+def test_a_cube_of_a_region_knows_its_place(tmp_path: Path) -> None:
+    grid = GridSpec(1.0, extent=(4.5, 44, 16, 56))
+    path = make_cube(tmp_path / "region.zarr", cube_spec(grid=grid))
+    write_partition(path, "emit", JANUARY, known_fields(grid, scenes_count=3))
+    cube = open_cube(str(path))
+    assert extent_of(cube) == (4.0, 44.0, 16.0, 56.0)
+    query = CoverageQuery("gap", "action", ["emit"], dt.date(2025, 1, 1), dt.date(2025, 1, 31), "recent")
+    field = field_of(cube, query)
+    assert field.values.shape == (12, 12)
+    assert field.resolution == 1.0
+    assert sum(share.cells for share in field.shares.values()) == 144

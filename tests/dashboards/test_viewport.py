@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, OUT_OF_SCOPE, URGENCY, fit_world, refit, viewport
+from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, OUT_OF_SCOPE, URGENCY, fit_extent, fit_world, refit, viewport
 from coverage_pipeline.cube_schema import ACTION_ORDER, ACTIONS
 
 RANKS = np.zeros(256, np.int64)
@@ -136,3 +136,31 @@ def test_views_have_square_pixels_and_hold_the_inhabited_world():
 
 def test_the_map_ends_where_mercator_does():
     assert pytest.approx(85.0511287798) == LATITUDE_LIMIT
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    corner=st.tuples(st.integers(0, 14), st.integers(3, 9)),
+    size=st.tuples(st.integers(2, 9), st.integers(2, 6)),
+    op=st.sampled_from(["mean", "max", "urgent"]),
+)
+def test_a_region_is_drawn_where_the_globe_would_have_it(seed, corner, size, op):
+    """Zoomed in, so that no pixel at the region's rim shows cells beyond it."""
+    field = np.random.default_rng(seed).integers(0, 7, (18, 36)).astype(np.float32)
+    (column, row), (columns, rows) = corner, size
+    part = field[row : row + rows, column : column + columns]
+    extent = (column * 10 - 180.0, row * 10 - 90.0, (column + columns) * 10 - 180.0, (row + rows) * 10 - 90.0)
+    x_range, y_range = fit_extent(extent, 200, 200)
+    region = viewport(part, x_range, y_range, 200, 200, op, RANKS, extent)
+    globe = viewport(field, x_range, y_range, 200, 200, op, RANKS)
+    assert region is not None
+    assert globe is not None
+    step_x, step_y = (x_range[1] - x_range[0]) / 200, (y_range[1] - y_range[0]) / 200
+    left, bottom = round((region.x_range[0] - globe.x_range[0]) / step_x), round((region.y_range[0] - globe.y_range[0]) / step_y)
+    inside = globe.values[bottom : bottom + region.values.shape[0], left : left + region.values.shape[1]]
+    inner = (slice(2, -2), slice(2, -2))  # a pixel on the rim may hold a centre beyond it
+    assert np.array_equal(region.values[inner], inside[inner])
+    assert region.values.shape[0] > 20
+    assert x_range[0] < region.x_range[0] < region.x_range[1] < x_range[1]
+    assert viewport(part, (1.9e7, 1.95e7), (0, 1e6), 50, 50, op, RANKS, (-180.0, -60.0, -120.0, 0.0)) is None
