@@ -142,6 +142,7 @@ def test_a_rewritten_partition_gives_another_stamp(tmp_path):
     before = open_cube(str(path), look_again=0)
     assert open_cube(str(path), look_again=0) is before
     write_coverage(path, "emit", Month(2025, 1), known_fields(GridSpec(10.0)), provenance())
+    after = open_cube(str(path), look_again=0)
     assert after.stamp != before.stamp
     assert field_of(after, view(after, "deficit", "emit").query(), FieldCache()).known_range == (0, 0)
 
