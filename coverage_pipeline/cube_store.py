@@ -21,6 +21,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -556,19 +557,25 @@ def _write_pieces(arrays: _Arrays, grid: GridSpec, at: Place, names: Sequence[st
     """All of a partition's fields, and what its levels make of them."""
     end = 0
     coarse: dict[str, NDArray[Any]] = {}  # the levels are small: gathered over the pieces, and each written once
-    for rows, fields in pieces:
-        end = _end_of(grid, rows, end)
-        _refuse_misfits(arrays, names, fields, rows)
+
+    def write(rows: Rows, fields: Fields) -> None:
         for name in names:
             arrays[name][at.sensor, at.time, slice(*(rows or (None, None)))] = fields[name]
-        for level, weights in _levels_of(grid, rows):
-            within = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
-            made = {name: _coarse(name, fields[name], weights, level.factor) for name in names}
-            for share, (of, _) in KNOWN_SHARES.items():
-                if of in names:
-                    made[share] = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
-            for name, values in made.items():
-                coarse.setdefault(f"{level.group}/{name}", np.empty(level.shape, values.dtype))[within] = values
+
+    with ThreadPoolExecutor(1, "chunks") as disk:  # the levels are made while the full resolution is written
+        for rows, fields in pieces:
+            end = _end_of(grid, rows, end)
+            _refuse_misfits(arrays, names, fields, rows)
+            written = disk.submit(write, rows, fields)
+            for level, weights in _levels_of(grid, rows):
+                within = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
+                made = {name: _coarse(name, fields[name], weights, level.factor) for name in names}
+                for share, (of, _) in KNOWN_SHARES.items():
+                    if of in names:
+                        made[share] = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
+                for name, values in made.items():
+                    coarse.setdefault(f"{level.group}/{name}", np.empty(level.shape, values.dtype))[within] = values
+            written.result()
     if end != grid.shape[0]:
         raise CoverageError(f"rows {end} to {grid.shape[0]} of a partition are missing")
     for path, values in coarse.items():

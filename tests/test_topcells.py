@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from coverage_pipeline.celltable import CELL_SCHEMA
 from coverage_pipeline.grid import GridSpec
@@ -235,6 +236,7 @@ def test_statistics_on_s3_are_read_where_they_are(db: duckdb.DuckDBPyConnection,
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        S3FileSystem.clear_instance_cache()  # fsspec gives the one of another test again, which asks that one's server
         boto3.client("s3").create_bucket(Bucket="top")
         there, here = Store.below("s3://top/coverage"), Store.below(tmp_path)
         for store in (there, here):

@@ -10,6 +10,7 @@ import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 from upath import UPath
 
 from coverage_pipeline.build import Planner, build
@@ -28,6 +29,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    S3FileSystem.clear_instance_cache()  # fsspec gives the one of another test again, which asks that one's server
     boto3.client("s3").create_bucket(Bucket="planner")
     try:
         yield "s3://planner/coverage"
