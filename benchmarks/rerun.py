@@ -13,10 +13,9 @@ from typing import Any
 
 from benchmarks.archive import YEAR, settings_of
 from benchmarks.timing import Taken, median_of, taken_by
-from coverage_pipeline.build import Planner, Step, build
+from coverage_pipeline.build import GRIDDING_STEPS, Planner, build
 
 SENSOR, MONTH = "sentinel-2", YEAR[0]
-STEPS: tuple[Step, ...] = ("availability_stats", "holdings_stats", "matchup", "coverage", "gap")
 
 
 def _copied(archive: Path, root: Path) -> Planner:
@@ -37,7 +36,7 @@ def measure(archive: Path, folder: Path, rounds: int = 3) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         for turn in range(rounds + 1):
             planner = _copied(archive, Path(place) / str(turn))
-            taken = [taken_by(lambda planner=planner: build(planner, steps=STEPS)) for _ in range(2)]
+            taken = [taken_by(lambda planner=planner: build(planner, steps=GRIDDING_STEPS)) for _ in range(2)]
             if turn:  # the first round warms
                 first.append(taken[0])
                 again.append(taken[1])

@@ -22,11 +22,9 @@ from typing import Any
 from benchmarks import cube_read, rerun
 from benchmarks.archive import VOLUMES, YEAR, settings_of, write_archive
 from benchmarks.memory import peak_rss_mb
-from coverage_pipeline.build import STEPS, Planner, Step, build
+from coverage_pipeline.build import GRIDDING_STEPS, Planner, Step, build
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import CoverageSensor
-
-GRIDDING_STEPS: tuple[Step, ...] = tuple(step for step in STEPS if step not in ("availability", "holdings"))
 
 
 def timed_planner(planner: Planner, by_step: Counter[str], by_sensor: Counter[str]) -> Planner:

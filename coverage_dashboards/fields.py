@@ -21,9 +21,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from coverage_dashboards.viewport import GLOBE, OUT_OF_SCOPE, Extent
+from coverage_dashboards.viewport import OUT_OF_SCOPE
 from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageError, CoverageQuery, grid_of, open_coverage, select
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid import BBox, GridSpec
 from coverage_pipeline.overviews import row_areas
 
 CACHE_BYTES = 1 << 30
@@ -169,9 +169,9 @@ def open_cube(location: str, *, look_again: float = LOOK_AGAIN_SECONDS) -> Cube:
         return now
 
 
-def extent_of(cube: Cube) -> Extent:
+def extent_of(cube: Cube) -> BBox:
     """West, south, east, north of the cube, degrees."""
-    return grid_of(cube.ds).extent or GLOBE
+    return grid_of(cube.ds).bounds
 
 
 def _stamp(ds: xr.Dataset) -> str:

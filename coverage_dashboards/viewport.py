@@ -19,6 +19,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from coverage_pipeline.grid import GLOBE, BBox
+
 RADIUS = 6_378_137.0
 """Of the sphere of EPSG:3857, metres (EPSG guidance note 7-2, method 1024)."""
 EDGE = math.pi * RADIUS
@@ -39,9 +41,6 @@ URGENCY = ("out_of_scope", "met", "none", "unknown", "task", "check", "ingest")
 """Actions from the one that may be overlooked to the one that must not; the order in which ``select`` unites months."""
 
 Range = tuple[float, float]
-Extent = tuple[float, float, float, float]
-GLOBE: Extent = (-180.0, -90.0, 180.0, 90.0)
-"""West, south, east, north, degrees."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def viewport(
     height: int,
     op: Op,
     urgency: NDArray[np.int64] | None = None,
-    extent: Extent = GLOBE,
+    extent: BBox = GLOBE,
 ) -> Picture | None:
     """The field as ``width`` × ``height`` pixels of the view, of which only those on the field are made; None if none
     is.
@@ -178,7 +177,7 @@ def fit_world(width: int, height: int) -> tuple[Range, Range]:
     return (-metres * width / 2, metres * width / 2), (middle - metres * height / 2, middle + metres * height / 2)
 
 
-def fit_extent(extent: Extent, width: int, height: int) -> tuple[Range, Range]:
+def fit_extent(extent: BBox, width: int, height: int) -> tuple[Range, Range]:
     """The first view of a region: all of it, with a margin; of the globe `fit_world`; square pixels."""
     if extent == GLOBE:
         return fit_world(width, height)

@@ -28,9 +28,7 @@ from coverage_dashboards.fields import Field, Limits
 from coverage_dashboards.outlines import NAMES, Name, outlines
 from coverage_dashboards.viewport import (
     EDGE,
-    GLOBE,
     URGENCY,
-    Extent,
     Op,
     Picture,
     Range,
@@ -39,6 +37,7 @@ from coverage_dashboards.viewport import (
     viewport,
 )
 from coverage_pipeline.coverage import ACTIONS, METRICS
+from coverage_pipeline.grid import GLOBE, BBox
 
 hv.extension("bokeh", logo=False)
 
@@ -85,7 +84,7 @@ def pixel_words(metric: str, cells: float) -> str:
 class WorldMap:
     """One planner's map."""
 
-    def __init__(self, dark: bool = False, extent: Extent = GLOBE) -> None:
+    def __init__(self, dark: bool = False, extent: BBox = GLOBE) -> None:
         self._extent = extent
         self.shown: Shown | None = None
         self.dark = dark

@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 Step = Literal["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
 STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap")
 """In an order in which each finds what it needs."""
+GRIDDING_STEPS = STEPS[2:]
+"""Those that ask neither a catalogue nor the holdings' source: files on disk to the gap."""
 _CUBE_STEPS: tuple[Step, ...] = ("coverage", "gap")
 _STATS_LAYERS: tuple[StatsLayer, ...] = ("available", "held", "unheld")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,15 +45,17 @@ from coverage_pipeline.cube_schema import (
     Metric,
 )
 from coverage_pipeline.cube_store import (
+    Arrays,
     axes_of,
+    decoded,
     description_path,
     ensure_cube,
     exists,
+    grid_in,
     levels,
     open_group,
     partition_revision,
     read_partition,
-    settings_of,
     strip_rows,
     update_snapshot,
     url,
@@ -87,7 +88,6 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
     path = url(zarr_path)
     if not exists(path):
         raise CoverageError(f"no coverage cube at {path}: build one (coverage-planner build) or set output.zarr")
-    settings_of(open_group(path, "r"), path)
     stored = _Stored(path)
     ds, revision, gap_revision = _opened(path, stored)
     ds = ds.assign(revision=revision, gap_revision=gap_revision)
@@ -117,11 +117,11 @@ def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         lazy: xr.Dataset = xr.open_zarr(where, chunks={}, storage_options=options)
-    small = [n for n, v in SCHEMA.items() if v.dims == PARTITION_DIMS or n == "taskable"]
+    small = [n for n, v in SCHEMA.items() if (v.dims == PARTITION_DIMS or n == "taskable") and n not in ("revision", "gap_revision")]
     shape = tuple(lazy.sizes[d] for d in PARTITION_DIMS)
 
     def revisions() -> list[NDArray[np.uint64]]:
-        return [np.array(stored.array(name)[: shape[0], : shape[1]]).reshape(shape) for name in ("revision", "gap_revision")]
+        return [np.array(stored.arrays[name][: shape[0], : shape[1]]).reshape(shape) for name in ("revision", "gap_revision")]
 
     before = revisions()
     for _ in range(_TRIES):
@@ -151,17 +151,10 @@ class _Stored:
 
     def __init__(self, path: UPath) -> None:
         self.path = path
-        self.root = open_group(path, "r")
-        self.sensors, self.months = axes_of(self.root)
-        self.grid = GridSpec.from_description(settings_of(self.root, path)["grid"])
-        self._arrays: dict[str, Any] = {}
-        self._guard = threading.Lock()
-
-    def array(self, name: str) -> Any:
-        with self._guard:
-            if name not in self._arrays:
-                self._arrays[name] = self.root[name]
-            return self._arrays[name]
+        root = open_group(path, "r")
+        self.grid = grid_in(root, path)
+        self.sensors, self.months = axes_of(root)
+        self.arrays = Arrays(root)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Stored:
         return self  # it stands in datasets' encodings, which are copied with them
@@ -187,7 +180,7 @@ def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
         here = _at(ds, sensors, months)
         of_gap = METRICS[q.metric].variable(q.metric) in GAP_VARIABLES
         names = ("revision", "gap_revision") if of_gap else ("revision",)
-        return all(np.array_equal(stored.array(name).oindex[there], _told(ds, name, here)) for name in names)
+        return all(np.array_equal(stored.arrays[name].oindex[there], _told(ds, name, here)) for name in names)
     except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageMismatch):  # another cube stands there
         return False
 
@@ -314,7 +307,7 @@ def _place(ds: xr.Dataset, q: CoverageQuery, resolution: float | None) -> _Place
         fitting = [v for v in levels(stored.grid) if v.factor * stored.grid.resolution <= resolution * (1 + 1e-9)] if whole else []
         if fitting:
             level = fitting[-1]
-            lats, lons = (stored.array(f"{level.group}/{dim}")[:] for dim in ("lat", "lon"))
+            lats, lons = (stored.arrays[f"{level.group}/{dim}"][:] for dim in ("lat", "lon"))
             within = _indices(lats, lons, q.bbox, stored.grid.resolution * level.factor, stored.grid)
             return _of(lats, lons, within, level.group, stored)
     grid = grid_of(ds)
@@ -409,7 +402,7 @@ def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, 
             yield np.concatenate([one.isel(dict(zip(place.dims, p, strict=True))).values for p in place.within], -1) if there else None
         return
     stored = place.stored
-    array = stored.array(name if place.group is None else f"{place.group}/{name}")
+    array = stored.arrays[name if place.group is None else f"{place.group}/{name}"]
     s, times = stored.sensors.index(sensor), [stored.months.index(m) for m in months]
     here = _at(ds, [sensor], months)
     revision, gap_revision = (_told(ds, n, here)[0] for n in ("revision", "gap_revision"))
@@ -427,7 +420,7 @@ def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, 
         pieces = [array.oindex[(s, slice(times[i], times[i] + n), *piece)] for piece in place.within]
         block = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
         for values in block:
-            yield _decoded(values)
+            yield decoded(values)
         i += n
 
 
@@ -436,15 +429,6 @@ def _nothing(dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if dtype == np.uint32:
         return np.full(shape, daymask.UNKNOWN)
     return np.zeros(shape, dtype) if dtype == np.uint8 else np.full(shape, np.nan, np.float32)
-
-
-def _decoded(values: NDArray[Any]) -> NDArray[Any]:
-    """Stored values as xarray decodes them: counts as float32, NaN where not known."""
-    if values.dtype.kind != "i":
-        return values
-    decoded = values.astype(np.float32)
-    decoded[values == -1] = np.nan  # the fill of all counts
-    return decoded
 
 
 def _combined(metric: Metric, name: str, month: Month, fields: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ import logging
 import math
 import secrets
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,21 @@ def open_group(path: UPath, mode: Literal["r", "r+", "w"], *, consolidated: bool
     return zarr.open_group(where, mode=mode, storage_options=options or None, use_consolidated=consolidated)
 
 
+class Arrays:
+    """The arrays of a group, each opened once: opening takes longer than reading or writing a small one."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+        self._opened: dict[str, Any] = {}
+        self._guard = threading.Lock()
+
+    def __getitem__(self, name: str) -> Any:
+        with self._guard:
+            if name not in self._opened:
+                self._opened[name] = self._group[name]
+            return self._opened[name]
+
+
 def exists(path: UPath) -> bool:
     """Whether a Zarr stands there."""
     return bool((path / "zarr.json").exists())
@@ -91,11 +107,16 @@ def description_path(path: UPath) -> UPath:
     return path.parent / f"{path.name.removesuffix('.zarr')}.stac.json"
 
 
+def lock_paths(path: UPath) -> tuple[UPath, UPath]:
+    """The lock of a cube's axes, and the folder of its partitions' locks; both stand beside it."""
+    return path.parent / f".{path.name}.lock", path.parent / f".{path.name}.locks"
+
+
 @contextlib.contextmanager
 def metadata_lock(path: UPath) -> Iterator[None]:
     """One writer of the axes and attributes at a time."""
     try:
-        with exclusive(path.parent / f".{path.name}.lock", what=f"the axes of {path}"):
+        with exclusive(lock_paths(path)[0], what=f"the axes of {path}"):
             yield
     except LockLost:
         raise
@@ -109,7 +130,7 @@ def partition_lock(path: UPath, sensor: str, month: Month, *, timeout: float = 3
     partition = f"partition {month.key}|{sensor} of {path}"
     name = sensor if len(sensor) <= 80 else f"{sensor[:60]}-{hashlib.sha256(sensor.encode()).hexdigest()[:16]}"  # file systems allow 255
     try:
-        with exclusive(path.parent / f".{path.name}.locks" / f"{name}.{month.key}.lock", what=partition, timeout=timeout):
+        with exclusive(lock_paths(path)[1] / f"{name}.{month.key}.lock", what=partition, timeout=timeout):
             yield
     except LockLost:
         raise
@@ -318,7 +339,7 @@ def _create(path: UPath, spec: CubeSpec) -> None:
             "catalog_snapshot": "",
         }
         if grid.h3_res is None:
-            extent = grid.extent or (-180.0, -90.0, 180.0, 90.0)
+            extent = grid.bounds
             shape = (grid.shape[0], grid.shape[1])
             axes = {"time": time, "lat": ("lat", grid.lats, {}), "lon": ("lon", grid.lons, {})}
             _add_arrays(group, spec, SCHEMA, {"lat": shape[0], "lon": shape[1]}, axes, False)
@@ -352,6 +373,11 @@ def settings_of(group: zarr.Group, path: UPath) -> dict[str, Any]:
         raise CoverageMismatch(f"{path} has schema version {found}, this program writes {SCHEMA_VERSION}: {_WAY_OUT}")
     settings: dict[str, Any] = json.loads(str(group.attrs["settings"]))
     return settings
+
+
+def grid_in(group: zarr.Group, path: UPath) -> GridSpec:
+    """The grid a cube was made on; raises ``CoverageMismatch`` as ``settings_of``."""
+    return GridSpec.from_description(settings_of(group, path)["grid"])
 
 
 _WAY_OUT = (
@@ -524,20 +550,7 @@ def _end_of(grid: GridSpec, rows: Rows, after: int) -> int:
     return end
 
 
-class _Arrays:
-    """The arrays of a group, each opened once: opening takes longer than writing a small one."""
-
-    def __init__(self, group: zarr.Group) -> None:
-        self._group = group
-        self._opened: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._opened:
-            self._opened[name] = self._group[name]
-        return self._opened[name]
-
-
-def _refuse_misfits(group: _Arrays, names: Sequence[str], fields: Fields, rows: Rows) -> None:
+def _refuse_misfits(group: Arrays, names: Sequence[str], fields: Fields, rows: Rows) -> None:
     """Refuse what Zarr would cast or broadcast silently: the NaN of a float count would become 0."""
     missing = [name for name in names if name not in fields]
     if missing:
@@ -553,7 +566,7 @@ def _pieces(fields: Fields | Iterable[tuple[Rows, Fields]]) -> Iterator[tuple[Ro
     return iter([(None, fields)]) if isinstance(fields, Mapping) else iter(fields)
 
 
-def _write_pieces(arrays: _Arrays, grid: GridSpec, at: Place, names: Sequence[str], pieces: Iterable[tuple[Rows, Fields]]) -> None:
+def _write_pieces(arrays: Arrays, grid: GridSpec, at: Place, names: Sequence[str], pieces: Iterable[tuple[Rows, Fields]]) -> None:
     """All of a partition's fields, and what its levels make of them."""
     end = 0
     coarse: dict[str, NDArray[Any]] = {}  # the levels are small: gathered over the pieces, and each written once
@@ -598,8 +611,8 @@ def write_coverage(
     path = url(path)
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
-    grid = GridSpec.from_description(settings_of(group, path)["grid"])
-    arrays, pieces = _Arrays(group), _pieces(fields)
+    grid = grid_in(group, path)
+    arrays, pieces = Arrays(group), _pieces(fields)
     first = next(pieces)  # what cannot be computed, or does not fit, is refused before anything is touched
     missing = [n for n in COVERAGE_VARIABLES if n not in first[1]] + [n for n in PROVENANCE if n not in provenance]
     if missing:
@@ -632,8 +645,8 @@ def write_gap(
     path = url(path)
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
-    grid = GridSpec.from_description(settings_of(group, path)["grid"])
-    arrays, pieces = _Arrays(group), _pieces(fields)
+    grid = grid_in(group, path)
+    arrays, pieces = Arrays(group), _pieces(fields)
     first = next(pieces)
     _end_of(grid, first[0], 0)
     _refuse_misfits(arrays, GAP_VARIABLES, first[1], first[0])
@@ -668,11 +681,10 @@ def update_snapshot(path: UPath | Path | str) -> str:
 def describe(path: UPath) -> None:
     """Write the STAC collection beside the cube; the caller holds the lock of its axes."""
     group = open_group(path, "r")
-    grid = GridSpec.from_description(settings_of(group, path)["grid"])
+    grid = grid_in(group, path)
     sensors, months = axes_of(group)
-    box = grid.extent or (-180.0, -90.0, 180.0, 90.0)
     cells: product.RegularCells | product.HexagonCells
-    cells = product.RegularCells(box, grid.resolution) if grid.h3_res is None else product.HexagonCells(grid.h3_res, grid.shape[0])
+    cells = product.RegularCells(grid.bounds, grid.resolution) if grid.h3_res is None else product.HexagonCells(grid.h3_res, grid.shape[0])
     made = product.collection(
         identifier=path.name.removesuffix(".zarr"),
         title=str(group.attrs["title"]),
@@ -700,9 +712,17 @@ def describe(path: UPath) -> None:
 # --- reading a partition back ---------------------------------------------------------------------------------------
 
 
-def partition_revision(path: UPath | Path | str, sensor: str, month: Month) -> int:
-    """The revision of a partition's coverage; raises ``CoverageError`` where it is not written."""
-    path = url(path)
+def decoded(values: NDArray[Any]) -> NDArray[Any]:
+    """Stored values as xarray decodes them: counts as float32, NaN where not known."""
+    if values.dtype.kind != "i":
+        return values
+    shown = values.astype(np.float32)
+    shown[values == -1] = np.nan  # the fill of all counts
+    return shown
+
+
+def _standing(path: UPath, sensor: str, month: Month) -> tuple[zarr.Group, Place, int]:
+    """The cube, where a partition lies in it, and its revision; raises ``CoverageError`` where it is not written."""
     if not exists(path):
         raise CoverageError(f"no coverage cube at {path}: materialise coverage first")
     group = open_group(path, "r")
@@ -710,7 +730,12 @@ def partition_revision(path: UPath | Path | str, sensor: str, month: Month) -> i
     revision = int(group["revision"][at.sensor, at.time])
     if revision == 0:
         raise CoverageError(f"partition {month}|{sensor} of {path} is not written; materialise coverage first")
-    return revision
+    return group, at, revision
+
+
+def partition_revision(path: UPath | Path | str, sensor: str, month: Month) -> int:
+    """The revision of a partition's coverage; raises ``CoverageError`` where it is not written."""
+    return _standing(url(path), sensor, month)[2]
 
 
 def read_partition(
@@ -729,10 +754,8 @@ def read_partition(
     it is being read.
     """
     path = url(path)
-    now = partition_revision(path, sensor, month)
-    group = open_group(path, "r")
-    grid = GridSpec.from_description(settings_of(group, path)["grid"])
-    at = place_of(group, sensor, month)
+    group, at, now = _standing(path, sensor, month)
+    grid = grid_in(group, path)
     cells = slice(*(rows or (None, None)))
     coords = cell_coords(grid)
     if rows is not None:
@@ -740,10 +763,7 @@ def read_partition(
     ds = xr.Dataset(coords={"sensor": np.array([sensor], dtype=object), "time": [month.to_datetime64()], **coords}, attrs=dict(group.attrs))
     for name in variables:
         values = group[name][at.sensor, at.time, cells]
-        if SCHEMA[name].masked:
-            stored, values = values, values.astype(np.float32)
-            values[stored == SCHEMA[name].fill] = np.nan
-        ds[name] = (("sensor", "time", *grid.dims), values[None, None])
+        ds[name] = (("sensor", "time", *grid.dims), decoded(values)[None, None])
     for name in ("scan_status", "holdings_status"):
         ds[name] = (PARTITION_DIMS, np.asarray(group[name][at.sensor, at.time]).reshape(1, 1))
     ds["in_scope"] = (("sensor", *grid.dims), group["in_scope"][at.sensor, cells][None])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from coverage_pipeline.grid_hex import HexCells
 
 BBox = tuple[float, float, float, float]
+GLOBE: BBox = (-180.0, -90.0, 180.0, 90.0)
+"""West, south, east, north, degrees."""
 CoverageRule = Literal["touch", "center", "fraction"]
 """When a footprint covers a cell: their interiors meet; the cell's centre lies inside; at least a share of its area does."""
 
@@ -101,7 +103,17 @@ class GridSpec:
         first_row, last_row = _index_range(south, north, rows)
         first_column, last_column = _index_range(west, east, columns)
         whole = (float(columns[first_column]), float(rows[first_row]), float(columns[last_column]), float(rows[last_row]))
-        return None if whole == (-180.0, -90.0, 180.0, 90.0) else whole
+        return None if whole == GLOBE else whole
+
+    @property
+    def bounds(self) -> BBox:
+        """West, south, east, north of the grid, degrees."""
+        return self.extent or GLOBE
+
+    def centres_of(self, cell: NDArray[np.integer[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Latitudes and longitudes of the centres of cells, degrees; ``cell`` are flat indices, as in `CellStatistics`."""
+        rows, columns = (cell, cell) if self.h3_res is not None else np.divmod(cell, self.shape[1])
+        return self.lats[rows], self.lons[columns]
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -573,8 +585,7 @@ def statistics_in_bands(
         return iter([CellStatistics(*columns)])
 
     def work(which: NDArray[np.int64], band: tuple[int, int]) -> CellStatistics:
-        near, values = footprints.near(which), [each[which] for each in per_scene]
-        cell, *others = kernel.statistics(*near, np.arange(len(which)), grid.kernel_grid(band), *values)
+        cell, *others = kernel.statistics(*footprints.near(which), grid.kernel_grid(band), *(each[which] for each in per_scene))
         cell += (band[0] - grid.window[0]) * grid.shape[1]
         return CellStatistics(cell, *others)
 
@@ -627,7 +638,7 @@ def latest_in_bands(
         return iter([(cells, latest[cells])])
 
     def work(which: NDArray[np.int64], band: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        found = kernel.latest(*footprints.near(which), np.arange(len(which)), grid.kernel_grid(band), values[which]).reshape(-1)
+        found = kernel.latest(*footprints.near(which), grid.kernel_grid(band), values[which]).reshape(-1)
         cells = np.flatnonzero(~np.isnan(found))
         return cells + (band[0] - grid.window[0]) * grid.shape[1], found[cells]
 
@@ -644,7 +655,7 @@ def touched(geometries: NDArray[np.object_], grid: GridSpec) -> NDArray[np.bool_
     if grid.h3_res is not None:
         mask[_hex_cells(grid.h3_res).pairs(footprints.objects(), "touch", 1.0)[1]] = True
         return mask
-    kernel.mark(*footprints.flat, np.arange(footprints.count), grid.kernel_grid(rule="touch"), mask)
+    kernel.mark(*footprints.flat, grid.kernel_grid(rule="touch"), mask)
     return mask
 
 

@@ -474,25 +474,25 @@ def covered_ranges(coords, ring_offsets, geometry_rings, signs, which, grid):  #
 
 
 @njit(cache=True, nogil=True)
-def mark(coords, ring_offsets, geometry_rings, signs, which, grid, mask):  # type: ignore[no-untyped-def]
+def mark(coords, ring_offsets, geometry_rings, signs, grid, mask):  # type: ignore[no-untyped-def]
     """Set the cells of ``mask``, an array of the window, that any footprint covers."""
     window = grid[4]
     workspace = _workspace(_most_edges(ring_offsets, geometry_rings), len(grid[2]), len(grid[3]))
     ranges = np.empty((64, 3), np.int64)
-    for g in which:
+    for g in range(len(geometry_rings) - 1):
         ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
         for i in range(found):
             mask[ranges[i, 0] - window[0], ranges[i, 1] - window[2] : ranges[i, 2] - window[2] + 1] = True
 
 
 @njit(cache=True, nogil=True)
-def latest(coords, ring_offsets, geometry_rings, signs, which, grid, values):  # type: ignore[no-untyped-def]
+def latest(coords, ring_offsets, geometry_rings, signs, grid, values):  # type: ignore[no-untyped-def]
     """The largest value of the footprints that cover each cell of the window; NaN where none does."""
     window = grid[4]
     found_latest = np.full((window[1] - window[0], window[3] - window[2]), np.nan)
     workspace = _workspace(_most_edges(ring_offsets, geometry_rings), len(grid[2]), len(grid[3]))
     ranges = np.empty((64, 3), np.int64)
-    for g in which:
+    for g in range(len(geometry_rings) - 1):
         value = values[g]
         ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
         for i in range(found):
@@ -504,8 +504,8 @@ def latest(coords, ring_offsets, geometry_rings, signs, which, grid, values):  #
 
 
 @njit(cache=True, nogil=True)
-def statistics(coords, ring_offsets, geometry_rings, signs, which, grid, day, cloud, known, clear):  # type: ignore[no-untyped-def]
-    """The columns of `CellStatistics`, in its order, of the footprints ``which``; cells count from the window's first.
+def statistics(coords, ring_offsets, geometry_rings, signs, grid, day, cloud, known, clear):  # type: ignore[no-untyped-def]
+    """The columns of `CellStatistics`, in its order; cells count from the window's first.
 
     A range adds at its first column and takes off behind its last; running sums along the rows make the counts at the
     end.
@@ -521,7 +521,7 @@ def statistics(coords, ring_offsets, geometry_rings, signs, which, grid, day, cl
     row_touched = np.zeros(n_lat, np.bool_)
     workspace = _workspace(_most_edges(ring_offsets, geometry_rings), len(grid[2]), len(grid[3]))
     ranges = np.empty((64, 3), np.int64)
-    for g in which:
+    for g in range(len(geometry_rings) - 1):
         bit = np.uint32(1) << np.uint32(day[g] - 1)
         is_clear, is_unknown = clear[g], not clear[g] and not known[g]
         seen = np.int64(1) + (np.int64(is_clear) << 32)

@@ -21,7 +21,7 @@ import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.build import Planner
+from coverage_pipeline.build import GRIDDING_STEPS, Planner
 from coverage_pipeline.cube_schema import (
     COVERAGE_VARIABLES,
     GAP_MEANING,
@@ -40,6 +40,7 @@ from coverage_pipeline.cube_store import (
     describe,
     description_path,
     exists,
+    lock_paths,
     metadata_lock,
     open_group,
     partition_lock,
@@ -200,10 +201,11 @@ def _same(new: Planner, old: _Former, names: Iterable[str]) -> bool:
 
 def _remove(target: UPath) -> None:
     """A new cube that came to nothing, with what stands beside it."""
-    for path in (target, target.parent / f".{target.name}.locks"):
+    lock, locks = lock_paths(target)
+    for path in (target, locks):
         if path.exists():
             path.fs.rm(path.path, recursive=True)
-    for path in (description_path(target), target.parent / f".{target.name}.lock"):
+    for path in (description_path(target), lock):
         if path.exists():
             path.unlink()
 
@@ -245,7 +247,7 @@ def _carry(
             copied += 1
         else:
             try:
-                for step in ("availability_stats", "holdings_stats", "matchup", "coverage", "gap"):
+                for step in GRIDDING_STEPS:
                     getattr(new, step)(sensors[key], month)
                 made += 1
             except PlannerError as error:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 from upath import UPath
@@ -83,8 +82,8 @@ def top_cells(
     asked = db.from_arrow(cells).aggregate(f"cell, {_SUMS[by]}::BIGINT AS value, count(*)::BIGINT AS partitions", "cell")
     top = asked.order("value DESC, cell").limit(limit).to_arrow_table()
     cell = top["cell"].to_numpy()
-    rows, columns = (cell, cell) if grid.h3_res is not None else np.divmod(cell, grid.shape[1])
-    place = {"lat": grid.lats[rows], "lon": grid.lons[columns]}
+    lats, lons = grid.centres_of(cell)
+    place = {"lat": lats, "lon": lons}
     if grid.h3_res is not None:
         place |= {"cell_id": grid.cell_ids[cell]}
     return pa.table({**place, "value": top["value"], "partitions": top["partitions"]})

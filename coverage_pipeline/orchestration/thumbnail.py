@@ -25,11 +25,10 @@ def _land() -> NDArray[np.bool_]:
 
 def map_png(table: pa.Table, column: str, grid: GridSpec) -> bytes:
     """The column of a cell table as a world map, 360 × 180 pixels, the largest value of each pixel; more is darker."""
-    cell = table["cell"].to_numpy()
-    rows, columns = (cell, cell) if grid.h3_res is not None else np.divmod(cell, grid.shape[1])
+    lats, lons = grid.centres_of(table["cell"].to_numpy())
     values = table[column].to_numpy().astype(np.float64)
-    y = np.minimum(((grid.lats[rows] + 90) * _WIDTH / 360).astype(int), _WIDTH // 2 - 1)
-    x = np.minimum(((grid.lons[columns] + 180) * _WIDTH / 360).astype(int), _WIDTH - 1)
+    y = np.minimum(((lats + 90) * _WIDTH / 360).astype(int), _WIDTH // 2 - 1)
+    x = np.minimum(((lons + 180) * _WIDTH / 360).astype(int), _WIDTH - 1)
     field = np.zeros((_WIDTH // 2, _WIDTH))
     np.maximum.at(field, (y, x), values)
     picture = np.where(_land()[..., None], _LAND, _NOTHING).astype(np.uint8)
