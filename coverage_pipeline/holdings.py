@@ -6,14 +6,15 @@ Knows nothing of whose holdings they are: the connection and the names of table 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import json
 import logging
-import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from numbers import Number
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import geopandas as gpd
@@ -21,51 +22,57 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyogrio
 import shapely
 import sqlalchemy as sa
 import xarray as xr
 from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
 from upath import UPath
 
-from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
-from coverage_pipeline.catalog.statistics import fields_dataset, is_clear
-from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense
+from coverage_pipeline.catalog.statistics import fields_dataset
+from coverage_pipeline.celltable import AreaKnown, dense
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.grid import Engine, GridSpec, latest_in_bands, row_strips, split_bbox, statistics_in_bands
+from coverage_pipeline.grid import GridSpec, split_bbox
+from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_key
+from coverage_pipeline.holdings_rows import (
+    HOLDINGS_SCHEMA,
+    LAST_SCHEMA,
+    NO_TIME,
+    REJECTED_HOLDINGS_SCHEMA,
+    UNREADABLE_TIME,
+    HoldingsRefused,
+    as_utc,
+    is_date,
+    judge_rejected,
+    place_rows,
+    read_wkb,
+    rejected_rows,
+    same_rows,
+    same_spelling,
+    usable_footprints,
+)
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
-from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
+from coverage_pipeline.sensors import CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
-from coverage_pipeline.store import Store, read_metadata, read_parquet, write_cells, write_parquet
-from coverage_pipeline.wkb import ragged_from_wkb
+from coverage_pipeline.store import Store, StoreError, parquet_bytes, read_metadata, sibling, write_together
 
 log = logging.getLogger(__name__)
 
 BBox = tuple[float, float, float, float]
 
-HOLDINGS_SCHEMA = pa.schema(
-    [
-        pa.field("holding", pa.string(), nullable=False),  # the scene id, or the row's number where there is none
-        pa.field("scene_id", pa.string()),
-        pa.field("scene_key", pa.string()),  # null: no id, or one that the sensor's rule does not understand
-        pa.field("datetime", TIME, nullable=False),
-        pa.field("date_only", pa.bool_(), nullable=False),  # the source gives a day without a time
-        pa.field("sensor", pa.string(), nullable=False),
-        pa.field("cloud", pa.float64()),  # percent; null: not known
-        pa.field("in_month", pa.bool_(), nullable=False),  # false: within the match tolerance of the month
-        pa.field("geometry", pa.binary(), nullable=False),
-    ]
-)
-LAST_SCHEMA = pa.schema([pa.field("datetime", TIME, nullable=False), pa.field("geometry", pa.binary(), nullable=False)])
-# A Sentinel-2 id states the datatake's start, which a holding's own time may follow by up to 27 minutes: its month and day are the id's,
-# as they are the catalogue's.
-_ID_MARGIN = dt.timedelta(hours=1)
-HELD_SCHEMA = CELL_SCHEMA.append(pa.field("last_held", pa.float64(), nullable=False))
-"""Cell statistics of the held scenes, with the last instant held (seconds since 1970, NaN: none within the lookback)."""
+_MARGIN = dt.timedelta(hours=1)
+"""Holdings within this of the month take part: the scan keeps the scenes of that hour (design section 4, "Time of a holding")."""
+_DATE_MARGIN = dt.timedelta(days=1)
+"""The same for holdings that carry a date only."""
+KNOWN_HOLDINGS = ("read", "not_held")
+"""Statuses in which it is known what is held."""
 
 
 class HoldingsUnavailable(PlannerError, RuntimeError):
@@ -84,12 +91,8 @@ class HoldingsUnreachable(HoldingsUnavailable):
     """The database does not answer, or the file's place cannot be reached."""
 
 
-class HoldingsRefused(PlannerError):
-    """The holdings are there but do not fit the settings: wrong password, table, column or file. This is an error, not *off*."""
-
-
 class HoldingsSource(Protocol):
-    """Where holdings come from."""
+    """A place that lists holdings. Whatever it cannot give whole is an error: a hole in the holdings would look like a gap."""
 
     @property
     def name(self) -> str:
@@ -97,11 +100,21 @@ class HoldingsSource(Protocol):
         ...
 
     def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
-        """Holdings with ``since <= datetime < until``: columns datetime, sensor, cloud, scene_id, geometry (WKB bytes)."""
+        """Holdings with ``since <= datetime < until`` (``holdings_rows.ROW_COLUMNS``), whose sensor is one of ``satellites``."""
+        ...
+
+    def timeless(self, satellite: str) -> tuple[pd.DataFrame, int]:
+        """Holdings of a sensor whose time is missing or cannot be read (``ROW_COLUMNS``), and how many it has in all (0: not counted,
+        as none is timeless).
+        """
         ...
 
     def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
-        """Per distinct footprint the last ``datetime`` with ``since <= datetime < until``: columns datetime, geometry (WKB)."""
+        """Per distinct footprint the last ``datetime`` with ``since <= datetime < until``: columns datetime, geometry, misplaced."""
+        ...
+
+    def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
+        """How many holdings with ``since <= datetime < until`` there are, by what their sensor column says."""
         ...
 
 
@@ -117,23 +130,62 @@ class FileHoldings:
         """The file's place."""
         return f"file {self.path}"
 
-    def _read(self, satellites: Sequence[str] | None) -> pd.DataFrame:
+    def _table(self) -> tuple[pd.DataFrame, NDArray[np.object_], CRS | None]:
+        """The columns, the footprints as WKB (bytes or None), and the CRS they are in."""
         place = UPath(self.path)
         try:
-            there = place.exists()
+            exists = place.exists()
         except OSError as error:
             raise HoldingsUnreachable(f"holdings file {self.path}: {error}") from error
-        if not there:
+        if not exists:
             raise HoldingsUnreachable(f"holdings file {self.path} is not there; set holdings.path (COVERAGE_HOLDINGS_PATH)")
         try:
             if place.suffix in (".parquet", ".geoparquet", ".pq"):
                 with place.open("rb") as file:
-                    table = gpd.read_parquet(file)
-            else:
-                table = gpd.read_file(self.path, use_arrow=True)  # through Arrow a date stays a date, without a time
-        except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError) as error:
+                    return self._geoparquet(file)
+            # Through Arrow a date stays a date, without a time, and a curved footprint spoils its own row alone.
+            metadata, table = pyogrio.read_arrow(self.path)
+            shape = metadata["geometry_name"] or "wkb_geometry"
+            frame = table.drop_columns([shape]).to_pandas()
+            crs = None if metadata["crs"] is None else CRS.from_user_input(metadata["crs"])
+            # Formats name the column of footprints as they like; ``geometry`` is its name here, as geopandas has it.
+            if self.tiles.geom not in ("geometry", shape):
+                raise self._no_column("geometry", self.tiles.geom, [*frame.columns, shape])
+            return frame, table[shape].to_numpy(zero_copy_only=False), crs
+        except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError, CRSError) as error:
             raise HoldingsRefused(f"holdings file {self.path} cannot be read as GeoParquet or a vector file: {error}") from error
-        wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor, "geometry": self.tiles.geom}
+
+    def _geoparquet(self, file: Any) -> tuple[pd.DataFrame, NDArray[np.object_], CRS | None]:
+        schema = pq.read_schema(file)
+        geo = json.loads((schema.metadata or {}).get(b"geo", b"null"))
+        if not isinstance(geo, dict) or not isinstance(geo.get("columns"), dict):
+            raise ValueError("its metadata has no 'geo': it is Parquet, but not GeoParquet")
+        if self.tiles.geom not in schema.names:
+            raise self._no_column("geometry", self.tiles.geom, schema.names)
+        column = geo["columns"].get(self.tiles.geom)
+        if column is None:
+            raise HoldingsRefused(
+                f"column {self.tiles.geom!r} of holdings file {self.path} holds no footprints (they are in {', '.join(geo['columns'])}); "
+                "set COVERAGE_TILES_GEOM"
+            )
+        file.seek(0)
+        if column.get("encoding") != "WKB":  # the encodings of GeoArrow, which hold no curves
+            table = gpd.read_parquet(file).set_geometry(self.tiles.geom)
+            return pd.DataFrame(table.drop(columns=self.tiles.geom)), table.geometry.to_wkb().to_numpy(dtype=object), table.geometry.crs
+        whole = pq.read_table(file)
+        crs = column.get("crs", "OGC:CRS84")  # left out means degrees, null means unknown (GeoParquet 1.1)
+        shapes = whole[self.tiles.geom].to_numpy(zero_copy_only=False)
+        return whole.drop_columns([self.tiles.geom]).to_pandas(), shapes, None if crs is None else CRS.from_user_input(crs)
+
+    def _no_column(self, name: str, column: str, existing: Sequence[Any]) -> HoldingsRefused:
+        setting = {"datetime": "DATE", "geometry": "GEOM"}.get(name, name.upper())
+        return HoldingsRefused(
+            f"holdings file {self.path} has no column {column!r} (it has {', '.join(map(str, existing))}); set COVERAGE_TILES_{setting}"
+        )
+
+    def _read(self) -> pd.DataFrame:
+        table, shapes, crs = self._table()
+        wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor}
         # A file that has ids is taken at its word; a database's columns are only those named.
         scene_id = "scene_id" if self.tiles.scene_id is None and "scene_id" in table else self.tiles.scene_id
         optional = {"cloud": self.tiles.cloud, "scene_id": scene_id}
@@ -141,41 +193,68 @@ class FileHoldings:
             if column not in table.columns:
                 if name in optional and column == TilesSettings.model_fields[name].default:
                     continue
-                setting = {"datetime": "DATE", "geometry": "GEOM"}.get(name, name.upper())
-                there_are = ", ".join(map(str, table.columns))
-                raise HoldingsRefused(
-                    f"holdings file {self.path} has no column {column!r} (it has {there_are}); set COVERAGE_TILES_{setting}"
-                )
-        try:
-            shape = table.set_geometry(self.tiles.geom).geometry
-        except (TypeError, ValueError) as error:
-            raise HoldingsRefused(
-                f"column {self.tiles.geom!r} of holdings file {self.path} holds no footprints ({error}); set COVERAGE_TILES_GEOM"
-            ) from error
-        if shape.crs is not None and not shape.crs.equals("EPSG:4326", ignore_axis_order=True):
-            shape = shape.to_crs("EPSG:4326")
-        frame = pd.DataFrame(
+                raise self._no_column(name, column, [*table.columns, self.tiles.geom])
+        geometry, misplaced = in_degrees(shapes, np.full(len(shapes), 0), {0: crs})
+        return pd.DataFrame(
             {
                 "datetime": table[self.tiles.date],
                 "sensor": table[self.tiles.sensor],
                 "cloud": table.get(self.tiles.cloud, np.nan),
                 "scene_id": table.get(scene_id),
-                "geometry": shape.to_wkb(),
+                "geometry": pd.Series(list(geometry), index=table.index, dtype=object),
+                "misplaced": pd.Series(list(misplaced), index=table.index, dtype=object),
             }
         )
+
+    def _of(self, satellites: Sequence[str] | None) -> pd.DataFrame:
+        frame = self._read()
         return frame if satellites is None else frame[frame["sensor"].isin(list(satellites))]
 
     def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
         """See ``HoldingsSource``."""
-        frame = self._read(satellites)
-        when = _as_utc(frame["datetime"])
+        frame = self._of(satellites)
+        when = as_utc(frame["datetime"])
         return frame[(when >= since) & (when < until)]
+
+    def timeless(self, satellite: str) -> tuple[pd.DataFrame, int]:
+        """See ``HoldingsSource``."""
+        frame = self._of([satellite])
+        return frame[as_utc(frame["datetime"]).isna()], len(frame)
 
     def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
         """See ``HoldingsSource``."""
         frame = self.rows(since, until, [satellite])
-        frame = frame.assign(datetime=_as_utc(frame["datetime"]))
-        return frame.groupby("geometry", as_index=False)["datetime"].max()
+        frame = frame.assign(datetime=as_utc(frame["datetime"]))
+        frame = frame.groupby(["geometry", "misplaced"], as_index=False, dropna=False)["datetime"].max()
+        return frame.astype({"misplaced": object}).assign(misplaced=frame["misplaced"].where(frame["misplaced"].notna(), None))
+
+    def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
+        """See ``HoldingsSource``."""
+        counts = self.rows(since, until, None)["sensor"].dropna().astype(str).value_counts()
+        return {str(name): int(count) for name, count in counts.items()}
+
+
+def in_degrees(
+    values: NDArray[np.object_], srid: NDArray[np.integer[Any]], systems: Mapping[int, CRS | None]
+) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Footprints as WKB in degrees of longitude and latitude (EPSG:4326), and why one could not be brought there (None where it was).
+
+    ``values`` holds WKB (bytes or None), ``srid`` the key of each one's system in ``systems``; a system of None means that nothing is
+    stated: then the numbers are taken for degrees, which ``normalise_footprints`` checks. A key that ``systems`` lacks is a reason.
+    """
+    out, reasons = values.copy(), np.full(len(values), None, dtype=object)
+    for key in np.unique(srid) if len(srid) else ():
+        chosen = srid == key
+        if int(key) not in systems:
+            reasons[chosen] = f"SRID {key} is not known to the database"
+            continue
+        crs = systems[int(key)]
+        if crs is None or crs.equals("EPSG:4326", ignore_axis_order=True) or crs.equals("OGC:CRS84"):
+            continue
+        shapes, unreadable = read_wkb(values[chosen])
+        moved = gpd.GeoSeries(shapes, crs=crs).to_crs("EPSG:4326").to_numpy()
+        out[chosen] = np.where(unreadable == None, shapely.to_wkb(moved), values[chosen])  # noqa: E711 (elementwise)
+    return out, reasons
 
 
 class _Geometry(UserDefinedType[Any]):
@@ -292,10 +371,10 @@ class PostgisHoldings:
         schema = sa.quoted_name(self.db.schema_name, quote=True) if self.db.schema_name else None
         return sa.table(sa.quoted_name(self.tiles.table, quote=True), schema=schema)
 
-    def _footprint(self) -> sa.ColumnElement[Any]:
+    def _footprint(self) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
+        """The footprint as it is stored, and its SRID: one that cannot be transformed would end the query for all."""
         shape = sa.cast(self._column(self.tiles.geom), _Geometry())
-        lonlat = sa.case((sa.func.ST_SRID(shape).in_([0, 4326]), shape), else_=sa.func.ST_Transform(shape, 4326))
-        return sa.func.ST_AsBinary(sa.func.ST_Force2D(lonlat))
+        return sa.func.ST_AsBinary(sa.func.ST_Force2D(shape)), sa.func.ST_SRID(shape)
 
     def _within(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
         date = self._column(self.tiles.date)
@@ -305,37 +384,75 @@ class PostgisHoldings:
         return conditions
 
     def _frame(self, query: sa.Select[Any], columns: list[str]) -> pd.DataFrame:
+        """A query's rows whose last two columns are the footprint and its SRID, as columns and ``geometry``, ``misplaced``."""
         with self._connection() as connection:
             rows = [tuple(row) for part in connection.execute(query).partitions(20_000) for row in part]
-        frame = pd.DataFrame.from_records(rows, columns=columns)
-        frame["geometry"] = [None if shape is None else bytes(shape) for shape in frame["geometry"]]
-        return frame
+            frame = pd.DataFrame.from_records(rows, columns=[*columns, "geometry", "srid"])
+            srid = frame["srid"].fillna(0).to_numpy(dtype=np.int64)  # a footprint that is null
+            systems = self._systems(connection, {int(one) for one in np.unique(srid)})
+        shapes = np.full(len(frame), None, dtype=object)
+        shapes[:] = [None if shape is None else bytes(shape) for shape in frame["geometry"]]
+        geometry, misplaced = in_degrees(shapes, srid, systems)
+        return frame.drop(columns="srid").assign(
+            geometry=pd.Series(list(geometry), dtype=object), misplaced=pd.Series(list(misplaced), dtype=object)
+        )
+
+    def _systems(self, connection: sa.Connection, srids: set[int]) -> dict[int, CRS | None]:
+        """The reference systems of SRIDs as the database defines them, so that its own ones work, too; 0 states nothing."""
+        systems: dict[int, CRS | None] = {0: None, 4326: None}
+        wanted = srids - set(systems)
+        if wanted:
+            table = sa.table("spatial_ref_sys", sa.column("srid"), sa.column("srtext"))
+            for srid, text in connection.execute(sa.select(table.c.srid, table.c.srtext).where(table.c.srid.in_(sorted(wanted)))):
+                with contextlib.suppress(CRSError):
+                    systems[int(srid)] = CRS.from_wkt(text)
+        return systems
 
     def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
         """See ``HoldingsSource``."""
+        return self._rows(self._within(since, until, satellites))
+
+    def _rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> pd.DataFrame:
         query = (
             sa.select(
                 self._column(self.tiles.date),
                 self._column(self.tiles.sensor),
                 self._column(self.tiles.cloud) if self.tiles.cloud else sa.null(),
                 sa.cast(self._column(self.tiles.scene_id), sa.Text) if self.tiles.scene_id else sa.null(),
-                self._footprint(),
+                *self._footprint(),
             )
             .select_from(self._table())
-            .where(*self._within(since, until, satellites))
+            .where(*conditions)
         )
-        return self._frame(query, ["datetime", "sensor", "cloud", "scene_id", "geometry"])
+        return self._frame(query, ["datetime", "sensor", "cloud", "scene_id"])
+
+    def timeless(self, satellite: str) -> tuple[pd.DataFrame, int]:
+        """See ``HoldingsSource``. Only null times can be timeless here: a column of another type than time is refused."""
+        mine = self._column(self.tiles.sensor) == satellite
+        rows = self._rows([mine, self._column(self.tiles.date).is_(None)])
+        if rows.empty:
+            return rows, 0
+        with self._connection() as connection:
+            count = connection.execute(sa.select(sa.func.count()).select_from(self._table()).where(mine)).scalar_one()
+        return rows, int(count)
 
     def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
         """See ``HoldingsSource``: one grouped question, whatever the table's size."""
         footprint = self._footprint()
         query = (
-            sa.select(sa.func.max(self._column(self.tiles.date)), footprint)
+            sa.select(sa.func.max(self._column(self.tiles.date)), *footprint)
             .select_from(self._table())
             .where(*self._within(since, until, [satellite]))
-            .group_by(footprint)
+            .group_by(*footprint)
         )
-        return self._frame(query, ["datetime", "geometry"])
+        return self._frame(query, ["datetime"])
+
+    def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
+        """See ``HoldingsSource``."""
+        sensor = self._column(self.tiles.sensor)
+        query = sa.select(sensor, sa.func.count()).select_from(self._table()).where(*self._within(since, until, None)).group_by(sensor)
+        with self._connection() as connection:
+            return {str(name): int(count) for name, count in connection.execute(query) if name is not None}
 
 
 def holdings_source(settings: PlannerSettings) -> HoldingsSource:
@@ -353,68 +470,6 @@ def holdings_source(settings: PlannerSettings) -> HoldingsSource:
         "auto": "no holdings are configured: set COVERAGE_HOLDINGS_PATH, or COVERAGE_DB_URL or COVERAGE_DB_HOST",
     }
     raise HoldingsNotConfigured(missing[wanted.source])
-
-
-def _as_utc(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Times as UTC; a time without zone is UTC, text must be ISO 8601. Raises ``HoldingsRefused`` for what is no time."""
-    given = values.dropna()
-    if pd.api.types.is_numeric_dtype(given) or (given.dtype == object and any(isinstance(v, Number) for v in given)):
-        if len(given):  # pandas would take numbers as nanoseconds since 1970, and every month would be empty
-            raise HoldingsRefused(f"the holdings' date column holds numbers such as {given.iloc[0]}, not times; set COVERAGE_TILES_DATE")
-        values = pd.Series(pd.NaT, index=values.index)
-    try:
-        return pd.to_datetime(values, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-    except (ValueError, TypeError) as error:
-        raise HoldingsRefused(f"the holdings' date column holds something that is no time: {error}; set COVERAGE_TILES_DATE") from None
-
-
-def _is_date(values: pd.Series[Any]) -> NDArray[np.bool_]:
-    """Which values are a day without a time, as a date or as text."""
-    if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype)):
-        return np.full(len(values), str(values.dtype).startswith("date32"))
-    return np.array(
-        [
-            len(v.strip()) <= len("2025-01-31") if isinstance(v, str) else isinstance(v, dt.date) and not isinstance(v, dt.datetime)
-            for v in values
-        ],
-        bool,
-    )
-
-
-def _as_id(value: Any) -> str | None:
-    """A scene id as text, as the database gives it; None where there is none."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value else None
-
-
-def _normalised(frame: pd.DataFrame, sensor: CoverageSensor | None) -> tuple[pa.Table, int]:
-    """Rows of a source as ``HOLDINGS_SCHEMA`` (``in_month`` true throughout), and how many had no usable footprint."""
-    shapes, _ = normalise_footprints(shapely.from_wkb(frame["geometry"].to_numpy(dtype=object), on_invalid="ignore"))
-    usable = ~shapely.is_missing(shapes) & frame["datetime"].notna().to_numpy()
-    kept = frame[usable].reset_index(drop=True)
-    percent = kept["cloud"].map(lambda v: None if isinstance(v, bool) else v)  # a flag is no percentage
-    cloud = pd.to_numeric(percent, errors="coerce").astype("float64")
-    cloud = cloud.where(cloud.between(0, 100))
-    ids = [_as_id(v) for v in kept["scene_id"]]
-    family = sensor.family if sensor else "other"
-    identities = [scene_identity(family, v) if v else SceneIdentity(None) for v in ids]
-    times = _as_utc(kept["datetime"])
-    table = pa.table(
-        {
-            "holding": [v or f"row {k}" for k, v in enumerate(ids)],
-            "scene_id": pa.array(ids, pa.string()),
-            "scene_key": pa.array([one.key for one in identities], pa.string()),
-            "datetime": pa.array([one.acquired or when for one, when in zip(identities, times, strict=True)], TIME),
-            "date_only": _is_date(kept["datetime"]),
-            "sensor": pa.array(kept["sensor"].astype(str), pa.string()),
-            "cloud": pa.array(cloud.to_numpy(), pa.float64(), from_pandas=True),
-            "in_month": np.full(len(kept), True),
-            "geometry": pa.array(shapely.to_wkb(shapes[usable]), pa.binary()),
-        },
-        schema=HOLDINGS_SCHEMA,
-    )
-    return table, int((~usable).sum())
 
 
 def fetch_holdings(
@@ -438,7 +493,7 @@ def fetch_holdings(
     since, until = _instant(start, is_end=False), _instant(end, is_end=True)
     if until < since:
         raise MonthError(f"the window is reversed: start {start} is after end {end}")
-    table, _ = _normalised(holdings_source(settings).rows(since, until, satellites), None)
+    table = place_rows(holdings_source(settings).rows(since, until, satellites), None).table
     frame = as_geodataframe(table)[["datetime", "sensor", "cloud", "scene_id", "geometry"]]
     if bbox is not None:
         area = shapely.union_all([shapely.box(*part) for part in split_bbox(bbox)])
@@ -461,10 +516,11 @@ def _instant(value: str | dt.date, *, is_end: bool) -> dt.datetime:
 
 
 def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: PlannerSettings) -> dict[str, Any]:
-    """Write one partition's holdings and ``last`` table; returns their metadata.
+    """Write one partition's holdings, its rejected rows and its ``last`` table; returns their metadata.
 
-    A sensor that is not in our holdings is a known zero (``not_held``). Where the holdings cannot be had the partition is
-    written as ``off``, unless an extract is there already: then ``HoldingsUnavailable`` goes up and the extract stays.
+    A sensor that is not in our holdings is a known zero (``not_held``). Where the holdings cannot be had the partition is written as
+    ``off``, unless an extract that was read stands there: then ``HoldingsUnavailable`` goes up and the extract stays, but where
+    ``holdings.source`` is ``off``, which asks for it outright. Raises ``HoldingsRefused`` where too many rows cannot be placed.
     """
     target = store.holdings(sensor.key, month)
     metadata: dict[str, Any] = {
@@ -477,148 +533,138 @@ def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: 
         "reason": "",
         "lookback_months": settings.holdings.lookback_months,
     }
-    holdings, last, rejected = HOLDINGS_SCHEMA.empty_table(), LAST_SCHEMA.empty_table(), 0
+    reading = _Reading()
     if sensor.held_satellite is None:
         metadata["status"] = "not_held"
     else:
         try:
             source = holdings_source(settings)
             metadata["source"] = source.name
-            holdings, last, rejected = _read_month(source, sensor, sensor.held_satellite, month, settings.holdings)
+            reading = _read_month(source, sensor, sensor.held_satellite, month, settings.holdings)
         except HoldingsUnavailable as error:
-            if target.exists() and read_metadata(target).get("status") == "read" and not isinstance(error, HoldingsNotConfigured):
+            if settings.holdings.source != "off" and _was_read(target):
                 raise
             log.warning("%s %s: holdings are off: %s", sensor.key, month, error)
             metadata |= {"status": "off", "reason": str(error)}
         except HoldingsRefused as error:
             raise HoldingsRefused(f"{sensor.key} {month}: {error}") from error
-    metadata |= {"rows": int(pc.sum(holdings["in_month"]).as_py() or 0), "rejected": rejected, "footprints": last.num_rows}
-    write_parquet(store.last_held(sensor.key, month), as_geoparquet(last), metadata)
-    write_parquet(target, as_geoparquet(holdings), metadata)
+    for warning in reading.warnings:
+        log.warning("%s %s: %s", sensor.key, month, warning)
+    again = same_rows(reading.table) != np.arange(reading.table.num_rows)
+    inside = reading.table["in_month"].to_numpy(zero_copy_only=False)
+    metadata |= {
+        "rows": int(inside.sum()),
+        "duplicates": int((again & inside).sum()),
+        "rejected": reading.rejected.num_rows,
+        "rejected_reasons": dict(Counter(reading.rejected["reason"].to_pylist())),
+        "zoneless": reading.zoneless,
+        "footprints": reading.last.num_rows,
+        "warnings": reading.warnings,
+        "notes": reading.notes(int(inside.sum()), int((again & inside).sum())),
+    }
+    write_together(
+        [
+            (sibling(target, ".rejected.parquet"), parquet_bytes(reading.rejected, metadata)),
+            (store.last_held(sensor.key, month), parquet_bytes(as_geoparquet(reading.last), metadata)),
+            (target, parquet_bytes(as_geoparquet(reading.table), metadata)),
+        ]
+    )
     return metadata
 
 
-def _read_month(
-    source: HoldingsSource, sensor: CoverageSensor, satellite: str, month: Month, wanted: HoldingsSettings
-) -> tuple[pa.Table, pa.Table, int]:
-    tolerance = dt.timedelta(seconds=wanted.match_tolerance_seconds)
-    margin = max(tolerance, _ID_MARGIN)
-    table, rejected = _normalised(source.rows(month.start - margin, month.end + margin, [satellite]), sensor)
-    near = [pa.scalar(month.start - tolerance, TIME), pa.scalar(month.end + tolerance, TIME)]
-    table = table.filter(pc.and_(pc.greater_equal(table["datetime"], near[0]), pc.less(table["datetime"], near[1])))
-    when = table["datetime"]
-    inside = pc.and_(pc.greater_equal(when, pa.scalar(month.start, TIME)), pc.less(when, pa.scalar(month.end, TIME)))
-    table = table.set_column(table.schema.get_field_index("in_month"), HOLDINGS_SCHEMA.field("in_month"), inside)
+def _was_read(target: UPath) -> bool:
+    """Whether an extract that was read stands there; a damaged file says nothing worth keeping."""
+    try:
+        return target.exists() and read_metadata(target).get("status") == "read"
+    except StoreError:
+        return False
+
+
+@dataclass
+class _Reading:
+    """One month of a source."""
+
+    table: pa.Table = field(default_factory=HOLDINGS_SCHEMA.empty_table)
+    last: pa.Table = field(default_factory=LAST_SCHEMA.empty_table)
+    rejected: pa.Table = field(default_factory=REJECTED_HOLDINGS_SCHEMA.empty_table)
+    zoneless: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def notes(self, rows: int, duplicates: int) -> list[str]:
+        """What a person should know of the reading that is no warning."""
+        told = []
+        if self.zoneless:
+            told.append(f"{self.zoneless:,} of {self.table.num_rows:,} times carry no zone: UTC assumed")
+        if duplicates:
+            told.append(f"{duplicates:,} of {rows:,} rows repeat another row's time and footprint: each is one holding")
+        if self.rejected.num_rows:
+            told.append(f"{self.rejected.num_rows:,} rows are rejected; they and the reasons are in the rejected table beside the extract")
+        return told
+
+
+def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, month: Month, wanted: HoldingsSettings) -> _Reading:
+    margin = max(dt.timedelta(seconds=wanted.match_tolerance_seconds), _MARGIN)
+    widest = max(margin, _DATE_MARGIN)
+    first, end = month.start - widest, month.end + widest
+    frame = source.rows(first, end, [satellite])
+    when = as_utc(frame["datetime"])
+    near = ((when >= month.start - margin) & (when < month.end + margin)).to_numpy()
+    frame = frame[near | is_date(frame["datetime"])]
+    placed = place_rows(frame, sensor)
+    table = placed.table
+    inside = pc.and_(
+        pc.greater_equal(table["pass_time"], pa.scalar(month.start, TIME)), pc.less(table["pass_time"], pa.scalar(month.end, TIME))
+    )
+    reading = _Reading(
+        table.set_column(table.schema.get_field_index("in_month"), HOLDINGS_SCHEMA.field("in_month"), inside),
+        zoneless=placed.zoneless,
+    )
+    otherwise, spelt = _spelt_otherwise(source, satellite, first, end)
+    timeless, total = source.timeless(satellite)
+    without_time = rejected_rows(timeless, [UNREADABLE_TIME if given else NO_TIME for given in timeless["datetime"].notna()])
+    reading.rejected = pa.concat_tables([placed.rejected, otherwise, without_time])
     since = month.shift(1 - wanted.lookback_months).start
-    frame = source.last(since, month.end, satellite)
-    shapes, _ = normalise_footprints(shapely.from_wkb(frame["geometry"].to_numpy(dtype=object), on_invalid="ignore"))
+    latest = source.last(since, month.end, satellite)
+    shapes, reasons = usable_footprints(latest["geometry"].to_numpy(dtype=object), latest["misplaced"].to_numpy(dtype=object))
     usable = ~shapely.is_missing(shapes)
-    last = pa.table(
+    reading.last = pa.table(
         {
-            "datetime": pa.array(_as_utc(frame["datetime"][usable]), TIME),
+            "datetime": pa.array(as_utc(latest["datetime"][usable]), TIME),
             "geometry": pa.array(shapely.to_wkb(shapes[usable]), pa.binary()),
         },
         schema=LAST_SCHEMA,
     )
-    return table, last, rejected
+    month_reasons = Counter(placed.rejected["reason"].to_pylist()) + Counter(otherwise["reason"].to_pylist())
+    warnings = (
+        judge_rejected(month_reasons, len(frame) + otherwise.num_rows, f"rows of the holdings ({source.name}) in the month"),
+        judge_rejected(Counter(without_time["reason"].to_pylist()), total, f"rows of the holdings ({source.name}) of {satellite!r}"),
+        judge_rejected(Counter(reasons[~usable].tolist()), len(latest), f"footprints of the holdings ({source.name}) in the lookback"),
+        "" if len(frame) or len(latest) else _never_occurs(source, sensor, since, end, spelt),
+    )
+    reading.warnings = [warning for warning in warnings if warning]
+    return reading
 
 
-def _scenes_of(holdings: pa.Table) -> pa.Table:
-    """One row a scene: holdings of one key (reprocessings, crops over several sites) united, with the cloud of the newest product.
-
-    Without a key every row is its own. Newest by id: products name their processing time last.
-    """
-    keys = holdings["scene_key"].to_pandas()
-    several = (keys.notna() & keys.duplicated(keep=False)).to_numpy()
-    if not several.any():
-        return holdings
-    frame = holdings.filter(pa.array(several)).to_pandas().sort_values(["scene_key", "scene_id"])
-    shapes = gpd.GeoSeries(shapely.from_wkb(frame["geometry"].to_numpy()), index=frame.index)
-    united = shapes.groupby(frame["scene_key"]).agg(lambda group: shapely.union_all(group.to_numpy()))
-    newest = frame.drop_duplicates("scene_key", keep="last").set_index("scene_key", drop=False)
-    whole, _ = normalise_footprints(united.reindex(newest.index).to_numpy(dtype=object))
-    newest = newest.assign(geometry=shapely.to_wkb(whole))
-    rows = pa.Table.from_pandas(newest[HOLDINGS_SCHEMA.names], schema=HOLDINGS_SCHEMA, preserve_index=False)
-    return pa.concat_tables([holdings.filter(pa.array(~several)).select(HOLDINGS_SCHEMA.names), rows])
+def _spelt_otherwise(source: HoldingsSource, satellite: str, since: dt.datetime, until: dt.datetime) -> tuple[pa.Table, dict[str, int]]:
+    """Rows whose sensor is the satellite in another spelling, rejected; and all spellings of the span with their counts."""
+    spelt = source.spellings(since, until)
+    alike = [name for name in spelt if name != satellite and same_spelling(name) == same_spelling(satellite)]
+    if not alike:
+        return REJECTED_HOLDINGS_SCHEMA.empty_table(), spelt
+    frame = source.rows(since, until, alike)
+    return rejected_rows(frame, [f"sensor is spelt {name!r}, held_satellite {satellite!r}" for name in frame["sensor"]]), spelt
 
 
-def holdings_tables(
-    holdings: pa.Table,
-    last: pa.Table,
-    grid: GridSpec,
-    *,
-    cloud_lt: float,
-    cloud: CloudMeaning = "percentage",
-    engine: Engine | None = None,
-) -> Iterator[pa.Table]:
-    """One row a cell (``HELD_SCHEMA``) that a holding of the month covers, or that was held within the lookback; piece by piece,
-    ascending.
-    """
-    mine = _scenes_of(holdings.filter(holdings["in_month"]))
-    percent = mine["cloud"].to_numpy(zero_copy_only=False).astype(np.float64)
-    footprints, last_footprints = ragged_from_wkb(mine["geometry"]), ragged_from_wkb(last["geometry"])
-    day, clear = pc.day(mine["datetime"]).to_numpy().astype(np.uint8), is_clear(percent, cloud_lt, cloud)
-    seconds = last["datetime"].cast(pa.int64()).to_numpy().astype(np.float64) / 1e6
-    for rows in row_strips(grid, engine):
-        bands = statistics_in_bands(*footprints, day=day, cloud=percent, clear=clear, grid=grid, rows=rows, engine=engine)
-        stats = pa.concat_tables([CELL_SCHEMA.empty_table(), *(cell_table(band) for band in bands)])
-        found = list(latest_in_bands(*last_footprints, value=seconds, grid=grid, rows=rows, engine=engine))
-        seen = np.concatenate([np.empty(0, np.int64), *(cells for cells, _ in found)])
-        latest = np.concatenate([np.empty(0), *(values for _, values in found)])
-        held = stats["cell"].to_numpy()
-        first, there = _strip_of(rows, grid)
-        there[held - first] = True  # a union by marking: both are within the strip, and sorting or hashing millions takes seconds
-        there[seen - first] = True
-        place = np.cumsum(there) - 1
-        cells = np.flatnonzero(there) + first
-        at = place[held - first]
-        last_held = np.full(len(cells), np.nan)
-        last_held[place[seen - first]] = latest
-        columns: dict[str, NDArray[Any]] = {"cell": cells, "last_held": last_held}
-        for name in CELL_SCHEMA.names[1:]:
-            values = stats[name].to_numpy()
-            column = np.full(len(cells), np.nan if values.dtype.kind == "f" else 0, values.dtype)
-            column[at] = values
-            columns[name] = column
-        yield pa.table({f.name: columns[f.name] for f in HELD_SCHEMA}, schema=HELD_SCHEMA)
-
-
-def _strip_of(rows: tuple[int, int] | None, grid: GridSpec) -> tuple[int, NDArray[np.bool_]]:
-    """The first cell of a strip of rows, and a mask of its cells."""
-    if rows is None:
-        return 0, np.zeros(math.prod(grid.shape), bool)
-    return rows[0] * grid.shape[1], np.zeros((rows[1] - rows[0]) * grid.shape[1], bool)
-
-
-def holdings_table(holdings: pa.Table, last: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
-    """``holdings_tables`` in one."""
-    return pa.concat_tables(holdings_tables(holdings, last, grid, cloud_lt=cloud_lt, cloud=cloud))
-
-
-_NAMES = {"held_count": "scenes", "held_clear_count": "clear", "held_days": "days", "held_clear_days": "clear_days"}
-
-
-def holdings_fields(
-    table: pa.Table, grid: GridSpec, status: str, month: Month, lookback_months: int, rows: tuple[int, int] | None = None
-) -> dict[str, NDArray[Any]]:
-    """The cube's Acquired variables of one partition, each a field of the grid or of its ``rows`` (see ``celltable.dense``).
-
-    All are fill unless the holdings were read.
-    """
-    known = AreaKnown(everywhere=status == "read")
-    fields = {variable: dense(table, column, grid, variable, known, rows) for variable, column in _NAMES.items()}
-    since = np.full(fields["held_count"].shape, np.nan, np.float32)
-    if status == "read":
-        # Nothing found within the lookback: at least that long ago (right-censored), which is not "not known".
-        lookback = (month.end - month.shift(1 - lookback_months).start).total_seconds() / 86_400
-        since[...] = lookback
-        seconds = table["last_held"].to_numpy()
-        seen = ~np.isnan(seconds)
-        days = np.float32((month.end.timestamp() - seconds[seen]) / 86_400)
-        first = 0 if rows is None else rows[0] * grid.shape[1]
-        since.reshape(-1)[table["cell"].to_numpy()[seen] - first] = days
-    fields["days_since_last_held"] = since
-    return fields
+def _never_occurs(source: HoldingsSource, sensor: CoverageSensor, since: dt.datetime, until: dt.datetime, near: Mapping[str, int]) -> str:
+    spelt = {**source.spellings(since, until), **near}
+    some = ", ".join(f"{name[:40]!r} ({count:,})" for name, count in sorted(spelt.items(), key=lambda item: -item[1])[:8])
+    span = f"from {since:%Y-%m} to {until:%Y-%m}"
+    if not spelt:
+        return f"the holdings ({source.name}) list nothing of any sensor {span}"
+    return (
+        f"no row of the holdings ({source.name}) {span} has {sensor.held_satellite!r} in its sensor column, which has {some}; "
+        f"if one of them is {sensor.key}, set its held_satellite"
+    )
 
 
 def holdings_stats(
@@ -626,31 +672,22 @@ def holdings_stats(
 ) -> xr.Dataset:
     """Holdings as ``fetch_holdings`` gives them, as a Dataset with held_count, held_clear_count and their day masks.
 
-    Dims (time, lat, lon), one time a month of the window.
+    Plain gridding, without a catalogue: every holding counts with its own footprint, day and cloud. Dims (time, lat, lon), one time a
+    month of the window.
     """
     frame = pd.DataFrame(holdings.drop(columns="geometry")).assign(geometry=holdings.geometry.to_wkb())
     for name in ("cloud", "scene_id"):
         if name not in frame:
             frame[name] = None
-    table, _ = _normalised(frame, None)
-    when = table["datetime"]
+    table = place_rows(frame, None).table
+    table = table.filter(pa.array(same_rows(table) == np.arange(table.num_rows)))
+    when = table["pass_time"]
     months = []
     for month in window_months(start, end):
         inside = pc.and_(pc.greater_equal(when, pa.scalar(month.start, TIME)), pc.less(when, pa.scalar(month.end, TIME)))
-        cells = holdings_table(table.filter(inside), LAST_SCHEMA.empty_table(), grid, cloud_lt=cloud_lt)
+        rows = united_by_key(table.filter(inside))
+        cells = pa.concat_tables(held_tables(rows, LAST_SCHEMA.empty_table(), grid, cloud_lt=cloud_lt))
         known = AreaKnown(everywhere=True)
-        fields = {variable: dense(cells, column, grid, variable, known) for variable, column in _NAMES.items()}
+        fields = {variable: dense(cells, column, grid, variable, known) for variable, column in HELD_VARIABLES.items()}
         months.append(fields_dataset(fields, ["held"], [month], grid))
     return xr.concat(months, dim="time").isel(sensor=0, drop=True)
-
-
-def write_holdings_stats(
-    sensor: CoverageSensor, month: Month, store: Store, grid: GridSpec, cloud_lt: float, engine: Engine | None = None
-) -> dict[str, Any]:
-    """Grid one partition's holdings; returns the table's metadata."""
-    holdings, metadata = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
-    last, _ = read_parquet(store.last_held(sensor.key, month), LAST_SCHEMA.names)
-    tables = holdings_tables(holdings, last, grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
-    return write_cells(
-        store.stats("held", sensor.key, month), HELD_SCHEMA, tables, {**metadata, "grid": grid.describe(), "cloud_lt": cloud_lt}
-    )

@@ -1,12 +1,15 @@
-"""Which of the scenes that exist we hold: by key, else by time and footprint, one to one."""
+"""Which of the scenes that exist we hold, whole or in part: by key, else by time and footprint, one to one."""
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
@@ -16,18 +19,24 @@ from upath import UPath
 from coverage_pipeline.catalog.statistics import availability_tables, read_scenes
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense
 from coverage_pipeline.daymask import UNKNOWN, is_known
+from coverage_pipeline.footprints import area_km2
 from coverage_pipeline.grid import Engine, GridSpec, row_strips, split_bbox
+from coverage_pipeline.holdings import KNOWN_HOLDINGS
+from coverage_pipeline.holdings_rows import same_rows
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
+from coverage_pipeline.polygons import common, iou_of_boxes, is_box, lacking, opened, united
+from coverage_pipeline.sensors import CloudMeaning, CoverageSensor, SceneFamily
 from coverage_pipeline.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
 
 MATCHUP_SCHEMA = pa.schema(
     [
         pa.field("scene_key", pa.string(), nullable=False),
-        pa.field("held", pa.bool_()),  # null: the holdings are not known
-        pa.field("holding", pa.string()),
+        pa.field("held", pa.bool_()),  # whole; null: the holdings are not known
+        pa.field("share", pa.float64()),  # of the footprint's area that its holdings cover; null: the holdings are not known
+        pa.field("holdings", pa.list_(pa.string()), nullable=False),  # names of the rows of the extract that belong to it
+        pa.field("missing", pa.binary()),  # WKB of what is not held, where the scene is held in part
         pa.field("rule", pa.string()),  # "key" or "footprint"
-        pa.field("iou", pa.float64()),  # of the footprints, where that was the rule
+        pa.field("iou", pa.float64()),  # of the footprints, where that was the rule: the best of its holdings
         pa.field("seconds_apart", pa.float64()),
     ]
 )
@@ -35,80 +44,274 @@ MATCHUP_SCHEMA = pa.schema(
 UNHELD_SCHEMA = pa.schema([CELL_SCHEMA.field(name) for name in ("cell", "clear", "clear_days", "unknown_days")])
 """What ``unheld_fields`` wants of the cells of what exists and is not held."""
 
+MISSING_KM = 1.0
+"""What is missing of a scene counts where it is wider than twice this: catalogue and holdings draw edges differently (design section 4)."""
+
 # What is read of either file.
-_SCENE_COLUMNS = ["scene_key", "acquired", "cloud_cover", "geometry"]
-_HOLDING_COLUMNS = ["holding", "scene_key", "datetime", "date_only", "in_month", "geometry"]
-_KNOWN_HOLDINGS = ("read", "not_held")
+_SCENE_COLUMNS = [
+    "scene_key", "pass_time", "acquired", "datetime", "start_datetime", "end_datetime", "in_month", "cloud_cover", "copies", "geometry",
+]  # fmt: skip
+_HOLDING_COLUMNS = ["holding", "scene_id", "scene_key", "datetime", "date_only", "in_month", "sensor", "geometry"]
+_TIMES = ("acquired", "datetime", "start_datetime", "end_datetime", "pass_time")
 _DAY = 86_400_000_000  # microseconds
+_NO_INSTANT = np.iinfo(np.int64).min
+_ROUNDING = 1e-9  # of a share of areas
 
 
 @dataclass(frozen=True)
 class Match:
-    """For every scene the holding that is it, and for every holding whether it found its scene."""
+    """For every holding the scene that it belongs to, and how much of every scene its holdings cover."""
 
-    holding_of_scene: NDArray[np.int64]
-    """Index of the holding, −1 where the scene is not held."""
+    scene_of_holding: NDArray[np.int64]
+    """Index of the scene; −1 where the holding belongs to none. A row that repeats another's time and footprint has that one's."""
+    counts: NDArray[np.bool_]
+    """Which holdings are not such a repetition."""
     by_key: NDArray[np.bool_]
+    """Which holdings belong by their key, the others by time and footprint."""
     iou: NDArray[np.float64]
+    """Of the footprints, where they decided; else NaN."""
     seconds_apart: NDArray[np.float64]
-    holding_matched: NDArray[np.bool_]
+    house_ids: int
+    """Holdings whose id is in no spelling of the catalogue's."""
+    share: NDArray[np.float64]
+    """For every scene the share of its footprint's area that its holdings cover."""
+    whole: NDArray[np.bool_]
+    """For every scene whether it is held whole."""
+    missing: NDArray[np.object_]
+    """For every scene held in part the footprint that is not held; None elsewhere."""
+
+    @property
+    def in_part(self) -> NDArray[np.bool_]:
+        """For every scene whether it is held in part."""
+        return (self.share > 0) & ~self.whole
 
 
-def match_scenes(scenes: pa.Table, holdings: pa.Table, *, tolerance_seconds: float = 60.0, min_iou: float = 0.5) -> Match:
-    """Match scenes (``SCENES_SCHEMA``) with holdings of the same sensor (``HOLDINGS_SCHEMA``).
+@dataclass
+class _Cover:
+    """How much of every scene is held, as ``Match`` has it."""
 
-    A holding with a key is its key's scene, or none. One without matches the scene within ``tolerance_seconds`` (on the same UTC
-    day where it carries a date only) whose footprint has the largest intersection over union, at least ``min_iou``; one to one, best
-    first: neighbouring Sentinel-2 tiles overlap by up to half, and anything looser marks unheld scenes as held.
+    share: NDArray[np.float64]
+    whole: NDArray[np.bool_]
+    missing: NDArray[np.object_]
+
+
+def match_scenes(
+    scenes: pa.Table,
+    holdings: pa.Table,
+    *,
+    family: SceneFamily = "other",
+    tolerance_seconds: float = 60.0,
+    min_iou: float = 0.5,
+    min_cover: float = 0.9,
+) -> Match:
+    """Match scenes (``SCENES_SCHEMA``) with holdings of the same sensor (``HOLDINGS_SCHEMA``), by design section 4, "Held".
+
+    A holding with a key belongs to its key's scene, or to none. One without an id, or with a house id, belongs to the scene that agrees in
+    time (within ``tolerance_seconds`` of a time that the scene or a copy of it states, or between start and end; on the same UTC day where
+    the holding carries a date only) and whose footprint, or that of a copy, has the largest intersection over union, at least ``min_iou``;
+    one to one, best first: neighbouring Sentinel-2 tiles overlap by up to half, and anything looser marks unheld scenes as held.
+
+    A scene is held whole where the share of its area under its holdings is at least ``min_cover``, where what is missing is nowhere wider
+    than 2 km, or where one of the outlines is a box along the axes and their boxes agree by ``min_cover``.
     """
+    n, m = scenes.num_rows, holdings.num_rows
+    first = same_rows(holdings)
+    counts = first == np.arange(m)
+    owner = np.full(m, -1, np.int64)
+    by_key = np.zeros(m, bool)
+    iou, apart = np.full(m, np.nan), np.full(m, np.nan)
+    keys = _known_keys(scenes, holdings, family)
+    _take_keys_of_repetitions(keys, first)
+    place = pd.Index(scenes["scene_key"].to_pandas()).get_indexer(pd.Index(keys)) if n else np.full(m, -1)
+    keyed = np.array([key is not None for key in keys], bool)
+    by_key = keyed & (place >= 0) & counts
+    owner[by_key] = place[by_key]
+    shapes = shapely.from_wkb(holdings["geometry"].to_numpy(zero_copy_only=False)) if m else np.empty(0, object)
+    cover = _cover(scenes, shapes, owner, min_cover)
+    nameless = np.flatnonzero(~keyed & counts)
+    if len(nameless) and n:
+        _match_footprints(scenes, holdings, shapes, nameless, cover.whole, owner, iou, apart, tolerance_seconds, min_iou)
+        if (owner[nameless] >= 0).any():
+            cover = _cover(scenes, shapes, owner, min_cover)
+    owner = owner[first]  # a repetition is its first row's holding
+    house = int((~keyed & holdings["scene_id"].is_valid().to_numpy() & counts).sum()) if m else 0
+    return Match(owner, counts, by_key, iou, apart, house, cover.share, cover.whole, cover.missing)
+
+
+def _known_keys(scenes: pa.Table, holdings: pa.Table, family: SceneFamily) -> NDArray[np.object_]:
+    """Keys of the holdings whose id is in a spelling of the catalogue's; None where there is none, or a house id.
+
+    A family with a rule knows its spellings. Else an id is a house id where no scene of the partition is spelt alike: case folded, each run
+    of digits one 0. With no scenes every spelling is known.
+    """
+    keys = holdings["scene_key"].to_numpy(zero_copy_only=False).copy()
+    if family == "other" and scenes.num_rows and len(keys):
+        spelt = {_spelling(key) for key in scenes["scene_key"].to_pylist()}
+        keys[[key is not None and _spelling(key) not in spelt for key in keys]] = None
+    return np.asarray(keys, dtype=object)
+
+
+def _spelling(key: str) -> str:
+    return re.sub(r"\d+", "0", key.casefold())
+
+
+def _take_keys_of_repetitions(keys: NDArray[np.object_], first: NDArray[np.int64]) -> None:
+    """A row that comes twice under two ids has the key that one of them gives."""
+    for k in np.flatnonzero(first != np.arange(len(first))):
+        if keys[first[k]] is None:
+            keys[first[k]] = keys[k]
+
+
+def _cover(scenes: pa.Table, shapes: NDArray[np.object_], owner: NDArray[np.int64], min_cover: float) -> _Cover:
+    """How much of every scene the holdings cover that belong to it."""
     n = scenes.num_rows
-    match = Match(np.full(n, -1), np.zeros(n, bool), np.full(n, np.nan), np.full(n, np.nan), np.zeros(holdings.num_rows, bool))
-    if n == 0 or holdings.num_rows == 0:
-        return match
-    taken = pc.index_in(holdings["scene_key"], value_set=scenes["scene_key"].combine_chunks()).to_numpy(zero_copy_only=False)
-    keyed = holdings["scene_key"].is_valid().to_numpy()
-    found = keyed & ~np.isnan(taken.astype(np.float64))
-    scene = taken[found].astype(np.int64)
-    match.holding_matched[found] = True
-    match.holding_of_scene[scene] = np.flatnonzero(found)
-    match.by_key[scene] = True
-    _match_footprints(scenes, holdings, np.flatnonzero(~keyed), match, tolerance_seconds, min_iou)
-    return match
+    cover = _Cover(np.zeros(n), np.zeros(n, bool), np.full(n, None, dtype=object))
+    rows = np.flatnonzero(owner >= 0)
+    if not len(rows):
+        return cover
+    held, group = np.unique(owner[rows], return_inverse=True)
+    ours = united(shapes[rows], group, len(held))
+    footprints = shapely.from_wkb(scenes["geometry"].take(pa.array(held)).to_numpy(zero_copy_only=False))
+    equal = np.asarray(shapely.equals_exact(ours, footprints, 0.0))
+    cover.share[held[equal]], cover.whole[held[equal]] = 1.0, True
+    held, ours, footprints = held[~equal], ours[~equal], footprints[~equal]
+    if not len(held):
+        return cover
+    share = np.minimum(area_km2(common(ours, footprints)) / area_km2(footprints), 1.0)
+    whole = share >= min_cover - _ROUNDING
+    whole |= (is_box(ours) | is_box(footprints)) & (iou_of_boxes(ours, footprints) >= min_cover - _ROUNDING)
+    partly = np.flatnonzero(~whole & (share > 0))
+    missing = opened(lacking(footprints[partly], ours[partly]), MISSING_KM)
+    vanished = shapely.is_empty(missing)
+    whole[partly[vanished]] = True
+    cover.share[held], cover.whole[held] = share, whole & (share > 0)
+    cover.missing[held[partly[~vanished]]] = missing[~vanished]
+    return cover
+
+
+@dataclass(frozen=True)
+class _Outlines:
+    """Footprints that a holding may agree with: of every scene, and of every copy that makes one up with others."""
+
+    scene: NDArray[np.int64]
+    shapes: NDArray[np.object_]
+    times: NDArray[np.int64]
+    """Microseconds since 1970, one row an outline, one column a time of ``_TIMES``; ``_NO_INSTANT`` where it is not stated."""
+
+
+def _outlines(scenes: pa.Table, free: NDArray[np.int64]) -> _Outlines:
+    chosen = scenes.take(pa.array(free))
+    tables, owners = [chosen], [free]
+    copies = chosen["copies"].combine_chunks()
+    flat = pc.list_flatten(copies)
+    if len(flat):
+        parts = pa.table(
+            {name: pc.struct_field(flat, name) for name in ("datetime", "start_datetime", "end_datetime", "pass_time", "geometry")}
+        )
+        tables.append(parts.append_column("acquired", parts["datetime"]))
+        owners.append(free[pc.list_parent_indices(copies).to_numpy()])
+    times, shapes = [], []
+    for table in tables:
+        times.append(np.column_stack([pc.fill_null(table[name].cast(pa.int64()), _NO_INSTANT).to_numpy() for name in _TIMES]))
+        shapes.append(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
+    return _Outlines(np.concatenate(owners), np.concatenate(shapes), np.concatenate(times))
 
 
 def _match_footprints(
-    scenes: pa.Table, holdings: pa.Table, nameless: NDArray[np.int64], match: Match, tolerance: float, min_iou: float
+    scenes: pa.Table,
+    holdings: pa.Table,
+    shapes: NDArray[np.object_],
+    nameless: NDArray[np.int64],
+    whole: NDArray[np.bool_],
+    owner: NDArray[np.int64],
+    iou: NDArray[np.float64],
+    apart: NDArray[np.float64],
+    tolerance: float,
+    min_iou: float,
 ) -> None:
-    free = np.flatnonzero(match.holding_of_scene < 0)
-    if not len(nameless) or not len(free):
+    """Give each nameless holding the free outline that it agrees with best; writes ``owner``, ``iou`` and ``apart``.
+
+    A scene that its keyed holdings hold whole is not free. One that they hold in part is: the rest of it may have no name.
+    """
+    free = np.flatnonzero(~whole)
+    if not len(free):
         return
-    scene_shapes = shapely.from_wkb(scenes["geometry"].to_numpy(zero_copy_only=False)[free])
-    held_shapes = shapely.from_wkb(holdings["geometry"].to_numpy(zero_copy_only=False)[nameless])
-    h, s = shapely.STRtree(scene_shapes).query(held_shapes)
-    # Whole microseconds: as seconds since 1970 in float64 a difference is off by up to 0.2 µs, and the tolerance is inclusive.
-    scene_time = scenes["acquired"].cast(pa.int64()).to_numpy()[free][s]
-    held_time = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless][h]
+    outlines = _outlines(scenes, free)
+    ours = shapes[nameless]
+    h, s = shapely.STRtree(outlines.shapes).query(ours)
+    when = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless][h]
     date_only = holdings["date_only"].to_numpy(zero_copy_only=False)[nameless][h]
-    apart = np.abs(scene_time - held_time) / 1e6
-    near = np.where(date_only, scene_time // _DAY == held_time // _DAY, apart <= tolerance)
-    h, s, apart = h[near], s[near], apart[near]
-    common = shapely.area(shapely.intersection(held_shapes[h], scene_shapes[s]))
-    iou = common / (shapely.area(held_shapes[h]) + shapely.area(scene_shapes[s]) - common)
-    good = iou >= min_iou
-    h, s, apart, iou = h[good], s[good], apart[good], iou[good]
-    order = np.lexsort((s, h, apart, -iou))  # best first; ties by time, then by place in the tables
-    h, s, apart, iou = h[order], s[order], apart[order], iou[order]
+    agrees, seconds = _agree_in_time(when, date_only, outlines.times[s], tolerance)
+    h, s, seconds = h[agrees], s[agrees], seconds[agrees]
+    ratio = _iou(ours[h], outlines.shapes[s])
+    good = ratio >= min_iou
+    h, s, seconds, ratio = h[good], s[good], seconds[good], ratio[good]
+    order = np.lexsort((s, h, seconds, -ratio))  # best first; ties by time, then by place in the tables
+    h, s, seconds, ratio = h[order], s[order], seconds[order], ratio[order]
     while len(h):
-        # The first pair of a holding that is also the first of its scene is what taking the best pairs in turn would take.
+        # The first pair of a holding that is also the first of its outline is what taking the best pairs in turn would take.
         first = np.zeros(len(h), bool)
         first[np.intersect1d(np.unique(h, return_index=True)[1], np.unique(s, return_index=True)[1])] = True
-        scene = free[s[first]]
-        match.holding_of_scene[scene] = nameless[h[first]]
-        match.iou[scene] = iou[first]
-        match.seconds_apart[scene] = apart[first]
-        match.holding_matched[nameless[h[first]]] = True
+        row = nameless[h[first]]
+        owner[row], iou[row], apart[row] = outlines.scene[s[first]], ratio[first], seconds[first]
         left = ~np.isin(h, h[first]) & ~np.isin(s, s[first])
-        h, s, apart, iou = h[left], s[left], apart[left], iou[left]
+        h, s, seconds, ratio = h[left], s[left], seconds[left], ratio[left]
+
+
+def _iou(a: NDArray[np.object_], b: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Intersection over union of each pair, in the plane of longitude and latitude."""
+    shared = shapely.area(shapely.intersection(a, b))
+    return np.asarray(shared / (shapely.area(a) + shapely.area(b) - shared))
+
+
+def _agree_in_time(
+    when: NDArray[np.int64], date_only: NDArray[np.bool_], times: NDArray[np.int64], tolerance: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Whether each holding's time (microseconds) agrees with one of the times of its outline, and the seconds to the nearest of them."""
+    stated = times != _NO_INSTANT
+    # Whole microseconds: as seconds since 1970 in float64 a difference is off by up to 0.2 µs, and the tolerance is inclusive.
+    away = np.where(stated, np.abs(np.where(stated, times, 0) - when[:, None]), np.iinfo(np.int64).max)
+    seconds = away.min(axis=1) / 1e6
+    start, end = times[:, _TIMES.index("start_datetime")], times[:, _TIMES.index("end_datetime")]
+    spans = (start != _NO_INSTANT) & (end != _NO_INSTANT)
+    within = spans & (start <= when) & (when <= end)
+    same_day = (stated & (times // _DAY == when[:, None] // _DAY)).any(axis=1)
+    same_day |= spans & (start // _DAY <= when // _DAY) & (when // _DAY <= end // _DAY)
+    seconds = np.where(within, 0.0, seconds)
+    return np.where(date_only, same_day, within | (seconds <= tolerance)), seconds
+
+
+def _hours_apart(scenes: pa.Table, holdings: pa.Table, match: Match, min_iou: float) -> str:
+    """A hint where the holdings that belong to no scene all miss one of the same footprint by the same hours: their times are local."""
+    lost = np.flatnonzero(match.counts & (match.scene_of_holding < 0) & ~holdings["date_only"].to_numpy(zero_copy_only=False))[:1000]
+    if len(lost) < 2 or not scenes.num_rows:
+        return ""
+    shapes = shapely.from_wkb(holdings["geometry"].take(pa.array(lost)).to_numpy(zero_copy_only=False))
+    outlines = shapely.from_wkb(scenes["geometry"].to_numpy(zero_copy_only=False))
+    h, s = shapely.STRtree(outlines).query(shapes)
+    offset = (scenes["acquired"].cast(pa.int64()).to_numpy()[s] - holdings["datetime"].cast(pa.int64()).to_numpy()[lost][h]) / 1e6
+    near = np.abs(offset) <= _FURTHEST_ZONE
+    h, s, offset = h[near], s[near], offset[near]
+    alike = _iou(shapes[h], outlines[s]) >= min_iou
+    h, offset = h[alike], offset[alike]
+    quarters = np.rint(offset / 900)
+    whole = (np.abs(offset - quarters * 900) <= 60) & (quarters != 0)
+    if not whole.any():
+        return ""
+    values, counts = np.unique(quarters[whole], return_counts=True)
+    best = values[counts.argmax()]
+    share = len(np.unique(h[whole & (quarters == best)])) / len(lost)
+    if share < 0.8:
+        return ""
+    hours = best / 4
+    return (
+        f"{share:.0%} of the holdings that belong to no scene lie {abs(hours):g} h {'before' if hours > 0 else 'after'} a scene of the same "
+        "footprint: their times look local, not UTC; give the date column a zone (PostGIS: timestamptz, or a view)"
+    )
+
+
+_FURTHEST_ZONE = 14.5 * 3600
+"""Seconds; no time zone is further from UTC."""
 
 
 def match_month(
@@ -120,58 +323,109 @@ def match_month(
     cloud_lt: float,
     tolerance_seconds: float = 60.0,
     min_iou: float = 0.5,
+    min_cover: float = 0.9,
     engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Match one partition and grid what exists and is not held; returns the metadata of both files.
 
-    Where the holdings are not known, nothing is known of what is held: ``held`` is null and the unheld statistics say so.
+    Where the holdings are not known, nothing is known of what is held: ``held`` and ``share`` are null and the unheld statistics say so.
     """
     scenes, scan = read_scenes(store.scenes(sensor.key, month), _SCENE_COLUMNS)
     holdings, held = read_parquet(store.holdings(sensor.key, month), _HOLDING_COLUMNS)
-    known = held["status"] in _KNOWN_HOLDINGS
-    match = match_scenes(scenes, holdings, tolerance_seconds=tolerance_seconds, min_iou=min_iou)
-    is_held = match.holding_of_scene >= 0
+    known = held["status"] in KNOWN_HOLDINGS
+    match = match_scenes(scenes, holdings, family=sensor.family, tolerance_seconds=tolerance_seconds, min_iou=min_iou, min_cover=min_cover)
+    in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
+    elsewhere = _held_elsewhere(match)
+    warnings = [text for text in (_hours_apart(scenes, holdings, match, min_iou), _elsewhere_in_words(elsewhere)) if text]
     metadata: dict[str, Any] = {
         "sensor": sensor.key,
         "month": month.key,
+        "run": uuid.uuid4().hex,
         "scan_run": scan["run"],
+        "scanned_at": scan["scanned_at"],
         "holdings_run": held["run"],
         "min_iou": min_iou,
+        "min_cover": min_cover,
         "tolerance_seconds": tolerance_seconds,
         "holdings_status": held["status"],
         "scan_status": scan["status"],
         "bbox": scan["bbox"],
-        "scenes": scenes.num_rows,
-        "held": int(is_held.sum()) if known else None,
+        "scenes": int(in_month.sum()),
+        "held": int((match.whole & in_month).sum()) if known else None,
+        "held_in_part": int((match.in_part & in_month).sum()) if known else None,
         "held_by_key": int(match.by_key.sum()) if known else None,
+        "house_ids": match.house_ids if known else None,
         "held_not_in_catalog": _not_in_catalog(holdings, match, scan) if known else None,
+        "warnings": warnings,
         "grid": grid.describe(),
         "cloud_lt": cloud_lt,
     }
-    holding = holdings["holding"].take(pa.array(np.where(is_held, match.holding_of_scene, 0), mask=~is_held)) if len(holdings) else None
-    rule = np.where(match.by_key, "key", "footprint")
-    table = pa.table(
-        {
-            "scene_key": scenes["scene_key"],
-            "held": pa.array(is_held, mask=np.full(len(is_held), not known)),
-            "holding": holding if holding is not None else pa.nulls(scenes.num_rows, pa.string()),
-            "rule": pa.array(rule, pa.string(), mask=~is_held),
-            "iou": pa.array(match.iou, pa.float64(), from_pandas=True),
-            "seconds_apart": pa.array(match.seconds_apart, pa.float64(), from_pandas=True),
-        },
-        schema=MATCHUP_SCHEMA,
-    )
     unheld = (
         _all_listed(store.stats("available", sensor.key, month), scan, sensor.cloud, grid, cloud_lt, engine)
-        if known and not is_held.any()
+        if known and not (match.share[in_month].any())
         else None
     )
     if unheld is None:
-        lacking = scenes.filter(pa.array(~is_held if known else np.zeros(len(is_held), bool)))
-        unheld = availability_tables(lacking, grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
-    write_parquet(store.matchup(sensor.key, month), table, metadata)
+        unheld = availability_tables(_not_held(scenes, match, in_month & known), grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
+    write_parquet(store.matchup(sensor.key, month), _matchup_table(scenes, holdings, match, known), metadata)
     write_cells(store.stats("unheld", sensor.key, month), CELL_SCHEMA, unheld, metadata)
     return metadata
+
+
+def _matchup_table(scenes: pa.Table, holdings: pa.Table, match: Match, known: bool) -> pa.Table:
+    """One row a scene (``MATCHUP_SCHEMA``)."""
+    n = scenes.num_rows
+    rows = np.flatnonzero(match.counts & (match.scene_of_holding >= 0))
+    rows = rows[np.argsort(match.scene_of_holding[rows], kind="stable")]
+    owner = match.scene_of_holding[rows]
+    offsets = np.searchsorted(owner, np.arange(n + 1)).astype(np.int32)
+    names = holdings["holding"].combine_chunks().take(pa.array(rows)) if holdings.num_rows else pa.array([], pa.string())
+    by_key = np.zeros(n, bool)
+    by_key[owner[match.by_key[rows]]] = True
+    has = np.diff(offsets) > 0
+    iou, apart = np.full(n, -np.inf), np.full(n, np.inf)
+    np.fmax.at(iou, owner, match.iou[rows])
+    np.fmin.at(apart, owner, match.seconds_apart[rows])
+    unknown = np.full(n, not known)
+    return pa.table(
+        {
+            "scene_key": scenes["scene_key"],
+            "held": pa.array(match.whole, mask=unknown),
+            "share": pa.array(match.share, mask=unknown),
+            "holdings": pa.ListArray.from_arrays(pa.array(offsets), names),
+            "missing": pa.array(shapely.to_wkb(match.missing), pa.binary()),
+            "rule": pa.array(np.where(by_key, "key", "footprint"), pa.string(), mask=~has),
+            "iou": pa.array(iou, pa.float64(), mask=~np.isfinite(iou)),
+            "seconds_apart": pa.array(apart, pa.float64(), mask=~np.isfinite(apart)),
+        },
+        schema=MATCHUP_SCHEMA,
+    )
+
+
+def _not_held(scenes: pa.Table, match: Match, wanted: NDArray[np.bool_]) -> pa.Table:
+    """The scenes of the month that are not held, those held in part with what is missing as their footprint."""
+    rows = np.flatnonzero(wanted & ~match.whole)
+    chosen = scenes.select(["pass_time", "in_month", "cloud_cover", "geometry"]).take(pa.array(rows))
+    part = match.missing[rows]
+    partly = ~pd.isna(part)
+    if partly.any():
+        geometry = chosen["geometry"].to_numpy(zero_copy_only=False).copy()
+        geometry[partly] = shapely.to_wkb(part[partly])
+        chosen = chosen.set_column(3, chosen.schema.field("geometry"), pa.array(geometry, pa.binary()))
+    return chosen
+
+
+def _held_elsewhere(match: Match) -> int:
+    """Scenes whose holdings lie outside their footprint altogether."""
+    owned = np.zeros(len(match.share), bool)
+    owned[match.scene_of_holding[match.scene_of_holding >= 0]] = True
+    return int((owned & (match.share == 0)).sum())
+
+
+def _elsewhere_in_words(count: int) -> str:
+    if not count:
+        return ""
+    return f"{count:,} scenes have a holding of their id that lies outside their footprint: it holds nothing of them; check its geometry"
 
 
 def _all_listed(
@@ -193,7 +447,7 @@ def _not_in_catalog(holdings: pa.Table, match: Match, scan: dict[str, Any]) -> i
     """Holdings of the month that the catalogue does not list, within the area it was asked for; None where it was not asked."""
     if scan["status"] == "not_applicable":
         return None
-    missing = holdings["in_month"].to_numpy(zero_copy_only=False) & ~match.holding_matched
+    missing = holdings["in_month"].to_numpy(zero_copy_only=False) & match.counts & (match.scene_of_holding < 0)
     bbox: Sequence[float] | None = scan["bbox"]
     if bbox is None or not missing.any():
         return int(missing.sum())
@@ -203,20 +457,33 @@ def _not_in_catalog(holdings: pa.Table, match: Match, scan: dict[str, Any]) -> i
 
 
 def unheld_fields(
-    table: pa.Table, grid: GridSpec, known: AreaKnown, held_clear_days: NDArray[np.uint32], rows: tuple[int, int] | None = None
+    table: pa.Table,
+    grid: GridSpec,
+    known: AreaKnown,
+    held_clear_days: NDArray[np.uint32],
+    held_unknown_days: NDArray[np.uint32],
+    rows: tuple[int, int] | None = None,
+    *,
+    applicable: bool = True,
 ) -> dict[str, NDArray[Any]]:
     """The cube's ``unmet_supply``, ``ingestable_days`` and ``check_days`` of one partition, each a field of the grid or of its
     ``rows`` (see ``celltable.dense``).
 
-    ``held_clear_days`` is the partition's mask; where it is not known (a sensor we do not hold) nothing is held.
+    ``held_clear_days`` and ``held_unknown_days`` (days with a held scene of unknown cloud) are the partition's masks, uint32; bit 31 alone
+    where not known (a sensor that is not held: nothing is). ``applicable`` is false where no catalogue can be asked: then the check days are
+    the held days of unknown cloud. Where the catalogue is not known they are the same, and not known where there is no such day.
     """
-    held = np.where(is_known(held_clear_days), held_clear_days, np.uint32(0))
+    held_clear = np.where(is_known(held_clear_days), held_clear_days, np.uint32(0))
+    held_unclear = np.where(is_known(held_unknown_days), held_unknown_days, np.uint32(0)) & ~held_clear
     clear = dense(table, "clear_days", grid, "ingestable_days", known, rows)
     unclear = dense(table, "unknown_days", grid, "check_days", known, rows)
     there = is_known(clear)
-    ingestable = np.where(there, clear & ~held, UNKNOWN)
+    ingestable = np.where(there, clear & ~held_clear, UNKNOWN)
+    from_holdings = held_unclear if not applicable else np.where(held_unclear == 0, UNKNOWN, held_unclear)
+    if not applicable:
+        from_holdings = np.where(is_known(held_clear_days), from_holdings, UNKNOWN)
     return {
         "unmet_supply": dense(table, "clear", grid, "unmet_supply", known, rows),
         "ingestable_days": ingestable,
-        "check_days": np.where(there, unclear & ~held & ~ingestable, UNKNOWN),
+        "check_days": np.where(there, (unclear & ~held_clear | held_unclear) & ~ingestable, from_holdings),
     }

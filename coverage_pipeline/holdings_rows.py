@@ -1,0 +1,299 @@
+"""Rows of a source of holdings made into a table with a declared schema; rows that cannot be placed are rejected with a reason.
+
+Every source gives the same frame (``ROW_COLUMNS``). A row is *placed* where its time, footprint and sensor can be read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
+from coverage_pipeline.catalog.scenes import TIME
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.footprints import EMPTY, LATITUDE, LONGITUDE, MISSING, NO_AREA, NOT_A_POLYGON, NOT_FINITE, normalise_footprints
+from coverage_pipeline.sensors import CoverageSensor
+
+ROW_COLUMNS = ("datetime", "sensor", "cloud", "scene_id", "geometry", "misplaced")
+"""A source's frame: ``geometry`` is WKB in degrees of longitude and latitude, or None; ``misplaced`` the reason why a source could not
+bring a geometry into degrees, None elsewhere."""
+
+HOLDINGS_SCHEMA = pa.schema(
+    [
+        pa.field("holding", pa.string(), nullable=False),  # names the row within its file: the scene id, or the row's number
+        pa.field("scene_id", pa.string()),
+        pa.field("scene_key", pa.string()),  # null: no id, or one that the rule of the sensor's family cannot read
+        pa.field("datetime", TIME, nullable=False),  # the row's own time
+        pa.field("pass_time", TIME, nullable=False),  # its month and day, where no scene of the catalogue says otherwise
+        pa.field("date_only", pa.bool_(), nullable=False),  # the source gives a day without a time
+        pa.field("sensor", pa.string(), nullable=False),
+        pa.field("cloud", pa.float64()),  # percent; null: not known
+        pa.field("in_month", pa.bool_(), nullable=False),  # whether pass_time lies in the month; false: in the margin around it
+        pa.field("geometry", pa.binary(), nullable=False),
+    ]
+)
+LAST_SCHEMA = pa.schema([pa.field("datetime", TIME, nullable=False), pa.field("geometry", pa.binary(), nullable=False)])
+"""Per distinct footprint the last instant held."""
+REJECTED_HOLDINGS_SCHEMA = pa.schema(
+    [
+        pa.field("scene_id", pa.string()),
+        pa.field("datetime", pa.string()),  # as the source wrote it
+        pa.field("sensor", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+WARN_REJECTED = 0.01
+"""Share of rejected rows beyond which a warning says so (design section 4, issue "Held means held")."""
+MOST_REJECTED = 0.2
+"""Share of rejected rows beyond which the holdings are refused."""
+
+NO_TIME = "no time"
+UNREADABLE_TIME = "time cannot be read"
+CURVED = "geometry is curved"
+UNREADABLE_GEOMETRY = "geometry cannot be read"
+OTHER_TIME = "its time and the time in its id are more than a day apart"
+
+_HINTS: Mapping[str, str] = {
+    NO_TIME: "COVERAGE_TILES_DATE names the column of acquisition times",
+    UNREADABLE_TIME: "COVERAGE_TILES_DATE names a column of timestamps, dates or ISO 8601 text",
+    OTHER_TIME: "COVERAGE_TILES_DATE must name the acquisition time, not the time of download",
+    MISSING: "COVERAGE_TILES_GEOM names the column of footprints",
+    CURVED: "store its straight form (PostGIS: ST_CurveToLine)",
+    LATITUDE: "are these metres, or degrees in the order latitude, longitude? State the CRS (PostGIS: the SRID)",
+    LONGITUDE: "are these metres? State the CRS (PostGIS: the SRID)",
+    NOT_FINITE: "is the CRS (PostGIS: the SRID) the one that the coordinates are in?",
+    NOT_A_POLYGON: "footprints are polygons",
+    EMPTY: "footprints are polygons",
+    NO_AREA: "footprints are polygons",
+}
+"""What to do about a reason."""
+
+
+class HoldingsRefused(PlannerError):
+    """The holdings are there but do not fit the settings: wrong password, table, column or file. This is an error, not *off*."""
+
+
+@dataclass
+class PlacedRows:
+    """Rows of a source, split into those that could be placed and those that could not."""
+
+    table: pa.Table
+    """``HOLDINGS_SCHEMA``; ``in_month`` true throughout."""
+    rejected: pa.Table
+    """``REJECTED_HOLDINGS_SCHEMA``."""
+    zoneless: int = 0
+    """Rows whose time carries no zone: taken as UTC."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How many rows were rejected, by reason."""
+
+
+def same_spelling(text: str) -> str:
+    """A name without case, spaces and punctuation: two names that agree in it are one name, spelt otherwise."""
+    return re.sub(r"[\W_]+", "", text).casefold()
+
+
+def as_utc(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Times as UTC, ``datetime64[us, UTC]``; a time without zone is taken as UTC, text must be ISO 8601, anything else becomes NaT.
+
+    Raises ``HoldingsRefused`` for a column of numbers: pandas would take them as nanoseconds since 1970, and every month would be empty.
+    """
+    given = values.dropna()
+    if pd.api.types.is_numeric_dtype(given) or (given.dtype == object and any(isinstance(v, Number) for v in given)):
+        if len(given):
+            raise HoldingsRefused(f"the holdings' date column holds numbers such as {given.iloc[0]}, not times; set COVERAGE_TILES_DATE")
+        values = pd.Series(pd.NaT, index=values.index)
+    try:
+        read = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
+    except (ValueError, TypeError) as error:
+        raise HoldingsRefused(f"the holdings' date column holds something that is no time: {error}; set COVERAGE_TILES_DATE") from None
+    return read.astype("datetime64[us, UTC]")
+
+
+def is_date(values: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which values are a day without a time, as a date or as text; bool, one a value."""
+    if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype)):
+        return np.full(len(values), str(values.dtype).startswith("date32"))
+    return np.array(
+        [
+            len(v.strip()) <= len("2025-01-31") if isinstance(v, str) else isinstance(v, dt.date) and not isinstance(v, dt.datetime)
+            for v in values
+        ],
+        bool,
+    )
+
+
+def _has_no_zone(values: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which values are a time of day without a zone."""
+    if pd.api.types.is_datetime64_any_dtype(values.dtype) or str(values.dtype).startswith("timestamp"):
+        return np.full(len(values), "UTC" not in str(values.dtype) and ", " not in str(values.dtype) and "tz=" not in str(values.dtype))
+    zoned = re.compile(r"(?:[zZ]|[+-]\d{2}:?(?:\d{2})?)$")
+    return np.array(
+        [
+            (isinstance(v, dt.datetime) and v.tzinfo is None)
+            or (isinstance(v, str) and len(v.strip()) > len("2025-01-31") and not zoned.search(v.strip()))
+            for v in values
+        ],
+        bool,
+    )
+
+
+def read_wkb(values: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Geometries of WKB (bytes or None, 1-D object), and why one cannot be read (None where it can): object arrays of the same length.
+
+    A curved geometry, which shapely has no type for, is a reason for its row alone.
+    """
+    reasons = np.full(len(values), None, dtype=object)
+    try:
+        shapes = shapely.from_wkb(values, on_invalid="ignore")
+    except NotImplementedError:  # one curve ends the reading of all
+        shapes = np.full(len(values), None, dtype=object)
+        for k, value in enumerate(values):
+            try:
+                shapes[k] = shapely.from_wkb(value, on_invalid="ignore")
+            except NotImplementedError:
+                reasons[k] = CURVED
+    unreadable = shapely.is_missing(shapes) & np.array([v is not None for v in values], bool) & (reasons == None)  # noqa: E711
+    reasons[unreadable] = UNREADABLE_GEOMETRY
+    return shapes, reasons
+
+
+def usable_footprints(values: NDArray[np.object_], misplaced: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Footprints of WKB in degrees, None where unusable, and the reasons (None where usable); ``misplaced`` goes before other reasons."""
+    read, unreadable = read_wkb(values)
+    shapes, reasons = normalise_footprints(read)
+    reasons = np.where(unreadable != None, unreadable, reasons)  # noqa: E711 (elementwise)
+    reasons = np.where(misplaced != None, misplaced, reasons)  # noqa: E711
+    shapes[reasons != None] = None  # noqa: E711
+    return shapes, reasons
+
+
+def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows:
+    """Rows of a source (``ROW_COLUMNS``; a missing ``misplaced`` is None throughout) as ``HOLDINGS_SCHEMA``, and the rejected ones.
+
+    ``sensor`` says which rule reads the ids; without one an id is its own key.
+    """
+    frame = frame.reset_index(drop=True)
+    misplaced = frame["misplaced"].to_numpy(dtype=object) if "misplaced" in frame else np.full(len(frame), None, dtype=object)
+    shapes, reasons = usable_footprints(frame["geometry"].to_numpy(dtype=object), misplaced)
+    times = as_utc(frame["datetime"])
+    given = frame["datetime"].notna().to_numpy()
+    reasons = np.where(given & times.isna().to_numpy(), UNREADABLE_TIME, reasons)
+    reasons = np.where(given, reasons, NO_TIME)
+    date_only = is_date(frame["datetime"])
+    family = sensor.family if sensor else "other"
+    ids = [_as_id(v) for v in frame["scene_id"]]
+    stated = [scene_identity(family, v) if v else SceneIdentity(None) for v in ids]
+    passes = []
+    for k, (one, own) in enumerate(zip(stated, times, strict=True)):
+        if reasons[k] is not None:
+            passes.append(None)
+            continue
+        moment = own.to_pydatetime()
+        if one.pass_time is not None and abs(one.pass_time - moment) > dt.timedelta(days=1):
+            reasons[k] = OTHER_TIME
+        elif one.key is not None and one.pass_time is None and not date_only[k]:  # a date has no time of day to count from
+            one = scene_identity(family, ids[k] or "", own_time=moment)
+        passes.append(one.pass_time or moment)
+    usable = np.array([reason is None for reason in reasons], bool)
+    kept = frame[usable].reset_index(drop=True)
+    percent = kept["cloud"].map(lambda v: None if isinstance(v, bool) else v)  # a flag is no percentage
+    cloud = pd.to_numeric(percent, errors="coerce").astype("float64")
+    cloud = cloud.where(cloud.between(0, 100))
+    chosen = np.flatnonzero(usable)
+    table = pa.table(
+        {
+            "holding": _names([ids[k] for k in chosen]),
+            "scene_id": pa.array([ids[k] for k in chosen], pa.string()),
+            "scene_key": pa.array([stated[k].key for k in chosen], pa.string()),
+            "datetime": pa.array(times[usable], TIME),
+            "pass_time": pa.array([passes[k] for k in chosen], TIME),
+            "date_only": date_only[usable],
+            "sensor": pa.array(kept["sensor"].astype(str), pa.string()),
+            "cloud": pa.array(cloud.to_numpy(), pa.float64(), from_pandas=True),
+            "in_month": np.full(len(kept), True),
+            "geometry": pa.array(shapely.to_wkb(shapes[usable]), pa.binary()),
+        },
+        schema=HOLDINGS_SCHEMA,
+    )
+    rejected = rejected_rows(frame[~usable], [str(reason) for reason in reasons[~usable]])
+    return PlacedRows(table, rejected, int(_has_no_zone(kept["datetime"]).sum()), dict(Counter(rejected["reason"].to_pylist())))
+
+
+def rejected_rows(frame: pd.DataFrame, reasons: list[str]) -> pa.Table:
+    """Rows of a source as ``REJECTED_HOLDINGS_SCHEMA``, each with its reason."""
+    return pa.table(
+        {
+            "scene_id": pa.array([_as_id(v) for v in frame["scene_id"]], pa.string()),
+            "datetime": pa.array([None if pd.isna(v) else str(v) for v in frame["datetime"]], pa.string()),
+            "sensor": pa.array([None if pd.isna(v) else str(v) for v in frame["sensor"]], pa.string()),
+            "reason": pa.array(reasons, pa.string()),
+        },
+        schema=REJECTED_HOLDINGS_SCHEMA,
+    )
+
+
+def same_rows(table: pa.Table) -> NDArray[np.int64]:
+    """For each row of a ``HOLDINGS_SCHEMA`` table the first row with its time and footprint: itself where it comes once.
+
+    Rows of one sensor, time and footprint are one holding, whatever their ids (design section 4). An index has rows twice where a scene
+    was registered again.
+    """
+    n = table.num_rows
+    if n == 0:
+        return np.zeros(0, np.int64)
+    times = table["datetime"].cast(pa.int64()).to_numpy()
+    again = pd.Series(times).duplicated(keep=False).to_numpy()
+    first = np.arange(n)
+    if again.any():
+        rows = np.flatnonzero(again)
+        shapes = shapely.normalize(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)[rows]))
+        frame = pd.DataFrame({"time": times[rows], "shape": shapely.to_wkb(shapes), "sensor": table["sensor"].to_pandas()[rows].to_numpy()})
+        frame["row"] = rows
+        first[rows] = frame.groupby(["time", "shape", "sensor"], sort=False)["row"].transform("first").to_numpy()
+    return first
+
+
+def in_words(reasons: Mapping[str, int]) -> str:
+    """Reasons with their counts, the most frequent first, and what to do about that one."""
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    hint = next((_HINTS[reason] for reason, _ in ordered if reason in _HINTS), "")
+    return ", ".join(f"{count:,} × {reason}" for reason, count in ordered) + (f" ({hint})" if hint else "")
+
+
+def judge_rejected(reasons: Mapping[str, int], rows: int, what: str) -> str:
+    """A warning in words where many of ``rows`` rows (those rejected among them) could not be placed, else nothing.
+
+    Raises ``HoldingsRefused`` where more than a fifth could not, or none could: what could not be placed would look like a gap.
+    """
+    rejected = sum(reasons.values())
+    if rejected == 0 or rows == 0:
+        return ""
+    told = f"{rejected:,} of {rows:,} {what} cannot be placed: {in_words(reasons)}"
+    if rejected >= rows or rejected > MOST_REJECTED * rows:
+        raise HoldingsRefused(f"{told}; what cannot be placed would look like a gap, so nothing was written. Mend these rows first")
+    return told if rejected > WARN_REJECTED * rows else ""
+
+
+def _names(ids: list[str | None]) -> list[str]:
+    """A name for each row that no other has: its id, or its number."""
+    counts = Counter(ids)
+    return [f"row {k}" if v is None else v if counts[v] == 1 else f"{v} (row {k})" for k, v in enumerate(ids)]
+
+
+def _as_id(value: Any) -> str | None:
+    """A scene id as text, as the database gives it; None where there is none."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None
