@@ -398,15 +398,19 @@ def _normalised(frame: pd.DataFrame, sensor: CoverageSensor | None) -> tuple[pa.
     cloud = cloud.where(cloud.between(0, 100))
     ids = [_as_id(v) for v in kept["scene_id"]]
     family = sensor.family if sensor else "other"
-    identities = [scene_identity(family, v) if v else SceneIdentity(None) for v in ids]
     times = _as_utc(kept["datetime"])
+    date_only = _is_date(kept["datetime"])  # a day is no time from which a Landsat pass could be counted back
+    identities = [
+        scene_identity(family, v, own_time=None if day else when) if v else SceneIdentity(None)
+        for v, when, day in zip(ids, times, date_only, strict=True)
+    ]
     table = pa.table(
         {
             "holding": [v or f"row {k}" for k, v in enumerate(ids)],
             "scene_id": pa.array(ids, pa.string()),
             "scene_key": pa.array([one.key for one in identities], pa.string()),
-            "datetime": pa.array([one.acquired or when for one, when in zip(identities, times, strict=True)], TIME),
-            "date_only": _is_date(kept["datetime"]),
+            "datetime": pa.array([one.pass_time or when for one, when in zip(identities, times, strict=True)], TIME),
+            "date_only": date_only,
             "sensor": pa.array(kept["sensor"].astype(str), pa.string()),
             "cloud": pa.array(cloud.to_numpy(), pa.float64(), from_pandas=True),
             "in_month": np.full(len(kept), True),

@@ -36,7 +36,7 @@ UNHELD_SCHEMA = pa.schema([CELL_SCHEMA.field(name) for name in ("cell", "clear",
 """What ``unheld_fields`` wants of the cells of what exists and is not held."""
 
 # What is read of either file.
-_SCENE_COLUMNS = ["scene_key", "acquired", "cloud_cover", "geometry"]
+_SCENE_COLUMNS = ["scene_key", "acquired", "pass_time", "in_month", "cloud_cover", "geometry"]
 _HOLDING_COLUMNS = ["holding", "scene_key", "datetime", "date_only", "in_month", "geometry"]
 _KNOWN_HOLDINGS = ("read", "not_held")
 _DAY = 86_400_000_000  # microseconds
@@ -86,11 +86,12 @@ def _match_footprints(
     held_shapes = shapely.from_wkb(holdings["geometry"].to_numpy(zero_copy_only=False)[nameless])
     h, s = shapely.STRtree(scene_shapes).query(held_shapes)
     # Whole microseconds: as seconds since 1970 in float64 a difference is off by up to 0.2 µs, and the tolerance is inclusive.
-    scene_time = scenes["acquired"].cast(pa.int64()).to_numpy()[free][s]
+    scene_times = [scenes[name].cast(pa.int64()).to_numpy()[free][s] for name in ("acquired", "pass_time")]
     held_time = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless][h]
     date_only = holdings["date_only"].to_numpy(zero_copy_only=False)[nameless][h]
-    apart = np.abs(scene_time - held_time) / 1e6
-    near = np.where(date_only, scene_time // _DAY == held_time // _DAY, apart <= tolerance)
+    apart = np.minimum(*(np.abs(time - held_time) for time in scene_times)) / 1e6
+    same_day = np.logical_or(*(time // _DAY == held_time // _DAY for time in scene_times))
+    near = np.where(date_only, same_day, apart <= tolerance)
     h, s, apart = h[near], s[near], apart[near]
     common = shapely.area(shapely.intersection(held_shapes[h], scene_shapes[s]))
     iou = common / (shapely.area(held_shapes[h]) + shapely.area(scene_shapes[s]) - common)
