@@ -24,7 +24,7 @@ from coverage_pipeline import matchup
 from coverage_pipeline.catalog import ScanReport, scan_month
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions
 from coverage_pipeline.catalog.source import BBox
-from coverage_pipeline.catalog.statistics import availability_fields, availability_tables, read_scenes
+from coverage_pipeline.catalog.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
 from coverage_pipeline.celltable import CELL_SCHEMA, known_area
 from coverage_pipeline.coverage import (
     ACTIONS,
@@ -170,7 +170,7 @@ class Planner:
         """Grid the scenes that exist."""
         with _naming(sensor, month):
             path = self.store.scenes(sensor.key, month)
-            scenes, scan = read_scenes(path, ["acquired", "cloud_cover", "geometry"], self.grid.extent)
+            scenes, scan = read_scenes(path, STATISTICS_COLUMNS, self.grid.extent)
             tables = availability_tables(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud, engine=self.engine)
             metadata = {**scan, "cloud": sensor.cloud, "grid": self.grid.describe(), "cloud_lt": self.spec.cloud_lt}
             return write_cells(self.store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)

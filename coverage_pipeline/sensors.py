@@ -30,6 +30,25 @@ class SensorError(PlannerError, ValueError):
     """A sensor or one of its catalogues is declared in a way that cannot be used."""
 
 
+_SEPARATORS = re.compile(r"[\s_-]+")
+_SHORT_NAMES = ((re.compile(r"s(\d[a-z])"), "sentinel"), (re.compile(r"(?:l[a-z]?|landsat)0*(\d{1,2})"), "landsat"))
+_SATELLITE = re.compile(r"landsat\d{1,2}|sentinel\d[a-z]")
+
+
+def platform_name(text: str) -> str:
+    """A satellite's name in one spelling: ``landsat8`` for landsat-8, LANDSAT_8, "Landsat 8" and LC08, ``sentinel2a`` for S2A."""
+    name = _SEPARATORS.sub("", text).lower()
+    for short, family in _SHORT_NAMES:
+        if found := short.fullmatch(name):
+            return family + found[1]
+    return name
+
+
+def is_satellite_name(name: str) -> bool:
+    """Whether a ``platform_name`` is that of one satellite of a family whose ids state the satellite too."""
+    return _SATELLITE.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class AvailableSource:
     """One public catalogue that lists a sensor's scenes."""
@@ -44,7 +63,7 @@ class AvailableSource:
     version: str | None = None
     """Collection version, where the catalogue keeps several under one short name (CMR)."""
     platforms: tuple[str, ...] = ()
-    """STAC ``platform`` values that belong to the sensor, lower case; empty: all of the collection."""
+    """STAC ``platform`` values that belong to the sensor, in any spelling (``platform_name``); empty: all of the collection."""
     page_size: int | None = None
     """Items asked for a page; None: what suits the provider (``catalog.providers``)."""
     covers: tuple[float, float, float, float] | None = None

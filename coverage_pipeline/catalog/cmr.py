@@ -25,7 +25,7 @@ from coverage_pipeline.catalog.source import BBox, Tally, Window
 from coverage_pipeline.catalog.wire import LATER, Fetched, Patience, Wire
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC
-from coverage_pipeline.sensors import AvailableSource
+from coverage_pipeline.sensors import AvailableSource, platform_name
 
 MAX_PAGE_SIZE = 2000
 """The most granules CMR gives a page (its documentation, "Query Parameters"); more is refused."""
@@ -223,7 +223,8 @@ class CmrSource:
     def _platform(self, umm: Mapping[str, Any]) -> str | None:
         """The granule's platform; of several, one that belongs to the sensor."""
         names = [name for platform in _dicts(umm.get("Platforms")) if isinstance(name := platform.get("ShortName"), str)]
-        ours = [name for name in names if name.lower() in self.source.platforms]
+        wanted = {platform_name(name) for name in self.source.platforms}
+        ours = [name for name in names if platform_name(name) in wanted]
         return next(iter(ours or names), None)
 
     def _cloud(self, umm: Mapping[str, Any]) -> Any:

@@ -30,7 +30,7 @@ from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.wire import Cancelled
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.sensors import AvailableSource, CoverageSensor
+from coverage_pipeline.sensors import AvailableSource, CoverageSensor, platform_name
 
 SLOW_SECONDS = 5.0
 """An answer to one of these small questions that takes longer is slow: a scan asks thousands of larger ones, and gateways give up after
@@ -287,7 +287,7 @@ class _Examination:
             self._describe_cmr()
         ours = self.source.platforms
         listed = f"; platforms {_names(self.platforms)}" if self.platforms else ""
-        if self.platforms and (unlisted := [p for p in ours if p not in {name.lower() for name in self.platforms}]):
+        if self.platforms and (unlisted := [p for p in ours if platform_name(p) not in map(platform_name, self.platforms)]):
             raise _Wrong(
                 f"does not list {', '.join(unlisted)} among its platforms ({_names(self.platforms)}): scenes under another name "
                 f"would be left out; write platforms in {self.section} as the catalogue does"
@@ -490,7 +490,7 @@ class _Examination:
             return "is not said by the scene" + (": it counts as the sensor's" if ours else "")
         if not ours:
             return f"{printable(given, 60)}; all of the collection are the sensor's"
-        if given.lower() in ours:
+        if platform_name(given) in map(platform_name, ours):
             return f"{printable(given, 60)} is the sensor's"
         if self.platforms:  # it lists ours, so that this one is another satellite's
             return f"{printable(given, 60)} is not the sensor's ({', '.join(ours)}): such scenes are left out"

@@ -566,6 +566,7 @@ def _scan(job: _Job, source: AvailableSource) -> _Scanned:
 def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathered) -> tuple[ScanReport, pa.Table]:
     merged, superseded, united = merge_copies(gathered.take_rows())
     scenes = in_order(merged)
+    of_month = scenes.filter(scenes["in_month"])
     parts = gathered.parts
     totals = [part.announced for part in parts]
     # What an earlier run read says nothing of what was published since.
@@ -595,14 +596,14 @@ def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathere
         bytes=api.wire.bytes if api.wire else 0,
         announced=None if None in totals or not totals else sum(total for total in totals if total is not None),
         received=sum(part.received for part in parts),
-        scenes=scenes.num_rows,
+        scenes=of_month.num_rows,
         duplicates=sum(part.duplicates for part in parts),
         repeated=gathered.repeated,
         superseded=superseded,
         united=united,
         outside=sum(part.outside for part in parts),
         other_platform=sum(part.other_platform for part in parts),
-        bbox_footprints=pc.sum(pc.equal(scenes["geometry_source"], "bbox")).as_py() or 0,
+        bbox_footprints=pc.sum(pc.equal(of_month["geometry_source"], "bbox")).as_py() or 0,
         rejected=by_reason(gathered.rejected),
     )
     return report, scenes

@@ -15,31 +15,44 @@ from coverage_pipeline.months import UTC
 from coverage_pipeline.sensors import SceneFamily
 
 # S2A_MSIL2A_20231008T175231_N0509_R141_T13TDE_20231008T233154(.SAFE); Planetary Computer leaves the baseline (N0509) out.
-_S2_PRODUCT = re.compile(r"(S2[A-D])_MSIL\d[AC]_(\d{8}T\d{6})_(?:N(\d{4})_)?R\d{3}_T(\d{2}[A-Z]{3})(?:_(\d{8}T\d{6}))?")
-_S2_DATATAKE = re.compile(r"G(S2[A-D])_(\d{8}T\d{6})_\d+")
-_S2_DATASTRIP_START = re.compile(r"_S(\d{8}T\d{6})")
+# Any letter for the satellite: Sentinel-2D and its successors need no new release of this program.
+_S2_PRODUCT = re.compile(r"(S2[A-Z])_MSIL\d[AC]_(\d{8}T\d{6})_(?:N(\d{4})_)?R\d{3}_T(\d{2}[A-Z]{3})(?:_(\d{8}T\d{6}))?")
+_S2_DATATAKE = re.compile(r"G(S2[A-Z])_(\d{8}T\d{6})_\d+")
+_S2_SATELLITE = re.compile(r"(?<![A-Z0-9])S2([A-Z])_")
 _S2_TILE = re.compile(r"(?:^|[_-])T?(\d{2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?=[_-]|$)")
+# Earth Search: S2A_13TDE_20231008_1_L2A is the second product of that tile and day.
+_S2_REVISION = re.compile(r"_(\d{1,3})_L\d[AC]$")
+_S2_SPECIAL_BASELINE = "9999"
+"""Marks a special processing, which is no successor of any: 36 of 102 such products of one tile are older than the 0500 beside them."""
 # LC08_L2SP_044034_20160830_20200906_02_T1(_SR); Planetary Computer and Earth Search leave the processing date out.
-_LANDSAT_PRODUCT = re.compile(r"L[COTEM]0?(\d)_L\d\w{2}_(\d{3})(\d{3})_(\d{8})_(?:(\d{8})_)?\d{2}_(RT|T1|T2)")
-_LANDSAT_SCENE = re.compile(r"L[COTEM](\d)(\d{3})(\d{3})(\d{4})(\d{3})[A-Z]{3}\d{2}")
+_LANDSAT_PRODUCT = re.compile(r"L[A-Z](\d{2})_L\d\w{2}_(\d{3})(\d{3})_(\d{8})_(?:(\d{8})_)?\d{2}_(RT|T1|T2)")
+_LANDSAT_SCENE = re.compile(r"(?<![A-Z])L[A-Z](\d{1,2})(\d{3})(\d{3})(\d{4})(\d{3})[A-Z]{3}\d{2}(?!\d)")
 _LANDSAT_TIER = {"RT": 0, "T2": 1, "T1": 2}
-# EMIT_L2A_RFL_001_20220810T034103_2222203_002: build, sensing time, orbit, scene in the orbit.
+_SECONDS_PER_ROW = 23.92
+"""Time between two rows of a Landsat path: 116 real passes agree within 0.36 s (design section 4)."""
+# EMIT_L2A_RFL_001_20220810T034103_2222203_002: build, sensing time, orbit, scene in the orbit. The level is no part of the key.
 _EMIT = re.compile(r"EMIT_L\d[A-Z]_\w+?_(\d{3})_(\d{8}T\d{6})_(\d+)_(\d+)")
-# ENMAP01-____L2A-DT0000080454_20240630T082045Z_001_V010402_20240701T122237Z: level, datatake, tile, version, processing.
-_ENMAP = re.compile(r"ENMAP\d\d-_*(L\d[A-C]?)-DT(\d+)_\d{8}T\d{6}Z_(\d+)_V(\d+)_(\d{8}T\d{6})Z")
+# ENMAP01-____L2A-DT0000080454_20240630T082045Z_001_V010402_20240701T122237Z: level, datatake, tile, version, processing. All levels
+# number the tiles of a datatake alike: the recorded L0 and L2A of one datatake and tile show the same place.
+_ENMAP = re.compile(r"ENMAP\d\d-_*L\d[A-C]?-DT(\d+)_(\d{8}T\d{6})Z_(\d+)_V(\d+)_(\d{8}T\d{6})Z")
 
 
 class SceneIdentity(NamedTuple):
-    """Which scene an entry shows, and how it ranks among the copies of that scene."""
+    """Which scene an entry shows, on which pass, and how it ranks among the copies of that scene."""
 
     key: str | None
     """The scene key; None where the id follows no known rule."""
-    acquired: dt.datetime | None = None
-    """Acquisition time that the id itself states, UTC, where that goes before the item's ``datetime``."""
-    part: str | None = None
-    """Sentinel-2: sensing start of the datastrip. Copies of one part are reprocessings, different parts are united."""
-    rank: tuple[str, str, str] = ("", "", "")
-    """Orders copies: the largest is the newest."""
+    pass_time: dt.datetime | None = None
+    """Time of the satellite's pass, UTC (design section 4); the entry's own time where the family has no rule, or the rule lacks
+    something. None where neither is there."""
+    stated: dt.datetime | None = None
+    """Time that the id itself states, UTC: the acquisition time of an entry that gives none."""
+    platform: str | None = None
+    """Satellite that the id states, as ``sensors.platform_name`` writes it."""
+    rank: tuple[str, ...] = ("",)
+    """Orders copies: the largest is the newest. Generation time, then revision, then baseline, tier, build or version, then id."""
+    baseline: str = ""
+    """Sentinel-2: processing baseline, four digits; empty where it is not stated."""
 
 
 def parse_time(value: Any) -> dt.datetime | None:
@@ -70,86 +83,144 @@ def _text(properties: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _sentinel_2(item_id: str, properties: Mapping[str, Any]) -> SceneIdentity:
+def _number(value: Any) -> int | None:
+    """A whole number that a provider wrote as such or as text."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9 else None
+
+
+def _generated(properties: Mapping[str, Any], in_id: str, *names: str) -> str:
+    """When a copy was made, to be compared as text: as its id says, else by the first of those properties; empty where nothing says."""
+    made = next((time for name in names if (time := parse_time(properties.get(name)))), None)
+    return in_id or (_compact(made) if made else "")
+
+
+def _sentinel_2(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
     """Mission, datatake sensing start and tile. (The relative orbit in an id follows from the first two.)"""
     product = _S2_PRODUCT.search(_text(properties, "s2:product_uri")) or _S2_PRODUCT.search(item_id)
     datatake = _S2_DATATAKE.search(_text(properties, "s2:datatake_id"))
     generated = ""
-    baseline = _text(properties, "s2:processing_baseline").replace(".", "")
+    baseline = (_text(properties, "s2:processing_baseline") or _text(properties, "processing:version")).replace(".", "")
     if product:
         mission, start, in_name, tile, generated = product.groups(default="")
-        baseline = baseline or in_name
+        baseline = in_name or baseline
     elif datatake:
         mission, start = datatake.groups()
         found = _S2_TILE.search(_text(properties, "s2:mgrs_tile") or _text(properties, "grid:code") or item_id)
         tile = found[1] if found else ""
     else:
-        return SceneIdentity(None)
-    acquired = _compact_time(start)
-    if acquired is None or not tile:
-        return SceneIdentity(None)
-    written = parse_time(properties.get("s2:generation_time")) or parse_time(properties.get("processing:datetime"))
-    strip = _S2_DATASTRIP_START.search(_text(properties, "s2:datastrip_id"))
+        satellite = _S2_SATELLITE.search(item_id)
+        return SceneIdentity(None, own_time, platform=f"sentinel2{satellite[1].lower()}" if satellite else None)
+    platform = f"sentinel2{mission[2].lower()}"
+    taken = _compact_time(start)
+    if taken is None or not tile:
+        return SceneIdentity(None, taken or own_time, taken, platform)
+    sequence = _number(properties.get("s2:sequence"))
+    in_id = _S2_REVISION.search(item_id)
+    revision = f"{int(in_id[1]) if in_id else sequence:09}" if in_id or sequence is not None else ""
     return SceneIdentity(
         key=f"{mission}_{start}_T{tile}",
-        acquired=acquired,
-        part=strip[1] if strip else None,
-        rank=(baseline, _compact(written) if written else generated, item_id),
+        pass_time=taken,
+        stated=taken,
+        platform=platform,
+        rank=(
+            _generated(properties, generated, "s2:generation_time", "processing:datetime"),
+            revision,
+            "" if baseline == _S2_SPECIAL_BASELINE else baseline,
+            item_id,
+        ),
+        baseline=baseline if len(baseline) == 4 and baseline.isascii() and baseline.isdigit() else "",
     )
 
 
-def _landsat(item_id: str, properties: Mapping[str, Any]) -> SceneIdentity:
-    """Platform, path, row and date; tier before processing time, so that a real-time copy gives way to its final one."""
+def _equator_crossing(own_time: dt.datetime | None, path: int | None, row: int | None) -> dt.datetime | None:
+    """When the path of a Landsat scene crosses the equator: rows 1-122 descend and cross at row 60, rows 123-248 ascend and cross at
+    row 184. The own time where path and row are not known.
+    """
+    if own_time is None or path is None or row is None or not 1 <= path <= 233 or not 1 <= row <= 248:
+        return own_time
+    try:
+        return own_time - dt.timedelta(seconds=(row - (60 if row <= 122 else 184)) * _SECONDS_PER_ROW)
+    except OverflowError:  # in the first or the last hour of the calendar
+        return own_time
+
+
+def _landsat(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
+    """Platform, path, row and date of the id."""
     product = _LANDSAT_PRODUCT.search(item_id)
     scene = _LANDSAT_SCENE.search(item_id) or _LANDSAT_SCENE.search(_text(properties, "landsat:scene_id"))
     tier = _text(properties, "landsat:collection_category")
     processed = ""
+    wrs = _number(properties.get("landsat:wrs_path")), _number(properties.get("landsat:wrs_row"))
     if product:
-        platform, path, row, date, processed, tier = product.groups(default="")
+        number, path, row, date, processed, tier = product.groups(default="")
     elif scene:
-        platform, path, row, year, day = scene.groups()
+        number, path, row, year, day = scene.groups()
         try:
             date = dt.datetime.strptime(f"{year}{day}", "%Y%j").strftime("%Y%m%d")
         except ValueError:
-            return SceneIdentity(None)
+            return SceneIdentity(None, _equator_crossing(own_time, *wrs), platform=f"landsat{int(number)}")
     else:
-        return SceneIdentity(None)
-    made = parse_time(properties.get("landsat:product_generated")) or parse_time(properties.get("created"))
-    when = processed or (_compact(made) if made else "")
-    return SceneIdentity(key=f"landsat-{platform}_{path}{row}_{date}", rank=(str(_LANDSAT_TIER.get(tier, -1)), when, item_id))
+        return SceneIdentity(None, _equator_crossing(own_time, *wrs))
+    made = parse_time(properties.get("created"))
+    return SceneIdentity(
+        key=f"landsat-{int(number)}_{path}{row}_{date}",
+        pass_time=_equator_crossing(own_time, int(path), int(row)),
+        platform=f"landsat{int(number)}",
+        rank=(
+            _generated(properties, processed, "landsat:product_generated", "processing:datetime"),
+            str(_LANDSAT_TIER.get(tier, "")),
+            _compact(made) if made else "",  # when the catalogue's entry was made: the last thing that tells copies apart
+            item_id,
+        ),
+    )
 
 
-def _emit(item_id: str, properties: Mapping[str, Any]) -> SceneIdentity:
+def _emit(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
     found = _EMIT.search(item_id)
     if not found:
-        return SceneIdentity(None)
+        return SceneIdentity(None, own_time)
     build, start, orbit, scene = found.groups()
+    stated = _compact_time(start)
     made = parse_time(properties.get("created"))
-    return SceneIdentity(key=f"EMIT_{start}_{orbit}_{scene}", rank=(build, made.isoformat() if made else "", item_id))
+    return SceneIdentity(
+        key=f"EMIT_{start}_{orbit}_{scene}",
+        pass_time=own_time or stated,
+        stated=stated,
+        rank=(_generated(properties, "", "processing:datetime"), build, made.isoformat() if made else "", item_id),
+    )
 
 
-def _enmap(item_id: str, properties: Mapping[str, Any]) -> SceneIdentity:
+def _enmap(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
     found = _ENMAP.search(item_id)
     if not found:
-        return SceneIdentity(None)
-    level, datatake, tile, version, processed = found.groups()
-    return SceneIdentity(key=f"ENMAP_{level}_DT{datatake}_{tile}", rank=(version, processed, item_id))
+        return SceneIdentity(None, own_time)
+    datatake, start, tile, version, processed = found.groups()
+    stated = _compact_time(start)
+    return SceneIdentity(
+        key=f"ENMAP_DT{datatake}_{tile}", pass_time=own_time or stated, stated=stated, rank=(processed, version, item_id)
+    )
 
 
-def scene_identity(family: SceneFamily, item_id: str, properties: Mapping[str, Any] | None = None) -> SceneIdentity:
-    """The identity of a catalogue item (id and properties) or of a holding (id alone)."""
+def scene_identity(
+    family: SceneFamily, item_id: str, properties: Mapping[str, Any] | None = None, own_time: dt.datetime | None = None
+) -> SceneIdentity:
+    """The identity of a catalogue item (id and properties) or of a holding (id alone), which was taken at ``own_time`` (UTC)."""
     properties = properties or {}
     match family:
         case "sentinel-2":
-            return _sentinel_2(item_id, properties)
+            return _sentinel_2(item_id, properties, own_time)
         case "landsat":
-            return _landsat(item_id, properties)
+            return _landsat(item_id, properties, own_time)
         case "emit":
-            return _emit(item_id, properties)
+            return _emit(item_id, properties, own_time)
         case "enmap":
-            return _enmap(item_id, properties)
+            return _enmap(item_id, properties, own_time)
         case _:
-            return SceneIdentity(item_id or None)
+            return SceneIdentity(item_id or None, own_time)
 
 
 def scene_key(family: SceneFamily, item_id: str | None, properties: Mapping[str, Any] | None = None) -> str | None:

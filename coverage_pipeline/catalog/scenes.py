@@ -1,7 +1,7 @@
 """STAC items made into scenes: one row an acquisition, with its own footprint, time and cloud; the rest rejected with a reason.
 
 Items arrive page by page and leave as flat columns, so that no object of them stays. Copies of a scene are merged once, at
-the end: reprocessings give way to the newest, parts of one Sentinel-2 tile and datatake are united.
+the end, newest first: a copy adds the area that newer copies do not cover, so that a reprocessing adds nothing and a part its part.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
 from coverage_pipeline.catalog.scene_key import SceneIdentity, parse_time, scene_identity
 from coverage_pipeline.footprints import area_km2, normalise_footprints
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors import CoverageSensor, is_satellite_name, platform_name
 
 TIME = pa.timestamp("us", tz="UTC")
 DEFAULT_CLOUD_FIELD = "eo:cloud_cover"
@@ -35,31 +36,46 @@ DEFAULT_CLOUD_FIELD = "eo:cloud_cover"
 NO_TIME = "no time"
 """Why an item is rejected that belongs to no month."""
 
-SCENES_VERSION = 1
+SCENES_VERSION = 2
 """Version of the scenes file's columns and metadata."""
+
+COPY = pa.struct(
+    [
+        pa.field("item_id", pa.string()),
+        pa.field("datetime", TIME),
+        pa.field("start_datetime", TIME),
+        pa.field("end_datetime", TIME),
+        pa.field("pass_time", TIME),
+        pa.field("geometry", pa.binary()),  # WKB, EPSG:4326: the copy's own whole outline
+    ]
+)
 
 SCENES_SCHEMA = pa.schema(
     [
         pa.field("scene_key", pa.string(), nullable=False),
-        pa.field("item_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # of the copies that make the scene up, newest first
         pa.field("item_href", pa.string()),
         pa.field("collection", pa.string()),
         pa.field("provider", pa.string()),
         pa.field("platform", pa.string()),
-        pa.field("acquired", TIME, nullable=False),
+        pa.field("acquired", TIME, nullable=False),  # datetime, else start_datetime, else what the id states
+        pa.field("pass_time", TIME, nullable=False),  # its month and day are the scene's (``scene_key.SceneIdentity``)
         pa.field("datetime", TIME),
         pa.field("start_datetime", TIME),
         pa.field("end_datetime", TIME),
+        pa.field("in_month", pa.bool_(), nullable=False),  # false: passed within one hour outside the scanned months
         pa.field("cloud_cover", pa.float64()),  # percent; null: not known
         pa.field("cloud_raw", pa.string()),  # as the provider wrote it, JSON
         pa.field("geometry_source", pa.string(), nullable=False),  # "footprint", or "bbox" where the item has no geometry
+        pa.field("copies", pa.list_(COPY)),  # that make the scene up, newest first; null where one copy alone does
         pa.field("geometry", pa.binary(), nullable=False),  # WKB, EPSG:4326
     ]
 )
 ROWS_SCHEMA = (
     SCENES_SCHEMA.append(pa.field("item_id", pa.string(), nullable=False))
-    .append(pa.field("part", pa.string()))  # Sentinel-2: sensing start of the datastrip
     .append(pa.field("rank", pa.string()))  # the largest is the newest copy
+    .append(pa.field("baseline", pa.string()))  # Sentinel-2: processing baseline
+    .append(pa.field("nodata", pa.float64()))  # percent of the pixels without data, where the item states it
 )
 """Usable items before their copies are merged: what a window of a scan leaves."""
 
@@ -85,6 +101,19 @@ def parse_cloud(value: Any) -> float:
     except (ValueError, OverflowError):
         return math.nan
     return number if 0 <= number <= 100 else math.nan
+
+
+def _nodata(properties: Mapping[str, Any]) -> float:
+    """Percent of a Sentinel-2 tile's pixels without data, as Planetary Computer and Earth Search or as CDSE writes it; NaN: not stated."""
+    statistics = properties.get("statistics")
+    stated = properties.get("s2:nodata_pixel_percentage")
+    return parse_cloud(statistics.get("nodata") if stated is None and isinstance(statistics, dict) else stated)
+
+
+def _count(counter: Counter[str], name: str) -> None:
+    """Count under a name that a catalogue wrote: so many names, and so much of each, that a report stays small."""
+    name = name[:_NAME_LENGTH]
+    counter[name if name in counter or len(counter) < _NAMES_KEPT else _OTHER_NAMES] += 1
 
 
 def _text(value: Any) -> str | None:
@@ -173,10 +202,22 @@ def _read_geometries(texts: list[str | bytes | None]) -> NDArray[np.object_]:
     return found
 
 
+_NEAR = dt.timedelta(hours=1)
+"""Scenes that passed so long before or after the window are kept for the matchup, with ``in_month`` false."""
+
+_FIRST_INSTANT, _LAST_INSTANT = (limit.replace(tzinfo=dt.UTC) for limit in (dt.datetime.min, dt.datetime.max))
+
+_NAMES_KEPT = 50
+_NAME_LENGTH = 60
+"""How many platforms the counters name, and how much of each name: the names come from the catalogue."""
+_OTHER_NAMES = "(others)"
+
+
 class SceneCollector:
     """Gathers pages of items into columns; ``finish`` merges the copies.
 
-    ``half-open window``: only acquisitions with ``start <= acquired < end`` are kept, the others are counted as outside.
+    A row has ``in_month`` true where ``start <= pass_time < end``. Rows that passed within one hour outside the window are kept with
+    ``in_month`` false; the others are counted as outside.
     """
 
     def __init__(
@@ -195,10 +236,15 @@ class SceneCollector:
         self.item_root = item_root
         self.provider = provider
         self.cloud_field = cloud_field or DEFAULT_CLOUD_FIELD
-        self.platforms = tuple(name.replace("_", "-") for name in platforms)  # catalogues write both
+        self._wanted = frozenset(platform_name(name) for name in platforms)
         self.start, self.end = start, end
+        self._from = None if start is None else max(start, _FIRST_INSTANT + _NEAR) - _NEAR
+        self._until = None if end is None else min(end, _LAST_INSTANT - _NEAR) + _NEAR
         self.outside = 0
-        self.other_platform = 0
+        self.platforms: Counter[str] = Counter()
+        """Usable items of the window by platform, as the catalogue writes it."""
+        self.other_platforms: Counter[str] = Counter()
+        """Items left out as another satellite's, by platform as the catalogue writes it, else as the id states it."""
         self.duplicates = 0
         self.superseded = 0
         self.united = 0
@@ -241,19 +287,21 @@ class SceneCollector:
         if not isinstance(properties, dict) or not _is_usable(item_id):
             self._reject(item, "not a STAC item: id or properties missing", digest=_digest(item))
             return None
-        platform = _text(properties.get("platform"))
-        if self.platforms and platform is not None and platform.lower().replace("_", "-") not in self.platforms:
-            self.other_platform += 1  # the collection's other satellites are not ours to judge
-            return None
-        identity: SceneIdentity = scene_identity(self.sensor.family, item_id, properties)
         datetime, start, end = (parse_time(properties.get(name)) for name in ("datetime", "start_datetime", "end_datetime"))
-        acquired = identity.acquired or datetime or start
-        if acquired is None:
+        identity: SceneIdentity = scene_identity(self.sensor.family, item_id, properties, datetime or start)
+        platform = _text(properties.get("platform"))
+        other = self._other_platform(platform, identity.platform)
+        if other is not None:  # the collection's other satellites are not this sensor's, whatever else is wrong with their items
+            _count(self.other_platforms, other)
+            return None
+        acquired = datetime or start or identity.stated
+        pass_time = identity.pass_time or acquired
+        if acquired is None or pass_time is None:
             given = properties.get("datetime") or properties.get("start_datetime")
             shown = repr(_text(given[:40])) if isinstance(given, str) else _shown(given)[:40]
             self._reject(item, NO_TIME if given is None else f"time cannot be read: {shown}")
             return None
-        if (self.start is not None and acquired < self.start) or (self.end is not None and acquired >= self.end):
+        if (self._from is not None and pass_time < self._from) or (self._until is not None and pass_time >= self._until):
             self.outside += 1
             return None
         raw = properties.get(self.cloud_field)
@@ -265,15 +313,33 @@ class SceneCollector:
             "provider": self.provider,
             "platform": platform,
             "acquired": acquired,
+            "pass_time": pass_time,
             "datetime": datetime,
             "start_datetime": start,
             "end_datetime": end,
+            "in_month": (self.start is None or pass_time >= self.start) and (self.end is None or pass_time < self.end),
             "cloud_cover": parse_cloud(raw),
             "cloud_raw": None if raw is None else _shown(raw)[:100],
+            "copies": None,
             "item_id": item_id,
-            "part": identity.part,
             "rank": _text("\x1f".join(identity.rank)),
+            "baseline": identity.baseline,
+            "nodata": _nodata(properties),
         }
+
+    def _other_platform(self, platform: str | None, in_id: str | None) -> str | None:
+        """The name of the satellite that an item belongs to, where it is none of the source's ``platforms``; else None.
+
+        A platform in a spelling that names no known satellite says nothing: then the id decides.
+        """
+        if not self._wanted:
+            return None
+        name = platform_name(platform) if platform is not None else None
+        if name in self._wanted:
+            return None
+        if name is None:
+            return in_id if in_id is not None and in_id not in self._wanted else None
+        return None if not is_satellite_name(name) and in_id in self._wanted else platform
 
     def _href(self, item: Mapping[str, Any]) -> str | None:
         """The item's address. A link that is relative to nobody knows what is replaced by where the API must have the item."""
@@ -300,8 +366,12 @@ class SceneCollector:
         if not usable.any():
             return
         kept = [row for row, ok in zip(rows, usable, strict=True) if ok]
+        for row in kept:
+            if row["in_month"] and row["platform"]:
+                _count(self.platforms, row["platform"])
         columns: dict[str, Any] = {name: [row[name] for row in kept] for name in ROWS_SCHEMA.names if name != "geometry"}
-        columns["cloud_cover"] = pa.array(columns["cloud_cover"], pa.float64(), from_pandas=True)
+        for name in ("cloud_cover", "nodata"):
+            columns[name] = pa.array(columns[name], pa.float64(), from_pandas=True)
         columns["geometry"] = shapely.to_wkb(footprints[usable])
         self._tables.append(pa.table(columns, schema=ROWS_SCHEMA))
 
@@ -317,6 +387,11 @@ class SceneCollector:
                 "digest": digest or f"{item_id} {reason}",
             }
         )
+
+    @property
+    def other_platform(self) -> int:
+        """How many items were left out as another satellite's."""
+        return self.other_platforms.total()
 
     @property
     def received(self) -> int:
@@ -342,14 +417,14 @@ class SceneCollector:
         return self.rejected_rows().select(REJECTED_SCHEMA.names)
 
     def finish(self) -> pa.Table:
-        """The scenes (``SCENES_SCHEMA``), one row a scene, by acquisition time and key."""
+        """The scenes (``SCENES_SCHEMA``), one row a scene, by pass time and key."""
         merged, self.superseded, self.united = merge_copies(self.rows())
         return in_order(merged)
 
 
 def in_order(scenes: pa.Table) -> pa.Table:
-    """Scenes by acquisition time and key, so that the order in which they came does not show."""
-    return scenes.sort_by([("acquired", "ascending"), ("scene_key", "ascending")])
+    """Scenes by pass time and key, so that the order in which they came does not show."""
+    return scenes.sort_by([("pass_time", "ascending"), ("scene_key", "ascending")])
 
 
 def by_reason(rejected: pa.Table) -> dict[str, int]:
@@ -363,56 +438,119 @@ def first_of_each(table: pa.Table, column: str) -> pa.Table:
     return table.filter(pa.array(~repeated)) if repeated.any() else table
 
 
+_LEAST_ADDED = 0.02
+"""Share of its own area that a copy must add: reprocessing jitter is 0.005 % (design section 4)."""
+
+_TILE_KM2 = 109.8**2
+_WHOLE_TILE = 0.98 * _TILE_KM2
+"""Smallest area of a Sentinel-2 tile's whole square: the areas on the sphere are up to 0.9 % off, UTM's scale up to 0.3 %."""
+_CORNER_DEGREES = 0.005
+"""Tolerance at which the outline of a whole tile has its four corners and no other vertex."""
+_MOST_NODATA = 1.0
+"""Percent without data from which a whole tile's outline cannot be the footprint."""
+
+
 def merge_copies(table: pa.Table) -> tuple[pa.Table, int, int]:
-    """One row a scene key: the newest copy of each part, and the union of the parts.
+    """One row a scene key: the newest copy, and what older copies add to its area.
 
-    ``table`` has ``ROWS_SCHEMA``. Returns the scenes, how many copies a newer one replaced, and how
-    many parts went into a union beyond the first.
+    ``table`` has ``ROWS_SCHEMA``. Returns the scenes, how many copies added nothing, and how many added area beyond the first of
+    their scene.
 
-    Overlap alone cannot tell a reprocessing from a part: only the datastrip's sensing start can. Where no copy has one, those of the
-    newest baseline are united.
+    Newest first, a copy adds the area that the scene does not cover yet, and nothing where that is less than 2 % of its own. Copies
+    that are no real footprint (a bounding box, or a tile's outline in place of one) come last, and add nothing where another copy
+    is real. The footprint is the union of the copies that added, the cloud their mean weighted by the area each added, unknown where
+    one's is; the rest of the row is the newest one's. (Areas in square degrees: all copies show one place.)
     """
     keys = table["scene_key"].to_pandas()
     copied = keys.duplicated(keep=False).to_numpy()
     if not copied.any():
         return table.select(SCENES_SCHEMA.names), 0, 0
     single = table.select(SCENES_SCHEMA.names).filter(pa.array(~copied))
-    frame = table.filter(pa.array(copied)).to_pandas(date_as_object=False)
+    rows = table.filter(pa.array(copied))
     del table, keys  # of a large month it is most of the memory, where the caller has let go of it, too
-    frame = frame.sort_values(["scene_key", "rank"])  # the newest of a key comes last
-    unknown_part = frame["part"].isna()
-    baseline = frame["rank"].str.split("\x1f").str[0]
-    newest_baseline = baseline.groupby(frame["scene_key"]).transform("max")
-    is_s2_without_strip = unknown_part & frame["scene_key"].str.startswith("S2")
-    no_strip_at_all = unknown_part.groupby(frame["scene_key"]).transform("all") & is_s2_without_strip
-    united = no_strip_at_all & (baseline == newest_baseline)
-    part = frame["part"].fillna("")
-    part = part.mask(united, frame["rank"])  # every one of them is a part of its own
-    outdated = no_strip_at_all & ~united
-    newest = ~pd.MultiIndex.from_arrays([frame["scene_key"], part]).duplicated(keep="last") & ~outdated.to_numpy()
-    parts = frame[newest].copy()
-    superseded = len(frame) - len(parts)
-    parts["shape"] = shapely.from_wkb(parts["geometry"].to_numpy())
-    parts["area"] = shapely.area(parts["shape"].to_numpy())
-    rows = [_unite(group) for _, group in parts.groupby("scene_key", sort=False)]
-    merged = pa.Table.from_pandas(pd.DataFrame(rows)[SCENES_SCHEMA.names], schema=SCENES_SCHEMA, preserve_index=False)
-    return pa.concat_tables([single, merged]), superseded, len(parts) - len(rows)
+    group = rows["scene_key"].combine_chunks().dictionary_encode().indices.to_numpy()
+    shapes = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
+    stand_in = _is_stand_in(rows, group, shapes)
+    newest_first = np.lexsort((-_dense_rank(rows["rank"]), stand_in, group))
+    rows, group, shapes = rows.take(pa.array(newest_first)), group[newest_first], shapes[newest_first]
+    footprint, added = _added_area(group, shapes, stand_in[newest_first])
+
+    makes = added > 0
+    owner, members = group[makes], np.bincount(group[makes])
+    starts = np.concatenate([[0], np.cumsum(members)])
+    made_of = rows.filter(pa.array(makes))
+    newest = made_of.take(pa.array(starts[:-1])).select(SCENES_SCHEMA.names)
+    several = members > 1
+    cloud = made_of["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)  # NaN: not known
+    mean = np.bincount(owner, cloud * added[makes]) / np.bincount(owner, added[makes])
+    # Rounding must not leave the copies' range: 10 and 10 is not clear at a threshold of 10, and nothing passes 100.
+    mean = np.clip(mean, np.minimum.reduceat(cloud, starts[:-1]), np.maximum.reduceat(cloud, starts[:-1]))
+    footprint[several], reasons = normalise_footprints(footprint[several])
+    assert not shapely.is_missing(footprint).any(), set(reasons)  # a union of usable footprints is usable
+    offsets = pa.array(starts.astype(np.int32))
+    changed = {
+        "item_ids": pa.ListArray.from_arrays(offsets, made_of["item_id"].combine_chunks()),
+        "cloud_cover": pa.array(mean, pa.float64(), from_pandas=True),
+        "copies": pa.ListArray.from_arrays(
+            offsets,
+            pa.StructArray.from_arrays([made_of[field.name].combine_chunks() for field in COPY], fields=list(COPY)),
+            mask=pa.array(~several),
+        ),
+        "geometry": pa.array(shapely.to_wkb(footprint), pa.binary()),
+    }
+    merged = pa.table({name: changed.get(name, newest[name]) for name in SCENES_SCHEMA.names}, schema=SCENES_SCHEMA)
+    return pa.concat_tables([single, merged]), int((~makes).sum()), int((members - 1).sum())
 
 
-def _unite(parts: pd.DataFrame) -> dict[str, Any]:
-    """One scene of its parts: the newest part's row, the union's footprint, the area-weighted cloud (unknown if one's is)."""
-    row: dict[str, Any] = parts.iloc[-1].to_dict()
-    if len(parts) > 1:
-        footprint, reason = normalise_footprints(np.array([shapely.union_all(parts["shape"].to_numpy())], dtype=object))
-        assert reason[0] is None, reason[0]  # a union of usable footprints is usable
-        row["geometry"] = shapely.to_wkb(footprint[0])
-        # Parts lie in one tile, so that areas in square degrees weigh as areas on the ground.
-        mean = float((parts["cloud_cover"] * parts["area"]).sum(skipna=False) / parts["area"].sum())
-        # Rounding must not leave the parts' range: 10 and 10 is not clear at a threshold of 10, and nothing passes 100.
-        row["cloud_cover"] = float(np.clip(mean, parts["cloud_cover"].min(), parts["cloud_cover"].max()))
-        row["item_ids"] = [item_id for ids in parts["item_ids"] for item_id in ids]
-        row["acquired"] = parts["acquired"].min()
-    return row
+def _dense_rank(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The place of each text among them all, in ascending order."""
+    return np.unique(column.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1].reshape(-1)
+
+
+def _is_stand_in(rows: pa.Table, group: NDArray[np.int64], shapes: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which copies have no footprint of their own: a bounding box, or the square of the tile where the footprint is less.
+
+    Real footprints are often the whole tile, and another product of that datatake may have a part of it (13SDD of 2024-07-19 in the
+    recorded items: 415 of 12,054 km²). The square is no footprint where the item states pixels without data, or where nothing is
+    stated and a copy of another baseline is smaller. Products of one baseline are parts, not reprocessings of each other.
+    """
+    box = pc.equal(rows["geometry_source"], "bbox").to_numpy()
+    whole = ~box & pc.starts_with(rows["scene_key"], "S2").to_numpy()
+    whole[whole] = area_km2(shapes[whole]) >= _WHOLE_TILE
+    whole[whole] = shapely.get_num_coordinates(shapely.simplify(shapes[whole], _CORNER_DEGREES)) == 5
+    if not whole.any():
+        return box
+    smaller = pd.DataFrame({"group": group, "baseline": rows["baseline"].to_pandas().fillna("")})[~whole & ~box]
+    here = pd.DataFrame({"group": group, "baseline": rows["baseline"].to_pandas().fillna("")})
+    is_beside_smaller = here["group"].isin(smaller["group"]).to_numpy()
+    same = pd.MultiIndex.from_frame(here).isin(pd.MultiIndex.from_frame(smaller)) & (here["baseline"] != "").to_numpy()
+    nodata = rows["nodata"].to_numpy(zero_copy_only=False).astype(np.float64)
+    no_footprint = np.where(np.isnan(nodata), ~same, nodata > _MOST_NODATA)
+    return box | (whole & is_beside_smaller & no_footprint)
+
+
+def _added_area(
+    group: NDArray[np.int64], shapes: NDArray[np.object_], stand_in: NDArray[np.bool_]
+) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
+    """The footprint of each group, and the area that each copy adds to its group's, square degrees; 0: it adds nothing.
+
+    Copies come group by group, in the order in which they are taken. All second copies are looked at together, then all third ones.
+    """
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    turn = np.arange(len(group)) - np.repeat(first, np.diff(first, append=len(group)))
+    own = shapely.area(shapes)
+    added = np.where(turn == 0, own, 0.0)
+    footprint = shapes[first].copy()
+    may_add = ~(stand_in & ~stand_in[first][group])  # the first is a stand-in only where all of its group are
+    for number in range(1, int(turn.max(initial=0)) + 1):
+        copy = np.flatnonzero((turn == number) & may_add)
+        copy = copy[~shapely.equals_exact(shapes[copy], footprint[group[copy]])]
+        news = shapely.area(shapely.difference(shapes[copy], footprint[group[copy]]))
+        enough = news >= _LEAST_ADDED * own[copy]
+        copy, news = copy[enough], news[enough]
+        added[copy] = news
+        footprint[group[copy]] = shapely.union(footprint[group[copy]], shapes[copy])
+    return footprint, added
 
 
 def scenes_from_items(items: Iterable[Mapping[str, Any]], sensor: CoverageSensor) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:

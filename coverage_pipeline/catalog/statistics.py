@@ -23,6 +23,10 @@ from coverage_pipeline.store import StoreError, read_metadata, read_parquet
 from coverage_pipeline.wkb import ragged_from_wkb
 
 
+STATISTICS_COLUMNS = ["pass_time", "in_month", "cloud_cover", "geometry"]
+"""Columns of the scenes file that ``availability_tables`` reads."""
+
+
 def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning) -> NDArray[np.bool_]:
     """Clear scenes: of known cloud below the threshold, or of a sensor that sees through cloud. Unknown is never clear."""
     return np.ones(cloud.shape, bool) if meaning == "not_applicable" else cloud < cloud_lt
@@ -54,13 +58,14 @@ def availability_tables(
 ) -> Iterator[pa.Table]:
     """One row a cell that a scene of the month covers (see ``celltable``), piece by piece, ascending.
 
-    ``scenes`` holds one month: columns acquired, cloud_cover (percent, null: not known) and geometry (WKB, normalised). Raises
-    ValueError where a geometry can't be used.
+    ``scenes`` holds one month: columns pass_time, in_month, cloud_cover (percent, null: not known) and geometry (WKB, normalised). Only
+    scenes that are ``in_month`` count. Raises ValueError where a geometry can't be used.
     """
+    scenes = scenes.filter(scenes["in_month"])
     percent = scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
     bands = statistics_in_bands(
         *ragged_from_wkb(scenes["geometry"]),
-        day=pc.day(scenes["acquired"]).to_numpy().astype(np.uint8),
+        day=pc.day(scenes["pass_time"]).to_numpy().astype(np.uint8),
         cloud=percent,
         clear=is_clear(percent, cloud_lt, cloud),
         grid=grid,
@@ -109,7 +114,7 @@ def availability_stats(
     path = UPath(parquet)
     if "start" not in read_metadata(path):
         raise StoreError(f"{parquet} is not a file of scenes")
-    table, metadata = read_scenes(path, ["acquired", "cloud_cover", "geometry"], grid.extent)
+    table, metadata = read_scenes(path, STATISTICS_COLUMNS, grid.extent)
     last_day = dt.date.fromisoformat(metadata["end"][:10]) - dt.timedelta(days=1)
     months = window_months(metadata["start"][:10], last_day)
     frames = [_month_dataset(table, month, grid, metadata, cloud_lt, cloud) for month in months]
@@ -119,10 +124,10 @@ def availability_stats(
 def _month_dataset(
     table: pa.Table, month: Month, grid: GridSpec, metadata: dict[str, Any], cloud_lt: float, cloud: CloudMeaning
 ) -> xr.Dataset:
-    acquired = table["acquired"]
+    passed = table["pass_time"]
     inside = pc.and_(
-        pc.greater_equal(acquired, pa.scalar(month.start, acquired.type)),
-        pc.less(acquired, pa.scalar(month.end, acquired.type)),
+        pc.greater_equal(passed, pa.scalar(month.start, passed.type)),
+        pc.less(passed, pa.scalar(month.end, passed.type)),
     )
     cells = availability_table(table.filter(inside), grid, cloud_lt=cloud_lt, cloud=cloud)
     known = known_area(metadata["status"], metadata["bbox"], grid)

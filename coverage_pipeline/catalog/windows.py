@@ -31,7 +31,7 @@ from coverage_pipeline.store import StoreError, read_parquet, write_bytes, write
 
 log = logging.getLogger(__name__)
 
-PARTS_VERSION = 1
+PARTS_VERSION = 2
 """Version of what a finished window leaves; another one's is not gone on from."""
 
 _QUERY_FILE = "query.json"
