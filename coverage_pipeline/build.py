@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 from upath import UPath
 
+from coverage_pipeline import held_cells, matchup
 from coverage_pipeline import holdings as held
-from coverage_pipeline import matchup
-from coverage_pipeline.catalog import ScanReport, scan_month
+from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions
 from coverage_pipeline.catalog.source import BBox
 from coverage_pipeline.catalog.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
-from coverage_pipeline.celltable import CELL_SCHEMA, known_area
+from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.coverage import (
     ACTIONS,
     HOLDINGS_STATUS,
@@ -47,17 +47,18 @@ from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
-from coverage_pipeline.store import StatsLayer, Store, read_cells, read_metadata, write_cells
+from coverage_pipeline.store import Store, StoreError, read_cells, read_metadata, write_cells
 
 log = logging.getLogger(__name__)
 
-Step = Literal["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
-STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap")
+Step = Literal["availability", "holdings", "availability_stats", "matchup", "holdings_stats", "coverage", "gap"]
+STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "matchup", "holdings_stats", "coverage", "gap")
 """In an order in which each finds what it needs."""
 GRIDDING_STEPS = STEPS[2:]
 """Those that ask neither a catalogue nor the holdings' source: files on disk to the gap."""
 _CUBE_STEPS: tuple[Step, ...] = ("coverage", "gap")
-_STATS_LAYERS: tuple[StatsLayer, ...] = ("available", "held", "unheld")
+_HOLDINGS_STEPS: tuple[Step, ...] = ("holdings", "matchup", "holdings_stats")
+"""Those that a build leaves out that is told to leave holdings out: it writes none of their files."""
 
 
 class BuildFailed(PlannerError):
@@ -99,6 +100,7 @@ class Planner:
     store: Store
     spec: CubeSpec
     include_holdings: bool = True
+    """Whether holdings are read and matched. Where not, no file of them is written, and the cube says ``not_read``."""
     options: ScanOptions = field(default_factory=ScanOptions)
     bbox: BBox | None = None
     share: int = 1
@@ -161,10 +163,7 @@ class Planner:
 
     def holdings(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Extract the month's holdings and the last instants held."""
-        settings = self.settings
-        if not self.include_holdings:
-            settings = settings.model_copy(update={"holdings": settings.holdings.model_copy(update={"source": "off"})})
-        return held.extract_month(sensor, month, self.store, settings)
+        return held.extract_month(sensor, month, self.store, self.settings)
 
     def availability_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes that exist."""
@@ -176,9 +175,9 @@ class Planner:
             return write_cells(self.store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)
 
     def holdings_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
-        """Grid the scenes we hold."""
+        """Grid the scenes we hold, as the matchup says which they are."""
         with _naming(sensor, month):
-            return held.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
+            return held_cells.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
 
     def matchup(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Match scenes with holdings, and grid what exists and is not held."""
@@ -192,33 +191,44 @@ class Planner:
                 cloud_lt=self.spec.cloud_lt,
                 tolerance_seconds=wanted.match_tolerance_seconds,
                 min_iou=wanted.min_iou,
+                min_cover=wanted.min_cover,
                 engine=self.engine,
             )
 
     def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Merge the three statistics into the partition's region of the cube."""
-        paths = {layer: self.store.stats(layer, sensor.key, month) for layer in _STATS_LAYERS}
-        scan, kept, match = (read_metadata(path) for path in paths.values())
-        self._refuse_mixture(sensor, month, scan, kept, match)
+        available = self.store.stats("available", sensor.key, month)
+        scan = read_metadata(available)
+        layers = self._holdings_layers(sensor, month)
+        self._refuse_mixture(sensor, month, scan, layers)
         known = known_area(scan["status"], scan["bbox"], self.grid)
-        holdings_known = match["holdings_status"] in ("read", "not_held")
-        unheld_known = known if holdings_known else known_area("not_scanned", None, self.grid)
+        status = layers.status
+        scanned = scan["status"] != "not_applicable"
+        unheld_known = known if status in held.KNOWN_HOLDINGS else known_area("not_scanned", None, self.grid)
 
         def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
             # one layer after the other: a table is let go before the next is read
-            fields = availability_fields(self._cells(paths["available"], scan, rows, CELL_SCHEMA), self.grid, known, rows)
-            acquired = self._cells(paths["held"], kept, rows, held.HELD_SCHEMA)
-            fields |= held.holdings_fields(acquired, self.grid, kept["status"], month, self.spec.lookback_months, rows)
+            fields = availability_fields(self._cells(available, scan, rows, CELL_SCHEMA), self.grid, known, rows)
+            acquired = self._cells(layers.held_path, layers.held, rows, held_cells.HELD_SCHEMA)
+            fields |= held_cells.holdings_fields(acquired, self.grid, status, month, self.spec.lookback_months, rows)
+            held_unclear = dense(acquired, "unknown_days", self.grid, "check_days", AreaKnown(everywhere=status == "read"), rows)
             del acquired
-            unheld = self._cells(paths["unheld"], match, rows, matchup.UNHELD_SCHEMA)
-            fields |= matchup.unheld_fields(unheld, self.grid, unheld_known, fields["held_clear_days"], rows)
+            unheld = self._cells(layers.unheld_path, layers.match, rows, matchup.UNHELD_SCHEMA)
+            fields |= matchup.unheld_fields(
+                unheld,
+                self.grid,
+                unheld_known,
+                fields["held_clear_days"],
+                held_unclear,
+                rows,
+                applicable=scanned or status not in held.KNOWN_HOLDINGS,
+            )
             return fields
 
-        scanned = scan["status"] != "not_applicable"
-        not_in_catalog = match["held_not_in_catalog"]
+        not_in_catalog = layers.match.get("held_not_in_catalog")
         provenance = {
             "scan_status": SCAN_STATUS.index(scan["status"]),
-            "holdings_status": HOLDINGS_STATUS.index(kept["status"]),
+            "holdings_status": HOLDINGS_STATUS.index(status),
             "scenes_total": scan["scenes"] if scanned else -1,
             "held_not_in_catalog": -1 if not_in_catalog is None else not_in_catalog,
             "scanned_at": int(dt.datetime.fromisoformat(scan["scanned_at"]).timestamp()) if scanned else -1,
@@ -229,56 +239,67 @@ class Planner:
             write_coverage(self.store.zarr, sensor.key, month, pieces, provenance)
         return {
             "scan_status": scan["status"],
-            "holdings_status": kept["status"],
+            "holdings_status": status,
             "provider": scan["provider"],
             "scenes": scan["scenes"],
-            "scenes_held": match["held"],
+            "scenes_held": layers.match.get("held"),
+            "scenes_held_in_part": layers.match.get("held_in_part"),
             "held_not_in_catalog": not_in_catalog,
             "cells_with_scenes": scan["cells"],
         }
+
+    def _holdings_layers(self, sensor: CoverageSensor, month: Month) -> _HoldingsLayers:
+        if not self.include_holdings:
+            return _HoldingsLayers("not_read", None, {}, None, {})
+        held_path, unheld_path = (self.store.stats(layer, sensor.key, month) for layer in ("held", "unheld"))
+        kept = read_metadata(held_path)
+        return _HoldingsLayers(kept["status"], held_path, kept, unheld_path, read_metadata(unheld_path))
 
     def strips(self) -> list[tuple[int, int] | None]:
         """Rows of the pieces that a partition is merged in."""
         return row_strips(self.grid, self.engine, multiple_of=strip_rows(self.grid))
 
-    def _cells(self, path: UPath, metadata: dict[str, Any], rows: tuple[int, int] | None, schema: pa.Schema) -> pa.Table:
-        """The cells of a piece, of the very file whose metadata was read before."""
+    def _cells(self, path: UPath | None, metadata: dict[str, Any], rows: tuple[int, int] | None, schema: pa.Schema) -> pa.Table:
+        """The cells of a piece, of the very file whose metadata was read before; none where there is no file."""
+        if path is None:
+            return schema.empty_table()
         n_lon = self.grid.shape[-1]
         table, now = read_cells(path, *(() if rows is None else (rows[0] * n_lon, rows[1] * n_lon)), schema=schema)
         if now != metadata:
             raise PlannerError(f"{path} is being written by another run; materialise coverage again when that has ended")
         return table
 
-    def _refuse_mixture(
-        self, sensor: CoverageSensor, month: Month, scan: dict[str, Any], kept: dict[str, Any], match: dict[str, Any]
-    ) -> None:
-        """Statistics of other settings, or of another scan or extract than the matchup's, would say that nothing is missing where it is."""
-        wanted = self.settings.holdings
+    def _refuse_mixture(self, sensor: CoverageSensor, month: Month, scan: dict[str, Any], layers: _HoldingsLayers) -> None:
+        """Statistics of other settings, or of another scan, extract or matchup, would say that nothing is missing where it is."""
+        wanted, kept, match = self.settings.holdings, layers.held, layers.match
+        made = [("availability_stats", scan), ("holdings_stats", kept), ("matchup", match)][: 3 if self.include_holdings else 1]
         expected: list[tuple[str, str, Any, Any]] = [
             (name, setting, metadata.get(setting), value)
-            for name, metadata in (("availability_stats", scan), ("holdings_stats", kept), ("matchup", match))
+            for name, metadata in made
             for setting, value in (("grid", self.grid.describe()), ("cloud_lt", self.spec.cloud_lt))
         ]
-        expected += [
-            ("matchup", "min_iou", match["min_iou"], wanted.min_iou),
-            ("matchup", "tolerance_seconds", match["tolerance_seconds"], wanted.match_tolerance_seconds),
-        ]
-        if kept["status"] == "read":
-            expected.append(("holdings", "lookback_months", kept["lookback_months"], self.spec.lookback_months))
+        if self.include_holdings:
+            expected += [
+                ("matchup", "min_iou", match.get("min_iou"), wanted.min_iou),
+                ("matchup", "min_cover", match.get("min_cover"), wanted.min_cover),
+                ("matchup", "tolerance_seconds", match.get("tolerance_seconds"), wanted.match_tolerance_seconds),
+            ]
+        if layers.status == "read":
+            expected.append(("holdings", "lookback_months", kept.get("lookback_months"), self.spec.lookback_months))
         for name, setting, found, value in expected:
             if found != value:
                 raise PlannerError(
                     f"{sensor.key} {month}: {name} was made with {setting} {found}, the settings say {value}; materialise {name} again"
                 )
+        if not self.include_holdings:
+            return
         for name, found, value in (
-            ("scan", match["scan_run"], scan["run"]),
-            ("extract of the holdings", match["holdings_run"], kept["run"]),
+            ("matchup was made from another scan than availability_stats", match.get("scan_run"), scan["run"]),
+            ("matchup was made from another extract of the holdings than holdings_stats", match.get("holdings_run"), kept.get("run")),
+            ("holdings_stats was made from another matchup", kept.get("matchup_run"), match.get("run")),
         ):
             if found != value:
-                raise PlannerError(
-                    f"{sensor.key} {month}: matchup was made from another {name} than the statistics; "
-                    "materialise availability_stats, holdings_stats and matchup again"
-                )
+                raise PlannerError(f"{sensor.key} {month}: {name}; materialise availability_stats, matchup and holdings_stats again")
 
     def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Compute the gap of a partition from its region of the cube and write it beside it."""
@@ -309,6 +330,17 @@ class Planner:
 
 
 @dataclass(frozen=True)
+class _HoldingsLayers:
+    """What the holdings say of a partition: two files of cells with their metadata, none where holdings are left out."""
+
+    status: str
+    held_path: UPath | None
+    held: dict[str, Any]
+    unheld_path: UPath | None
+    match: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class PartitionDone:
     """Progress of a build: one partition ended."""
 
@@ -331,19 +363,35 @@ class _Part:
     reports: dict[Step, Any] = field(default_factory=dict)
     error: PlannerError | None = None
     seconds: float = 0.0
+    stopped: bool = False
+    """Whether what follows cannot be made."""
+
+    def _former_scan(self, failure: PlannerError) -> bool:
+        """Whether a catalogue is down over a former scan that stands: what is held is matched with that, and its date is said."""
+        try:
+            former = read_metadata(self.planner.store.scenes(self.sensor.key, self.month))
+        except StoreError:
+            return False
+        if not isinstance(failure, CatalogError):
+            return False
+        log.warning("%s %s: going on with the scan of %s", self.sensor.key, self.month, former.get("scanned_at"))
+        self.reports["availability"] = {"status": "kept", "scanned_at": former.get("scanned_at"), "reason": str(failure)}
+        return True
 
     def run(self, steps: Sequence[Step]) -> _Part:
         """Make some steps, unless one failed before."""
         began = time.monotonic()
-        try:
-            for step in steps if self.error is None else ():
-                try:
-                    self.reports[step] = getattr(self.planner, step)(self.sensor, self.month)
-                except held.HoldingsUnavailable as unavailable:
-                    log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
-                    self.reports[step] = {"status": "kept", "reason": str(unavailable)}
-        except PlannerError as failure:
-            self.error = failure
+        for step in steps:
+            if self.stopped:
+                break
+            try:
+                self.reports[step] = getattr(self.planner, step)(self.sensor, self.month)
+            except held.HoldingsUnavailable as unavailable:
+                log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
+                self.reports[step] = {"status": "kept", "reason": str(unavailable)}
+            except PlannerError as failure:
+                self.error = self.error or failure
+                self.stopped = step != "availability" or not self._former_scan(failure)
         pa.default_memory_pool().release_unused()  # Arrow keeps what it has had, and the next partition needs room
         self.seconds += time.monotonic() - began
         return self
@@ -357,7 +405,7 @@ def build(
     A partition that fails is named and the others go on; raises ``BuildFailed`` at the end. Holdings that cannot be had
     turn their layer off, or leave an earlier extract as it is.
     """
-    steps = tuple(steps)
+    steps = tuple(step for step in steps if planner.include_holdings or step not in _HOLDINGS_STEPS)
     if "holdings" in steps and planner.include_holdings:
         with contextlib.suppress(held.HoldingsUnavailable):  # that is a layer off; an address that is none is an error before any scan
             _ = held.holdings_source(planner.settings).name

@@ -47,7 +47,9 @@ HELD_VARIABLES = {"held_count": "scenes", "held_clear_count": "clear", "held_day
 
 
 def united_by_key(holdings: pa.Table) -> pa.Table:
-    """Holdings of one scene key (reprocessings, parts, crops over several sites) as one row, the others as they are (``HELD_SCENES_SCHEMA``).
+    """Holdings of one scene key (reprocessings, parts, crops of several sites) as one row, the others as they are.
+
+    The result has ``HELD_SCENES_SCHEMA``.
 
     The footprint is the union; the cloud is the mean of the products', the newest first, weighted by the area that each adds, and not
     known if one's is not that adds area. Newest by id: products name their processing time last.
@@ -83,7 +85,7 @@ def _one_a_group(holdings: pa.Table, group: NDArray[np.int64]) -> pa.Table:
 
 def _descending(ids: pa.ChunkedArray) -> NDArray[np.int64]:
     """Numbers that sort as the ids do from the last to the first; those without an id last."""
-    codes = pd.Categorical(ids.to_pandas(), ordered=True).codes.astype(np.int64)
+    codes: NDArray[np.int64] = pd.Categorical(ids.to_pandas(), ordered=True).codes.astype(np.int64)
     return -codes
 
 

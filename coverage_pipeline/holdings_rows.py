@@ -63,7 +63,8 @@ NO_TIME = "no time"
 UNREADABLE_TIME = "time cannot be read"
 CURVED = "geometry is curved"
 UNREADABLE_GEOMETRY = "geometry cannot be read"
-OTHER_TIME = "its time and the time in its id are more than a day apart"
+OTHER_TIME = "its time and the time in its id are more than two days apart"
+_MOST_APART = dt.timedelta(days=2)  # an id may state a day only, and a time may be local
 
 _HINTS: Mapping[str, str] = {
     NO_TIME: "COVERAGE_TILES_DATE names the column of acquisition times",
@@ -194,18 +195,11 @@ def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows
     date_only = is_date(frame["datetime"])
     family = sensor.family if sensor else "other"
     ids = [_as_id(v) for v in frame["scene_id"]]
-    stated = [scene_identity(family, v) if v else SceneIdentity(None) for v in ids]
-    passes = []
-    for k, (one, own) in enumerate(zip(stated, times, strict=True)):
-        if reasons[k] is not None:
-            passes.append(None)
-            continue
-        moment = own.to_pydatetime()
-        if one.pass_time is not None and abs(one.pass_time - moment) > dt.timedelta(days=1):
-            reasons[k] = OTHER_TIME
-        elif one.key is not None and one.pass_time is None and not date_only[k]:  # a date has no time of day to count from
-            one = scene_identity(family, ids[k] or "", own_time=moment)
-        passes.append(one.pass_time or moment)
+    # A date has no time of day from which a pass could be counted back.
+    own_times = [None if day or pd.isna(when) else when.to_pydatetime() for when, day in zip(times, date_only, strict=True)]
+    identities = [scene_identity(family, v, own_time=own) if v else SceneIdentity(None) for v, own in zip(ids, own_times, strict=True)]
+    apart = np.array([one.stated is not None and abs(one.stated - when) > _MOST_APART for one, when in zip(identities, times, strict=True)])
+    reasons = np.where((reasons == None) & apart, OTHER_TIME, reasons)  # noqa: E711 (elementwise)
     usable = np.array([reason is None for reason in reasons], bool)
     kept = frame[usable].reset_index(drop=True)
     percent = kept["cloud"].map(lambda v: None if isinstance(v, bool) else v)  # a flag is no percentage
@@ -216,9 +210,9 @@ def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows
         {
             "holding": _names([ids[k] for k in chosen]),
             "scene_id": pa.array([ids[k] for k in chosen], pa.string()),
-            "scene_key": pa.array([stated[k].key for k in chosen], pa.string()),
+            "scene_key": pa.array([identities[k].key for k in chosen], pa.string()),
             "datetime": pa.array(times[usable], TIME),
-            "pass_time": pa.array([passes[k] for k in chosen], TIME),
+            "pass_time": pa.array([identities[k].pass_time or times[k] for k in chosen], TIME),
             "date_only": date_only[usable],
             "sensor": pa.array(kept["sensor"].astype(str), pa.string()),
             "cloud": pa.array(cloud.to_numpy(), pa.float64(), from_pandas=True),

@@ -305,8 +305,8 @@ def _hours_apart(scenes: pa.Table, holdings: pa.Table, match: Match, min_iou: fl
         return ""
     hours = best / 4
     return (
-        f"{share:.0%} of the holdings that belong to no scene lie {abs(hours):g} h {'before' if hours > 0 else 'after'} a scene of the same "
-        "footprint: their times look local, not UTC; give the date column a zone (PostGIS: timestamptz, or a view)"
+        f"{share:.0%} of the holdings that belong to no scene lie {abs(hours):g} h {'before' if hours > 0 else 'after'} a scene of the "
+        "same footprint: their times look local, not UTC; give the date column a zone (PostGIS: timestamptz, or a view)"
     )
 
 
@@ -469,21 +469,20 @@ def unheld_fields(
     """The cube's ``unmet_supply``, ``ingestable_days`` and ``check_days`` of one partition, each a field of the grid or of its
     ``rows`` (see ``celltable.dense``).
 
-    ``held_clear_days`` and ``held_unknown_days`` (days with a held scene of unknown cloud) are the partition's masks, uint32; bit 31 alone
-    where not known (a sensor that is not held: nothing is). ``applicable`` is false where no catalogue can be asked: then the check days are
-    the held days of unknown cloud. Where the catalogue is not known they are the same, and not known where there is no such day.
+    ``held_clear_days`` and ``held_unknown_days`` (days with a held scene of unknown cloud) are the partition's masks, uint32; bit 31
+    alone
+    where not known (a sensor that is not held: nothing is). Where the catalogue is not known, the check days are the held days of unknown
+    cloud; where there are none they are not known, unless ``applicable`` is false: no catalogue can be asked, and the holdings are known.
     """
     held_clear = np.where(is_known(held_clear_days), held_clear_days, np.uint32(0))
     held_unclear = np.where(is_known(held_unknown_days), held_unknown_days, np.uint32(0)) & ~held_clear
     clear = dense(table, "clear_days", grid, "ingestable_days", known, rows)
     unclear = dense(table, "unknown_days", grid, "check_days", known, rows)
-    there = is_known(clear)
-    ingestable = np.where(there, clear & ~held_clear, UNKNOWN)
-    from_holdings = held_unclear if not applicable else np.where(held_unclear == 0, UNKNOWN, held_unclear)
-    if not applicable:
-        from_holdings = np.where(is_known(held_clear_days), from_holdings, UNKNOWN)
+    listed = is_known(clear)
+    ingestable = np.where(listed, clear & ~held_clear, UNKNOWN)
+    from_holdings = np.where((held_unclear == 0) & applicable, UNKNOWN, held_unclear)
     return {
         "unmet_supply": dense(table, "clear", grid, "unmet_supply", known, rows),
         "ingestable_days": ingestable,
-        "check_days": np.where(there, (unclear & ~held_clear | held_unclear) & ~ingestable, from_holdings),
+        "check_days": np.where(listed, (unclear & ~held_clear | held_unclear) & ~ingestable, from_holdings),
     }

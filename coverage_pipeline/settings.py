@@ -296,6 +296,9 @@ class HoldingsSettings(_Section):
     lookback_months: Annotated[int, Field(ge=1, le=240)] = 24
     match_tolerance_seconds: Annotated[float, Field(ge=0, le=43_200)] = 60.0
     min_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Intersection over union of footprints from which a holding without a key may be a scene."""
+    min_cover: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of a scene's area from which it is held whole; below it is held in part."""
 
 
 class ScanSettings(_Section):
