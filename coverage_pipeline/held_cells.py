@@ -112,16 +112,17 @@ def held_scenes(holdings: pa.Table, scenes: pa.Table, matchup: pa.Table) -> pa.T
     """The held scenes of a month (``HELD_SCENES_SCHEMA``).
 
     ``holdings`` is the extract (``HOLDINGS_SCHEMA``), ``scenes`` the scenes file's columns pass_time, in_month, cloud_cover and geometry,
-    and ``matchup`` the matchup's column ``holdings``, one row a row of ``scenes``.
+    and ``matchup`` the matchup's columns ``holdings`` and ``share``, one row a row of ``scenes``.
     """
     owner = np.full(holdings.num_rows, -1, np.int64)
     named = pc.list_flatten(matchup["holdings"])
     owner[pc.index_in(named, value_set=holdings["holding"]).to_numpy()] = pc.list_parent_indices(matchup["holdings"]).to_numpy()
     first = same_rows(holdings)
     own = first == np.arange(holdings.num_rows)
-    in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
+    # A holding that lies outside its scene altogether holds nothing of it.
+    counts = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool) & (pc.fill_null(matchup["share"], 0.0).to_numpy() > 0)
     matched = np.flatnonzero(own & (owner >= 0))
-    matched = matched[in_month[owner[matched]]]
+    matched = matched[counts[owner[matched]]]
     # A repeated row is its first row's holding, which has the scene.
     unlisted = np.flatnonzero(own & (owner < 0) & holdings["in_month"].to_numpy(zero_copy_only=False) & ~_has_owner(first, owner))
     return pa.concat_tables([_as_scenes(holdings, scenes, matched, owner[matched]), united_by_key(holdings.take(pa.array(unlisted)))])
@@ -158,7 +159,6 @@ def _as_scenes(holdings: pa.Table, scenes: pa.Table, rows: NDArray[np.int64], ow
         geometry = geometry.copy()
         geometry[other] = shapely.to_wkb(inside)
         held = held.set_column(2, HELD_SCENES_SCHEMA.field("geometry"), pa.array(geometry, pa.binary()))
-        held = held.filter(pa.array(~pd.isna(geometry)))  # a holding that lies outside its scene holds nothing of it
     return held
 
 
@@ -257,7 +257,7 @@ def write_holdings_stats(
     # Without holdings no scene is held, and none need be read.
     columns = ["pass_time", "in_month", "cloud_cover", "geometry"] if holdings.num_rows else []
     scenes, scan = read_scenes(path, columns)
-    matchup, match = read_parquet(store.matchup(sensor.key, month), ["holdings"])
+    matchup, match = read_parquet(store.matchup(sensor.key, month), ["holdings", "share"])
     for name, made_from, found in (("scan", match.get("scan_run"), scan["run"]), ("extract", match.get("holdings_run"), metadata["run"])):
         if made_from != found:
             raise PlannerError(

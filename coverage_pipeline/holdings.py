@@ -103,9 +103,9 @@ class HoldingsSource(Protocol):
         """Holdings with ``since <= datetime < until`` (``holdings_rows.ROW_COLUMNS``), whose sensor is one of ``satellites``."""
         ...
 
-    def timeless(self, satellite: str) -> tuple[pd.DataFrame, int]:
-        """Holdings of a sensor whose time is missing or cannot be read (``ROW_COLUMNS``), and how many it has in all (0: not counted,
-        as none is timeless).
+    def timeless(self, satellites: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
+        """Holdings of these sensors whose time is missing or cannot be read (``ROW_COLUMNS``), and how many they have in all
+        (0: not counted, as none is timeless).
         """
         ...
 
@@ -216,9 +216,9 @@ class FileHoldings:
         when = as_utc(frame["datetime"])
         return frame[(when >= since) & (when < until)]
 
-    def timeless(self, satellite: str) -> tuple[pd.DataFrame, int]:
+    def timeless(self, satellites: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
         """See ``HoldingsSource``."""
-        frame = self._of([satellite])
+        frame = self._of(satellites)
         return frame[as_utc(frame["datetime"]).isna()], len(frame)
 
     def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
@@ -426,9 +426,9 @@ class PostgisHoldings:
         )
         return self._frame(query, ["datetime", "sensor", "cloud", "scene_id"])
 
-    def timeless(self, satellite: str) -> tuple[pd.DataFrame, int]:
+    def timeless(self, satellites: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
         """See ``HoldingsSource``. Only null times can be timeless here: a column of another type than time is refused."""
-        mine = self._column(self.tiles.sensor) == satellite
+        mine = sa.true() if satellites is None else self._column(self.tiles.sensor).in_(list(satellites))
         rows = self._rows([mine, self._column(self.tiles.date).is_(None)])
         if rows.empty:
             return rows, 0
@@ -487,13 +487,22 @@ def fetch_holdings(
     column. Returns a GeoDataFrame with datetime (UTC), sensor, cloud (percent, NaN unknown), scene_id and geometry.
 
     Raises ``HoldingsUnavailable`` (not configured, driver missing, unreachable) or ``HoldingsRefused`` (wrong password, table,
-    column or file), ``MonthError`` for a window that is reversed.
+    column or file, or too many rows that cannot be placed), ``MonthError`` for a window that is reversed.
     """
     settings = settings or load_settings()
     since, until = _instant(start, is_end=False), _instant(end, is_end=True)
     if until < since:
         raise MonthError(f"the window is reversed: start {start} is after end {end}")
-    table = place_rows(holdings_source(settings).rows(since, until, satellites), None).table
+    source = holdings_source(settings)
+    rows = source.rows(since, until, satellites)
+    placed = place_rows(rows, None)
+    timeless, total = source.timeless(satellites)
+    without_time = Counter(UNREADABLE_TIME if given else NO_TIME for given in timeless["datetime"].notna())
+    for reasons, of in ((placed.reasons, len(rows)), (without_time, total)):
+        warning = judge_rejected(reasons, of, f"rows of the holdings ({source.name})")
+        if warning:
+            log.warning("%s", warning)
+    table = placed.table
     frame = as_geodataframe(table)[["datetime", "sensor", "cloud", "scene_id", "geometry"]]
     if bbox is not None:
         area = shapely.union_all([shapely.box(*part) for part in split_bbox(bbox)])
@@ -620,7 +629,7 @@ def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, 
         zoneless=placed.zoneless,
     )
     otherwise, spelt = _spelt_otherwise(source, satellite, first, end)
-    timeless, total = source.timeless(satellite)
+    timeless, total = source.timeless([satellite])
     without_time = rejected_rows(timeless, [UNREADABLE_TIME if given else NO_TIME for given in timeless["datetime"].notna()])
     reading.rejected = pa.concat_tables([placed.rejected, otherwise, without_time])
     since = month.shift(1 - wanted.lookback_months).start

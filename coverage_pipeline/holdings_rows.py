@@ -239,24 +239,24 @@ def rejected_rows(frame: pd.DataFrame, reasons: list[str]) -> pa.Table:
 
 
 def same_rows(table: pa.Table) -> NDArray[np.int64]:
-    """For each row of a ``HOLDINGS_SCHEMA`` table the first row with its time and footprint: itself where it comes once.
+    """For each row of a ``HOLDINGS_SCHEMA`` table the row that stands for its time and footprint: itself where these come once.
 
-    Rows of one sensor, time and footprint are one holding, whatever their ids (design section 4). An index has rows twice where a scene
-    was registered again.
+    Rows of one sensor, time and footprint are one holding, whatever their ids (design section 4): an index has rows twice where a scene was
+    registered again. The row with a key stands for them, then one with a cloud, then the first.
     """
     n = table.num_rows
-    if n == 0:
-        return np.zeros(0, np.int64)
+    stands = np.arange(n)
     times = table["datetime"].cast(pa.int64()).to_numpy()
     again = pd.Series(times).duplicated(keep=False).to_numpy()
-    first = np.arange(n)
     if again.any():
         rows = np.flatnonzero(again)
+        poor = ~np.column_stack([table[name].is_valid().to_numpy()[rows] for name in ("scene_key", "cloud")])
+        rows = rows[np.lexsort((rows, poor[:, 1], poor[:, 0]))]
         shapes = shapely.normalize(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)[rows]))
-        frame = pd.DataFrame({"time": times[rows], "shape": shapely.to_wkb(shapes), "sensor": table["sensor"].to_pandas()[rows].to_numpy()})
-        frame["row"] = rows
-        first[rows] = frame.groupby(["time", "shape", "sensor"], sort=False)["row"].transform("first").to_numpy()
-    return first
+        sensor = table["sensor"].to_pandas()[rows].to_numpy()
+        frame = pd.DataFrame({"time": times[rows], "shape": shapely.to_wkb(shapes), "sensor": sensor, "row": rows})
+        stands[rows] = frame.groupby(["time", "shape", "sensor"], sort=False)["row"].transform("first").to_numpy()
+    return stands
 
 
 def in_words(reasons: Mapping[str, int]) -> str:

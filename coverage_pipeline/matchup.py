@@ -51,7 +51,7 @@ MISSING_KM = 1.0
 _SCENE_COLUMNS = [
     "scene_key", "pass_time", "acquired", "datetime", "start_datetime", "end_datetime", "in_month", "cloud_cover", "copies", "geometry",
 ]  # fmt: skip
-_HOLDING_COLUMNS = ["holding", "scene_id", "scene_key", "datetime", "date_only", "in_month", "sensor", "geometry"]
+_HOLDING_COLUMNS = ["holding", "scene_id", "scene_key", "datetime", "date_only", "in_month", "sensor", "cloud", "geometry"]
 _TIMES = ("acquired", "datetime", "start_datetime", "end_datetime", "pass_time")
 _DAY = 86_400_000_000  # microseconds
 _NO_INSTANT = np.iinfo(np.int64).min

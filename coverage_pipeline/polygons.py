@@ -103,7 +103,10 @@ def opened(shapes: NDArray[np.object_], km: float) -> NDArray[np.object_]:
     # Mitred, so that a box comes back as that box.
     flat = shapely.buffer(shapely.buffer(flat, -km, join_style="mitre"), km, join_style="mitre", mitre_limit=2.0)
     grown = _scaled(flat, 1 / east, np.full(len(given), 1 / _KM_A_DEGREE_NORTH))
-    out[filled] = common(shapely.make_valid(grown), given)
+    kept = common(shapely.make_valid(grown), given)
+    # Where nothing is lost but rounding, the shape stays as it is: its edges may lie on those of cells.
+    same = shapely.area(kept) >= _BOX_FILL * shapely.area(given)
+    out[filled] = np.where(same, given, kept)
     return out
 
 

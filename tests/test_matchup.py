@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -15,13 +16,14 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SceneCollector
-from coverage_pipeline.celltable import known_area
+from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION, SceneCollector
+from coverage_pipeline.celltable import AreaKnown, dense, known_area
 from coverage_pipeline.daymask import UNKNOWN, is_known
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import GridSpec
-from coverage_pipeline.holdings import HOLDINGS_SCHEMA, LAST_SCHEMA, holdings_fields, holdings_table
-from coverage_pipeline.matchup import MATCHUP_SCHEMA, match_month, match_scenes, unheld_fields
+from coverage_pipeline.held_cells import holdings_fields, write_holdings_stats
+from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA
+from coverage_pipeline.matchup import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors import COVERAGE_SENSORS
 from coverage_pipeline.store import Store, read_parquet, write_parquet
@@ -42,6 +44,8 @@ def scene(key: str, when: dt.datetime = NOON, shape: Any = HERE, cloud: float | 
         "scene_key": key,
         "item_ids": [key],
         "acquired": when,
+        "pass_time": when,
+        "in_month": JANUARY.start <= when < JANUARY.end,
         "cloud_cover": cloud,
         "geometry_source": "footprint",
         "geometry": shapely.to_wkb(shape),
@@ -61,6 +65,7 @@ def holding(
         "scene_id": key,
         "scene_key": key,
         "datetime": when,
+        "pass_time": when,
         "date_only": date_only,
         "sensor": "EMIT",
         "cloud": cloud,
@@ -78,9 +83,13 @@ def holdings_rows(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def held_by(scenes: list[dict[str, Any]], holdings: list[dict[str, Any]], **how: Any) -> list[int]:
-    """For each scene the number of the holding that is it, −1: not held."""
-    match = match_scenes(scenes_table(scenes), holdings_rows(holdings), **how)
-    return match.holding_of_scene.tolist()
+    """For each scene the number of the first holding that belongs to it, −1: none does."""
+    how.setdefault("family", "emit")
+    return first_holdings(match_scenes(scenes_table(scenes), holdings_rows(holdings), **how))
+
+
+def first_holdings(match: Match) -> list[int]:
+    return [next(iter(np.flatnonzero(match.scene_of_holding == s).tolist()), -1) for s in range(len(match.share))]
 
 
 # The rules
@@ -95,17 +104,18 @@ def test_a_key_decides_whatever_time_and_place_say() -> None:
 
 
 def test_a_scene_that_its_key_took_is_no_longer_free() -> None:
-    match = match_scenes(scenes_table([scene("a"), scene("b")]), holdings_rows([holding(), holding(key="a")]))
-    assert match.holding_of_scene.tolist() == [1, 0]
-    assert match.by_key.tolist() == [True, False]
-    assert np.isnan(match.iou[0])
-    assert match.iou[1] == 1
+    near = NOON + seconds(1)  # not the same time: rows of one time and footprint are one holding
+    match = match_scenes(scenes_table([scene("a"), scene("b")]), holdings_rows([holding(near), holding(key="a")]), family="emit")
+    assert match.scene_of_holding.tolist() == [1, 0]
+    assert match.by_key.tolist() == [False, True]
+    assert np.isnan(match.iou[1])
+    assert match.iou[0] == 1
 
 
 def test_a_scene_held_twice_is_one_scene_held() -> None:
-    match = match_scenes(scenes_table([scene("a")]), holdings_rows([holding(key="a"), holding(key="a")]))
-    assert match.holding_of_scene[0] in (0, 1)
-    assert match.holding_matched.all()  # neither is missing from the catalogue
+    match = match_scenes(scenes_table([scene("a")]), holdings_rows([holding(key="a"), holding(key="a")]), family="emit")
+    assert match.scene_of_holding.tolist() == [0, 0]  # neither is missing from the catalogue
+    assert match.counts.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +158,9 @@ def test_days_without_a_time_match_on_their_utc_day_alone() -> None:
     first, last, after = day, day + seconds(86_399.999999), day + dt.timedelta(days=1)
     before = day - dt.timedelta(microseconds=1)
     scenes = [scene(str(k), when) for k, when in enumerate((before, first, last, after))]
-    match = match_scenes(scenes_table(scenes), holdings_rows([holding(day, date_only=True), holding(day, date_only=True)]))
-    assert match.holding_of_scene.tolist() == [-1, 0, 1, -1]
+    beside = shapely.box(5, 50, 7.01, 52)
+    match = match_scenes(scenes_table(scenes), holdings_rows([holding(day, date_only=True), holding(day, beside, date_only=True)]))
+    assert first_holdings(match) == [-1, 0, 1, -1]
     # a time is a time, at midnight too
     assert held_by(scenes[:1], [holding(day)]) == [0]
     assert held_by(scenes[:1], [holding(day, date_only=True)]) == [-1]
@@ -163,21 +174,45 @@ def test_nothing_to_match_on_either_side() -> None:
 # Against a slow, plain reading of the rules
 
 
+def _shared(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+
+
 def _oracle(
     scenes: list[dict[str, Any]], holdings: list[dict[str, Any]], boxes: dict[bytes, tuple[int, ...]], tolerance: Fraction
 ) -> list[int]:
-    """Keys first; then all pairs, taken one at a time, the best of those left each time. Exact arithmetic on whole degrees."""
-    of_scene = [-1] * len(scenes)
-    for h, held in enumerate(holdings):
-        for s, one in enumerate(scenes):
-            if held["scene_key"] is not None and held["scene_key"] == one["scene_key"]:
-                of_scene[s] = h
+    """The scene of each holding. Repetitions first, then keys; then all pairs, taken one at a time, the best of those left each time.
+
+    Exact arithmetic on whole degrees. All outlines are boxes: a scene is held whole where its boxes agree by nine tenths.
+    """
+    same = [
+        next(g for g in range(h + 1) if all(holdings[g][n] == holdings[h][n] for n in ("datetime", "geometry")))
+        for h in range(len(holdings))
+    ]
+    key = {
+        h: next((holdings[g]["scene_key"] for g in range(len(holdings)) if same[g] == h and holdings[g]["scene_key"] is not None), None)
+        for h in set(same)
+    }
+    of_holding = {h: next((s for s, one in enumerate(scenes) if one["scene_key"] == key[h]), -1) for h in key}
+    closed = set()
+    for s, one in enumerate(scenes):
+        ours = [boxes[holdings[h]["geometry"]] for h in key if of_holding[h] == s]
+        b = boxes[one["geometry"]]
+        if ours:
+            union = shapely.union_all([shapely.box(*o) for o in ours])
+            box = tuple(int(v) for v in union.bounds)
+            both = (b[2] - b[0]) * (b[3] - b[1]) + (box[2] - box[0]) * (box[3] - box[1]) - _shared(b, box)
+            share = union.intersection(shapely.box(*b)).area / shapely.box(*b).area
+            # whole degrees: nothing that is missing is narrower than two kilometres, and shares lie far from nine tenths but at 1
+            if share > 0.99 or Fraction(_shared(b, box), both) >= Fraction(9, 10):
+                closed.add(s)
     pairs = []
-    for h, held in enumerate(holdings):
-        if held["scene_key"] is not None:
+    for h in key:
+        held = holdings[h]
+        if key[h] is not None:
             continue
         for s, one in enumerate(scenes):
-            if of_scene[s] >= 0:
+            if s in closed:
                 continue
             apart = abs(held["datetime"] - one["acquired"])
             if held["date_only"]:
@@ -186,17 +221,16 @@ def _oracle(
             elif Fraction(apart // dt.timedelta(microseconds=1), 1_000_000) > tolerance:
                 continue
             a, b = boxes[held["geometry"]], boxes[one["geometry"]]
-            width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-            common = max(width, 0) * max(height, 0)
+            common = _shared(a, b)
             both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
             if Fraction(common, both) >= Fraction(1, 2):
                 pairs.append((-Fraction(common, both), apart, h, s))
     taken: set[int] = set()
     for _, _, h, s in sorted(pairs):
-        if h not in taken and of_scene[s] < 0:
-            of_scene[s] = h
-            taken.add(h)
-    return of_scene
+        if of_holding[h] < 0 and s not in taken:
+            of_holding[h] = s
+            taken.add(s)
+    return [of_holding[same[h]] for h in range(len(holdings))]
 
 
 _boxes = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(2, 5), st.integers(2, 5)).map(
@@ -224,10 +258,9 @@ def test_matches_are_those_of_the_plain_reading(scenes: list[Any], holdings: lis
         if is_day:
             when = dt.datetime(when.year, when.month, when.day, tzinfo=UTC)
         held.append(holding(when, shapely.box(*b), key=key, date_only=is_day))
-    match = match_scenes(scenes_table(available), holdings_rows(held), tolerance_seconds=float(tolerance))
+    match = match_scenes(scenes_table(available), holdings_rows(held), family="emit", tolerance_seconds=float(tolerance))
     expected = _oracle(available, held, boxes, tolerance)
-    assert match.holding_of_scene.tolist() == expected
-    assert set(np.flatnonzero(match.holding_matched)) == {h for h in expected if h >= 0}
+    assert match.scene_of_holding.tolist() == expected
 
 
 # Real Sentinel-2 tiles
@@ -253,9 +286,10 @@ def test_real_neighbouring_tiles_are_never_taken_for_each_other() -> None:
     large = np.flatnonzero(shapely.area(shapely.from_wkb(scenes["geometry"].to_numpy(zero_copy_only=False))) > 0.3)
     assert len(large) > 800
     mine = np.sort(rng.choice(large, len(large) // 2, replace=False))
-    match = match_scenes(scenes, _as_holdings(scenes, mine, rng))
-    assert np.array_equal(np.flatnonzero(match.holding_of_scene >= 0), mine)
-    assert match.holding_matched.all()
+    match = match_scenes(scenes, _as_holdings(scenes, mine, rng), family="sentinel-2")
+    assert np.array_equal(np.sort(match.scene_of_holding), mine)
+    assert match.whole[mine].all()  # a kilometre off at the edges is how outlines are drawn
+    assert match.whole.sum() == len(mine)
 
 
 def test_a_real_tile_that_is_missing_is_not_found_in_its_neighbours() -> None:
@@ -268,14 +302,18 @@ def test_a_real_tile_that_is_missing_is_not_found_in_its_neighbours() -> None:
     others = zone.take(pa.array(np.setdiff1d(np.arange(zone.num_rows), mine)))
     near = shapely.STRtree(shapes[mine]).query(shapely.from_wkb(others["geometry"].to_numpy(zero_copy_only=False)))
     assert near.shape[1] > 1000  # they do overlap
-    match = match_scenes(others, _as_holdings(zone, mine, rng))
-    assert not (match.holding_of_scene >= 0).any()
+    match = match_scenes(others, _as_holdings(zone, mine, rng), family="sentinel-2")
+    assert not (match.scene_of_holding >= 0).any()
 
 
 # A month of a store
 
 
 GRID = GridSpec(30.0)
+SCANNED = {"run": "a scan", "scanned_at": "2025-03-01T00:00:00Z", "version": SCENES_VERSION}
+
+
+NONE = np.zeros(GRID.shape, np.uint32)
 
 
 def cell_box(row: int, column: int, rows: int = 1, columns: int = 1) -> Any:
@@ -297,9 +335,19 @@ def month_of(
     """A store with a scan and an extract of January, matched."""
     store = Store.below(folder)
     rows = scenes_table(scenes)
-    write_parquet(store.scenes(sensor.key, JANUARY), as_geoparquet(rows), {"run": "a scan", "status": scan, "bbox": bbox})
+    write_parquet(store.scenes(sensor.key, JANUARY), as_geoparquet(rows), SCANNED | {"status": scan, "bbox": bbox})
     write_parquet(store.holdings(sensor.key, JANUARY), as_geoparquet(holdings_rows(holdings)), {"run": "an extract", "status": status})
     return store, match_month(sensor, JANUARY, store, GRID, cloud_lt=10)
+
+
+def acquired(store: Store, sensor: Any = EMIT) -> dict[str, Any]:
+    """The Acquired variables of January, and the days with a held scene of unknown cloud."""
+    last = as_geoparquet(LAST_SCHEMA.empty_table())
+    write_parquet(store.last_held(sensor.key, JANUARY), last, {})
+    write_holdings_stats(sensor, JANUARY, store, GRID, 10)
+    table, _ = read_parquet(store.stats("held", sensor.key, JANUARY))
+    unknown = dense(table, "unknown_days", GRID, "check_days", AreaKnown(everywhere=True))
+    return {**holdings_fields(table, GRID, "read", JANUARY, 24), "held_unknown_days": unknown}
 
 
 def matched(store: Store, sensor: Any = EMIT) -> list[dict[str, Any]]:
@@ -309,27 +357,36 @@ def matched(store: Store, sensor: Any = EMIT) -> list[dict[str, Any]]:
     return rows
 
 
+WHOLE = {"held": True, "share": 1.0, "missing": None}
+
+
 def test_the_matchup_table_says_by_which_rule(tmp_path: Path) -> None:
     scenes = [scene("a"), scene("b", NOON + seconds(3_600)), scene("c", NOON + seconds(7_200))]
     store, metadata = month_of(tmp_path, scenes, [holding(NOON + seconds(3_610.1)), holding(key="a")])
     assert matched(store) == [
-        {"scene_key": "a", "held": True, "holding": "h1", "rule": "key", "iou": None, "seconds_apart": None},
-        {"scene_key": "b", "held": True, "holding": "h0", "rule": "footprint", "iou": 1.0, "seconds_apart": 10.1},
-        {"scene_key": "c", "held": False, "holding": None, "rule": None, "iou": None, "seconds_apart": None},
+        WHOLE | {"scene_key": "a", "holdings": ["h1"], "rule": "key", "iou": None, "seconds_apart": None},
+        WHOLE | {"scene_key": "b", "holdings": ["h0"], "rule": "footprint", "iou": 1.0, "seconds_apart": 10.1},
+        {"scene_key": "c", "held": False, "share": 0.0, "holdings": [], "missing": None, "rule": None, "iou": None, "seconds_apart": None},
     ]
     assert (metadata["scenes"], metadata["held"], metadata["held_by_key"], metadata["held_not_in_catalog"]) == (3, 2, 1, 0)
 
 
-def test_a_holding_just_before_the_month_holds_its_scene_but_is_not_of_the_month(tmp_path: Path) -> None:
+def test_a_holding_just_before_the_month_is_of_the_month_of_its_scene(tmp_path: Path) -> None:
     early = JANUARY.start - seconds(30)
     scenes = [scene("a", JANUARY.start)]
     store, metadata = month_of(tmp_path, scenes, [holding(early, in_month=False), holding(early - seconds(20), in_month=False)])
     assert metadata["held"] == 1
     assert metadata["held_not_in_catalog"] == 0  # the one that found nothing is of December
-    held, _ = read_parquet(store.holdings("emit", JANUARY))
-    assert holdings_table(held, LAST_SCHEMA.empty_table(), GRID, cloud_lt=10).num_rows == 0
+    assert acquired(store)["held_days"].max() == 1 << 0
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
     assert unheld.num_rows == 0
+
+
+def test_the_holding_of_a_neighbour_months_scene_counts_there_alone(tmp_path: Path) -> None:
+    store, metadata = month_of(tmp_path, [scene("a", JANUARY.end + seconds(10))], [holding(JANUARY.end - seconds(20))])
+    assert matched(store)[0]["held"] is True
+    assert (metadata["scenes"], metadata["held"], metadata["held_not_in_catalog"]) == (0, 0, 0)
+    assert (acquired(store)["held_count"] == 0).all()
 
 
 def test_holdings_no_catalogue_lists_are_counted_apart_and_never_subtracted(tmp_path: Path) -> None:
@@ -339,7 +396,7 @@ def test_holdings_no_catalogue_lists_are_counted_apart_and_never_subtracted(tmp_
     assert metadata["held_not_in_catalog"] == 5
     assert metadata["held"] == 0
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
-    fields = unheld_fields(unheld, GRID, known_area("complete", None, GRID), np.zeros(GRID.shape, np.uint32))
+    fields = unheld_fields(unheld, GRID, known_area("complete", None, GRID), NONE, NONE)
     assert fields["unmet_supply"][3, 6] == 1  # five holdings more than scenes: still one scene not held
     assert (fields["unmet_supply"] >= 0).all()
 
@@ -369,7 +426,7 @@ def test_a_sensor_we_do_not_hold_lacks_every_scene(tmp_path: Path) -> None:
     assert matched(store)[0]["held"] is False
     assert metadata["held"] == 0
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
-    fields = unheld_fields(unheld, GRID, known_area("complete", None, GRID), np.full(GRID.shape, UNKNOWN))
+    fields = unheld_fields(unheld, GRID, known_area("complete", None, GRID), np.full(GRID.shape, UNKNOWN), np.full(GRID.shape, UNKNOWN))
     assert fields["unmet_supply"].sum() == 1
     assert fields["ingestable_days"].max() == 1 << 14
 
@@ -377,10 +434,9 @@ def test_a_sensor_we_do_not_hold_lacks_every_scene(tmp_path: Path) -> None:
 def test_an_empty_month_is_zero_and_a_month_not_scanned_is_not_known(tmp_path: Path) -> None:
     store, _ = month_of(tmp_path, [], [])
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
-    none_held = np.zeros(GRID.shape, np.uint32)
-    scanned = unheld_fields(unheld, GRID, known_area("complete", None, GRID), none_held)
+    scanned = unheld_fields(unheld, GRID, known_area("complete", None, GRID), NONE, NONE)
     assert all((scanned[name] == 0).all() for name in ("unmet_supply", "ingestable_days", "check_days"))
-    not_scanned = unheld_fields(unheld, GRID, known_area("not_scanned", None, GRID), none_held)
+    not_scanned = unheld_fields(unheld, GRID, known_area("not_scanned", None, GRID), NONE, NONE)
     assert (not_scanned["unmet_supply"] == -1).all()
     assert (not_scanned["ingestable_days"] == UNKNOWN).all()
     assert (not_scanned["check_days"] == UNKNOWN).all()
@@ -409,17 +465,25 @@ def test_masks_are_what_sets_of_days_say(
     available = [scene(f"s{k}", on(day, k), cell_box(*cells), cloud) for k, (day, cells, cloud) in enumerate(scenes)]
     held_of_them = {k for k in held_of_them if k < len(scenes)}
     held = [holding(on(scenes[k][0], k), cell_box(*scenes[k][1]), key=f"s{k}", cloud=scenes[k][2]) for k in sorted(held_of_them)]
-    held += [holding(on(day, 20), cell_box(*cells), key=f"crop{k}", cloud=cloud) for k, (day, cells, cloud) in enumerate(crops)]
+    held += [
+        holding(on(day, 20) + seconds(k), cell_box(*cells), key=f"crop{k}", cloud=cloud) for k, (day, cells, cloud) in enumerate(crops)
+    ]
     bbox = None if area is None else list(cell_box(*area).bounds)
     store, metadata = month_of(tmp_path_factory.mktemp("month"), available, held, bbox=bbox)
 
-    extract, _ = read_parquet(store.holdings("emit", JANUARY))
-    acquired = holdings_fields(holdings_table(extract, LAST_SCHEMA.empty_table(), GRID, cloud_lt=10), GRID, "read", JANUARY, 24)
+    ours = acquired(store)
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
-    fields = unheld_fields(unheld, GRID, known_area("complete", bbox, GRID), acquired["held_clear_days"])
+    fields = unheld_fields(unheld, GRID, known_area("complete", bbox, GRID), ours["held_clear_days"], ours["held_unknown_days"])
 
     def covers(cells: tuple[int, ...], row: int, column: int) -> bool:
         return cells[0] <= row < cells[0] + cells[2] and cells[1] <= column < cells[1] + cells[3]
+
+    def held_here(row: int, column: int) -> list[tuple[int, float | None]]:
+        ours = [(day, cloud) for k, (day, cells, cloud) in enumerate(scenes) if k in held_of_them and covers(cells, row, column)]
+        return ours + [(day, cloud) for day, cells, cloud in crops if covers(cells, row, column)]
+
+    def clear_days(rows: list[tuple[int, float | None]]) -> set[int]:
+        return {day for day, cloud in rows if cloud is not None and cloud < 10}
 
     def mask(days: set[int]) -> int:
         return sum(1 << (day - 1) for day in days)
@@ -428,17 +492,147 @@ def test_masks_are_what_sets_of_days_say(
         for column in range(GRID.shape[1]):
             found = {name: int(values[row, column]) for name, values in fields.items()}
             if area is not None and not covers(area, row, column):
-                assert found == {"unmet_supply": -1, "ingestable_days": int(UNKNOWN), "check_days": int(UNKNOWN)}
+                held_unclear = {day for day, cloud in held_here(row, column) if cloud is None} - clear_days(held_here(row, column))
+                check_here = mask(held_unclear) if held_unclear else int(UNKNOWN)
+                assert found == {"unmet_supply": -1, "ingestable_days": int(UNKNOWN), "check_days": check_here}
                 continue
             here = [(k, day, cloud) for k, (day, cells, cloud) in enumerate(scenes) if covers(cells, row, column)]
             lacking = [(day, cloud) for k, day, cloud in here if k not in held_of_them]
-            we_hold = [(day, cloud) for k, day, cloud in here if k in held_of_them]
-            we_hold += [(day, cloud) for day, cells, cloud in crops if covers(cells, row, column)]
-            clear_held = {day for day, cloud in we_hold if cloud is not None and cloud < 10}
+            we_hold = held_here(row, column)
+            clear_held = clear_days(we_hold)
             clear_lacking = [day for day, cloud in lacking if cloud is not None and cloud < 10]
             ingest = set(clear_lacking) - clear_held
-            check = {day for day, cloud in lacking if cloud is None} - clear_held - ingest
+            check = {day for day, cloud in lacking + we_hold if cloud is None} - clear_held - ingest
             assert found == {"unmet_supply": len(clear_lacking), "ingestable_days": mask(ingest), "check_days": mask(check)}
     known = is_known(fields["ingestable_days"])
     assert not (fields["ingestable_days"] & fields["check_days"])[known].any()
     assert metadata["held"] == len(held_of_them)
+
+
+# Held whole or in part
+
+
+def cover_of(shape: Any, *held: Any, **how: Any) -> tuple[float, bool, Any]:
+    """Share, whether whole, and what is missing of one scene with these holdings of its key, each at another time."""
+    rows = [holding(NOON + seconds(k), one, key="a") for k, one in enumerate(held)]
+    match = match_scenes(scenes_table([scene("a", shape=shape)]), holdings_rows(rows), family="emit", **how)
+    return float(match.share[0]), bool(match.whole[0]), match.missing[0]
+
+
+SLANTED = shapely.Polygon([(5, 50), (7, 50.2), (7, 52), (5, 51.8)])
+
+
+def test_a_crop_with_the_id_of_its_scene_holds_a_part() -> None:
+    west = shapely.intersection(SLANTED, shapely.box(5, 49, 6, 53))
+    share, whole, missing = cover_of(SLANTED, west)
+    assert share == pytest.approx(0.5, abs=0.01)
+    assert not whole
+    assert shapely.difference(missing, shapely.difference(SLANTED, west)).area < 1e-9
+    assert missing.area == pytest.approx(SLANTED.area / 2, rel=0.01)
+
+
+def test_crops_that_cover_a_scene_together_hold_it_whole() -> None:
+    parts = [shapely.intersection(SLANTED, shapely.box(5, 49, 6, 53)), shapely.intersection(SLANTED, shapely.box(5.9, 49, 7, 53))]
+    assert cover_of(SLANTED, *parts)[1:] == (True, None)
+
+
+@pytest.mark.parametrize(("height", "whole"), [(0.9, True), (0.89, False)])
+def test_nine_tenths_are_the_whole(height: float, whole: bool) -> None:
+    # Along the equator, where a share of the height is a share of the area. No box: a notch makes it none.
+    shape = shapely.Polygon([(5, 0), (7, 0), (7, 1), (6, 1 - 1e-3), (5, 1)])
+    part = shapely.intersection(shape, shapely.box(5, 0, 7, height))
+    assert cover_of(shape, part)[1] is whole
+
+
+@pytest.mark.parametrize(("km", "whole"), [(1.9, True), (2.1, False)])
+def test_edges_drawn_differently_do_not_count(km: float, whole: bool) -> None:
+    tall = shapely.Polygon([(5, 0), (5.1, 0), (5.1, 1), (5.05, 1.001), (5, 1)])  # 11 km wide: 2 km are a fifth
+    held = shapely.intersection(tall, shapely.box(5 + km / 111.32, -1, 6, 2))
+    share, is_whole, _ = cover_of(tall, held)
+    assert share < 0.9
+    assert is_whole is whole
+
+
+def test_a_box_in_place_of_the_outline_is_the_whole_scene() -> None:
+    assert cover_of(SLANTED, shapely.box(*SLANTED.bounds))[1]
+    assert cover_of(shapely.box(5, 50, 7, 52), SLANTED)[1]  # their boxes agree
+    assert not cover_of(SLANTED, shapely.box(5, 50, 6, 52))[1]  # a crop is often such a box
+
+
+def test_a_holding_outside_its_scene_holds_nothing(tmp_path: Path) -> None:
+    store, metadata = month_of(tmp_path, [scene("EMIT_1", shape=cell_box(3, 6))], [holding(shape=cell_box(3, 9), key="EMIT_1")])
+    assert (metadata["held"], metadata["held_in_part"], metadata["held_not_in_catalog"]) == (0, 0, 0)
+    assert "outside their footprint" in metadata["warnings"][0]
+    assert (acquired(store)["held_count"] == 0).all()
+
+
+def test_what_is_missing_of_a_scene_is_unmet_and_what_is_held_is_held(tmp_path: Path) -> None:
+    scenes = [scene("a", shape=cell_box(3, 6, columns=2))]
+    store, metadata = month_of(tmp_path, scenes, [holding(shape=cell_box(3, 6), key="a", cloud=None)])
+    assert (metadata["held"], metadata["held_in_part"]) == (0, 1)
+    row = matched(store)[0]
+    assert row["held"] is False
+    assert row["share"] == pytest.approx(0.5)
+    assert shapely.from_wkb(row["missing"]).equals(cell_box(3, 7))
+    ours = acquired(store)
+    assert ours["held_clear_days"][3, 6:8].tolist() == [1 << 14, 0]  # the scene's cloud
+    unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
+    fields = unheld_fields(unheld, GRID, known_area("complete", None, GRID), ours["held_clear_days"], ours["held_unknown_days"])
+    assert fields["ingestable_days"][3, 6:8].tolist() == [0, 1 << 14]
+    assert fields["unmet_supply"][3, 6:8].tolist() == [0, 1]
+
+
+def test_a_holding_counts_within_its_scene_alone(tmp_path: Path) -> None:
+    slanted = shapely.Polygon([(1, 1), (29, 2), (29, 29), (1, 28)])  # one cell
+    store, _ = month_of(tmp_path, [scene("a", shape=slanted)], [holding(shape=shapely.box(1, 1, 31, 29), key="a")])
+    assert (acquired(store)["held_count"] > 0).sum() == 1
+
+
+def test_a_row_that_comes_twice_is_one_holding_whatever_its_ids(tmp_path: Path) -> None:
+    rows = [holding(key=None), holding(key="a"), holding(key="internal-7")]
+    store, metadata = month_of(tmp_path, [scene("a")], rows)
+    assert (metadata["held"], metadata["held_not_in_catalog"]) == (1, 0)
+    assert matched(store)[0]["holdings"] == ["h1"]
+    assert acquired(store)["held_count"].max() == 1
+
+
+OWN = replace(EMIT, key="own", family="other")
+
+
+def test_a_house_id_does_not_keep_a_holding_from_its_scene(tmp_path: Path) -> None:
+    scenes = [scene("SAR_20250115_001"), scene("SAR_20250115_002", NOON + dt.timedelta(hours=5))]
+    _, metadata = month_of(tmp_path / "a", scenes, [holding(key="internal-7")], sensor=OWN)
+    assert (metadata["held"], metadata["house_ids"], metadata["held_not_in_catalog"]) == (1, 1, 0)
+    # spelt as the catalogue's, but not listed there: it never falls back
+    _, metadata = month_of(tmp_path / "b", scenes, [holding(key="sar_20250115_977")], sensor=OWN)
+    assert (metadata["held"], metadata["house_ids"], metadata["held_not_in_catalog"]) == (0, 0, 1)
+
+
+def test_any_time_that_a_scene_states_will_do() -> None:
+    late = scene("a") | {"pass_time": NOON - dt.timedelta(minutes=20), "datetime": NOON}
+    for when in (NOON - dt.timedelta(minutes=20), NOON):
+        assert held_by([late], [holding(when)]) == [0]
+    assert held_by([late], [holding(NOON - dt.timedelta(minutes=10))]) == [-1]
+    span = late | {"start_datetime": NOON - dt.timedelta(minutes=12), "end_datetime": NOON}
+    assert held_by([span], [holding(NOON - dt.timedelta(minutes=10))]) == [0]
+
+
+def test_the_parts_of_a_scene_are_each_found_by_their_own_outline() -> None:
+    west, east = shapely.box(5, 50, 5.5, 52), shapely.box(5.5, 50, 7, 52)
+    copies = [{"item_id": name, "datetime": NOON, "geometry": shapely.to_wkb(part)} for name, part in (("w", west), ("e", east))]
+    match = match_scenes(
+        scenes_table([scene("a") | {"copies": copies}]), holdings_rows([holding(shape=west), holding(NOON + seconds(1), east)])
+    )
+    assert match.scene_of_holding.tolist() == [0, 0]
+    assert match.whole.tolist() == [True]
+    alone = match_scenes(scenes_table([scene("a") | {"copies": copies}]), holdings_rows([holding(shape=west)]))
+    assert alone.in_part.tolist() == [True]
+
+
+def test_local_times_are_told_by_what_they_miss(tmp_path: Path) -> None:
+    shapes = [cell_box(3, 6), cell_box(2, 6)]
+    scenes = [scene(f"s{k}", NOON + dt.timedelta(days=k), shape) for k, shape in enumerate(shapes)]
+    held = [holding(NOON + dt.timedelta(days=k, hours=-4), shape) for k, shape in enumerate(shapes)]
+    _, metadata = month_of(tmp_path, scenes, held)
+    assert metadata["held_not_in_catalog"] == 2
+    assert "lie 4 h before a scene" in metadata["warnings"][0]
