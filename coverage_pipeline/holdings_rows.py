@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.catalog.scenes import TIME
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.footprints import EMPTY, LATITUDE, LONGITUDE, MISSING, NO_AREA, NOT_A_POLYGON, NOT_FINITE, normalise_footprints
+from coverage_pipeline.footprints import (
+    EMPTY,
+    LATITUDE,
+    LONGITUDE,
+    MISSING,
+    NO_AREA,
+    NOT_A_POLYGON,
+    NOT_FINITE,
+    area_km2,
+    normalise_footprints,
+)
 from coverage_pipeline.sensors import CoverageSensor
 
 ROW_COLUMNS = ("datetime", "sensor", "cloud", "scene_id", "geometry", "misplaced")
@@ -66,6 +76,9 @@ UNREADABLE_GEOMETRY = "geometry cannot be read"
 OTHER_TIME = "its time and the time in its id are more than two days apart"
 _MOST_APART = dt.timedelta(days=2)  # an id may state a day only, and a time may be local
 
+TOO_SMALL = "footprint smaller than a hectare"
+_LEAST_KM2 = 0.01  # degrees taken for metres shrink a scene to less than a square metre; no chip of imagery is that small
+
 _HINTS: Mapping[str, str] = {
     NO_TIME: "COVERAGE_TILES_DATE names the column of acquisition times",
     UNREADABLE_TIME: "COVERAGE_TILES_DATE names a column of timestamps, dates or ISO 8601 text",
@@ -74,6 +87,7 @@ _HINTS: Mapping[str, str] = {
     CURVED: "store its straight form (PostGIS: ST_CurveToLine)",
     LATITUDE: "are these metres, or degrees in the order latitude, longitude? State the CRS (PostGIS: the SRID)",
     LONGITUDE: "are these metres? State the CRS (PostGIS: the SRID)",
+    TOO_SMALL: "are these degrees, and the CRS (PostGIS: the SRID) one of metres?",
     NOT_FINITE: "is the CRS (PostGIS: the SRID) the one that the coordinates are in?",
     NOT_A_POLYGON: "footprints are polygons",
     EMPTY: "footprints are polygons",
@@ -155,6 +169,7 @@ def read_wkb(values: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[
 
     A curved geometry, which shapely has no type for, is a reason for its row alone.
     """
+    values = np.where(pd.isna(values), None, values)  # pandas groups and joins with NaN
     reasons = np.full(len(values), None, dtype=object)
     try:
         shapes = shapely.from_wkb(values, on_invalid="ignore")
@@ -173,7 +188,10 @@ def read_wkb(values: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[
 def usable_footprints(values: NDArray[np.object_], misplaced: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
     """Footprints of WKB in degrees, None where unusable, and the reasons (None where usable); ``misplaced`` goes before other reasons."""
     read, unreadable = read_wkb(values)
+    misplaced = np.where(pd.isna(misplaced), None, misplaced)
     shapes, reasons = normalise_footprints(read)
+    usable = np.flatnonzero(~shapely.is_missing(shapes))
+    reasons[usable[area_km2(shapes[usable]) < _LEAST_KM2]] = TOO_SMALL
     reasons = np.where(unreadable != None, unreadable, reasons)  # noqa: E711 (elementwise)
     reasons = np.where(misplaced != None, misplaced, reasons)  # noqa: E711
     shapes[reasons != None] = None  # noqa: E711
@@ -198,7 +216,9 @@ def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows
     # A date has no time of day from which a pass could be counted back.
     own_times = [None if day or pd.isna(when) else when.to_pydatetime() for when, day in zip(times, date_only, strict=True)]
     identities = [scene_identity(family, v, own_time=own) if v else SceneIdentity(None) for v, own in zip(ids, own_times, strict=True)]
-    apart = np.array([one.stated is not None and abs(one.stated - when) > _MOST_APART for one, when in zip(identities, times, strict=True)])
+    apart = np.array(
+        [one.stated is not None and abs(one.stated - when) > _MOST_APART for one, when in zip(identities, times, strict=True)], bool
+    )
     reasons = np.where((reasons == None) & apart, OTHER_TIME, reasons)  # noqa: E711 (elementwise)
     usable = np.array([reason is None for reason in reasons], bool)
     kept = frame[usable].reset_index(drop=True)
