@@ -110,7 +110,10 @@ class HoldingsSource(Protocol):
         ...
 
     def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
-        """Per distinct footprint the last ``datetime`` with ``since <= datetime < until``: columns datetime, geometry, misplaced."""
+        """Per distinct footprint the last ``datetime`` with ``since <= datetime < until``, and how many rows have it.
+
+        Columns datetime, rows, geometry, misplaced.
+        """
         ...
 
     def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
@@ -225,8 +228,8 @@ class FileHoldings:
         """See ``HoldingsSource``."""
         frame = self.rows(since, until, [satellite])
         frame = frame.assign(datetime=as_utc(frame["datetime"]))
-        frame = frame.groupby(["geometry", "misplaced"], as_index=False, dropna=False)["datetime"].max()
-        return frame.astype({"misplaced": object}).assign(misplaced=frame["misplaced"].where(frame["misplaced"].notna(), None))
+        groups = frame.groupby(["geometry", "misplaced"], as_index=False, dropna=False)
+        return groups.agg(datetime=("datetime", "max"), rows=("datetime", "size"))
 
     def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
         """See ``HoldingsSource``."""
@@ -440,12 +443,12 @@ class PostgisHoldings:
         """See ``HoldingsSource``: one grouped question, whatever the table's size."""
         footprint = self._footprint()
         query = (
-            sa.select(sa.func.max(self._column(self.tiles.date)), *footprint)
+            sa.select(sa.func.max(self._column(self.tiles.date)), sa.func.count(), *footprint)
             .select_from(self._table())
             .where(*self._within(since, until, [satellite]))
             .group_by(*footprint)
         )
-        return self._frame(query, ["datetime"])
+        return self._frame(query, ["datetime", "rows"])
 
     def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
         """See ``HoldingsSource``."""
@@ -643,11 +646,12 @@ def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, 
         },
         schema=LAST_SCHEMA,
     )
+    lookback_reasons = {str(k): int(v) for k, v in latest["rows"][~usable].groupby(reasons[~usable]).sum().items()}
     month_reasons = Counter(placed.rejected["reason"].to_pylist()) + Counter(otherwise["reason"].to_pylist())
     warnings = (
         judge_rejected(month_reasons, len(frame) + otherwise.num_rows, f"rows of the holdings ({source.name}) in the month"),
         judge_rejected(Counter(without_time["reason"].to_pylist()), total, f"rows of the holdings ({source.name}) of {satellite!r}"),
-        judge_rejected(Counter(reasons[~usable].tolist()), len(latest), f"footprints of the holdings ({source.name}) in the lookback"),
+        judge_rejected(lookback_reasons, int(latest["rows"].sum()), f"rows of the holdings ({source.name}) in the lookback"),
         "" if len(frame) or len(latest) else _never_occurs(source, sensor, since, end, spelt),
     )
     reading.warnings = [warning for warning in warnings if warning]

@@ -31,7 +31,7 @@ from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors import COVERAGE_SENSORS
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.settings import load_settings
-from coverage_pipeline.store import Store, read_parquet
+from coverage_pipeline.store import Store, read_parquet, sibling
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.service
@@ -195,8 +195,10 @@ def test_a_month_is_half_open_in_utc_whatever_zone_the_server_or_role_has(
     metadata = extract_month(PRISMA, JANUARY, store, load_settings())
     table, _ = read_parquet(store.holdings("prisma", JANUARY))
     rows = {row["scene_id"]: row["in_month"] for row in table.to_pylist()}
-    # within the match tolerance (60 s) of the month, but not counted
-    assert rows == {edges[1]: False, edges[2]: True, edges[3]: True, edges[4]: False, "2025-02-01 00:00:30": False}
+    # within an hour of the month a holding takes part in matching, but is not counted
+    around = dict.fromkeys([edges[0], edges[1], edges[4], "2025-02-01 00:00:30", "2025-02-01 00:01:00"], False)
+    assert rows == {**around, edges[2]: True, edges[3]: True}
+    assert any("UTC assumed" in note for note in metadata["notes"]) == (kind == "timestamp")
     assert metadata["rows"] == 2
     assert not any(table["date_only"].to_pylist())
     last, _ = read_parquet(store.last_held("prisma", JANUARY))
@@ -244,12 +246,85 @@ def test_null_geometry_date_and_cloud(tiles: Tiles, store: Store) -> None:
     tiles.create()
     tiles.add("2025-01-15 10:00", None, scene_id="no geometry")
     tiles.add(None, box(5, 50), scene_id="no date")
-    tiles.add("2025-01-16 10:00", box(5, 50), scene_id="no cloud")
+    for day in range(16, 26):
+        tiles.add(f"2025-01-{day} 10:00", box(5, 50), scene_id=f"no cloud {day}")
     metadata = extract_month(PRISMA, JANUARY, store, load_settings())
     table, _ = read_parquet(store.holdings("prisma", JANUARY))
-    assert table["scene_id"].to_pylist() == ["no cloud"]
-    assert table["cloud"].to_pylist() == [None]
-    assert (metadata["rows"], metadata["rejected"], metadata["footprints"]) == (1, 1, 1)
+    assert table["scene_id"].to_pylist() == [f"no cloud {day}" for day in range(16, 26)]
+    assert set(table["cloud"].to_pylist()) == {None}
+    assert (metadata["rows"], metadata["rejected"], metadata["footprints"]) == (10, 2, 1)
+    rejected, _ = read_parquet(sibling(store.holdings("prisma", JANUARY), ".rejected.parquet"))
+    assert {row["scene_id"]: row["reason"] for row in rejected.to_pylist()} == {"no geometry": "geometry missing", "no date": "no time"}
+    assert len(metadata["warnings"]) == 3  # of the rows of the month, of those without a time, and of those of the lookback
+
+
+def _ten_good(tiles: Tiles) -> None:
+    for day in range(10, 20):
+        tiles.add(f"2025-01-{day} 10:00", box(day, 50))
+
+
+CURVE = "CURVEPOLYGON(CIRCULARSTRING(0 0, 1 1, 2 0, 1 -1, 0 0))"
+
+
+@pytest.mark.parametrize(
+    ("ewkt", "reason"),
+    [
+        (f"SRID=4326;{CURVE}", "geometry is curved"),
+        (CURVE, "geometry is curved"),
+        (f"SRID=32631;{CURVE}", "geometry is curved"),
+        ("POLYGON((300000 5600000, 400000 5600000, 400000 5700000, 300000 5600000))", "latitude beyond"),  # metres, SRID 0
+        ("SRID=4326;POINT(5 50)", "not a polygon"),
+        ("SRID=4326;POLYGON EMPTY", "empty"),
+        ("SRID=32631;POLYGON((5 50, 6 50, 6 51, 5 50))", "smaller than a hectare"),  # degrees, said to be metres
+    ],
+)
+def test_a_footprint_that_cannot_be_placed_rejects_its_row_alone(tiles: Tiles, store: Store, ewkt: str, reason: str) -> None:
+    tiles.create()
+    _ten_good(tiles)
+    tiles.add("2025-01-15 11:00", ewkt, scene_id="odd")
+    metadata = extract_month(PRISMA, JANUARY, store, load_settings())
+    assert (metadata["rows"], metadata["rejected"]) == (10, 1)
+    rejected, _ = read_parquet(sibling(store.holdings("prisma", JANUARY), ".rejected.parquet"))
+    assert rejected["scene_id"].to_pylist() == ["odd"]
+    assert reason in rejected["reason"][0].as_py()
+
+
+def test_rows_of_several_reference_systems_are_each_brought_into_degrees(tiles: Tiles, store: Store) -> None:
+    tiles.create()
+    metres = gpd.GeoSeries([shapely.box(300_000, 5_600_000, 400_000, 5_700_000)], crs=32631)
+    tiles.add("2025-01-15 10:00", f"SRID=32631;{metres[0].wkt}")
+    tiles.add("2025-01-16 10:00", box(5, 50))
+    assert extract_month(PRISMA, JANUARY, store, load_settings())["rows"] == 2
+    found = gpd.read_parquet(str(store.holdings("prisma", JANUARY)))
+    assert found.geometry[0].equals_exact(metres.to_crs(4326)[0], tolerance=1e-6)
+
+
+def test_a_reference_system_that_nobody_knows_rejects_its_rows(tiles: Tiles, store: Store) -> None:
+    tiles.create()
+    _ten_good(tiles)
+    tiles.server.execute(
+        "INSERT INTO spatial_ref_sys (srid, auth_name, auth_srid, srtext, proj4text) VALUES (990001, 'house', 1, 'no system', 'none')",
+        database=tiles.database,
+    )
+    tiles.add("2025-01-15 11:00", box(5, 50, srid=990001))
+    metadata = extract_month(PRISMA, JANUARY, store, load_settings())
+    assert (metadata["rows"], metadata["rejected_reasons"]) == (10, {"SRID 990001 is not known to the database": 1})
+
+
+def test_a_sensor_spelt_otherwise_is_told(tiles: Tiles, store: Store) -> None:
+    tiles.create()
+    tiles.add("2025-01-15 10:00", box(5, 50), sensor="Prisma ")
+    with pytest.raises(HoldingsRefused, match="sensor is spelt 'Prisma ', held_satellite 'PRISMA'"):
+        extract_month(PRISMA, JANUARY, store, load_settings())
+    assert not store.holdings("prisma", JANUARY).exists()
+
+
+def test_a_sensor_that_never_occurs_is_told_with_those_that_do(tiles: Tiles, store: Store) -> None:
+    tiles.create()
+    tiles.add("2025-01-15 10:00", box(5, 50), sensor="ASI hyperspectral")
+    metadata = extract_month(PRISMA, JANUARY, store, load_settings())
+    assert metadata["rows"] == 0
+    assert "'ASI hyperspectral' (1); if one of them is prisma, set its held_satellite" in metadata["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -281,8 +356,9 @@ def test_last_asks_one_grouped_question_within_the_lookback(tiles: Tiles, store:
     tiles.add("2025-01-10 10:00", box(40, 50), sensor="EnMAP")
     metadata = extract_month(PRISMA, JANUARY, store, load_settings())
     asked = [text for text in statements.asked if "tiles" in text]
-    assert len(asked) == 2
-    assert [("GROUP BY" in text) for text in asked] == [False, True]
+    # rows of the month, spellings of the sensor in it, rows without a time, and the last instants in one question
+    assert len(asked) == 4
+    assert sum("max(" in text and "GROUP BY" in text for text in asked) == 1
     last, _ = read_parquet(store.last_held("prisma", JANUARY))
     found = {shapely.from_wkb(row["geometry"]).bounds[0]: row["datetime"] for row in last.to_pylist()}
     assert found == {5: at("2025-01-31 23:59:59.5"), 30: at("2023-02-01")}
@@ -299,7 +375,7 @@ def test_a_thousand_footprints_are_one_question_too(tiles: Tiles, store: Store, 
         database=tiles.database,
     )
     assert extract_month(PRISMA, JANUARY, store, load_settings())["footprints"] == 1000
-    assert len([text for text in statements.asked if "tiles" in text]) == 2
+    assert sum("max(" in text and "GROUP BY" in text for text in statements.asked) == 1
 
 
 # The same as from a file
