@@ -42,6 +42,8 @@ def scene(key: str, when: dt.datetime = NOON, shape: Any = HERE, cloud: float | 
         "scene_key": key,
         "item_ids": [key],
         "acquired": when,
+        "pass_time": when,
+        "in_month": True,
         "cloud_cover": cloud,
         "geometry_source": "footprint",
         "geometry": shapely.to_wkb(shape),
