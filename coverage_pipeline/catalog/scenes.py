@@ -504,7 +504,8 @@ def merge_copies(table: pa.Table) -> tuple[pa.Table, int, int]:
 
 def _dense_rank(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """The place of each text among them all, in ascending order."""
-    return np.unique(column.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1].reshape(-1)
+    ranks: NDArray[np.int64] = pc.rank(column, tiebreaker="dense").to_numpy().astype(np.int64)
+    return ranks
 
 
 def _is_stand_in(rows: pa.Table, group: NDArray[np.int64], shapes: NDArray[np.object_]) -> NDArray[np.bool_]:
