@@ -208,9 +208,7 @@ RECTANGLES = st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 6)] * 2).map(l
 
 
 @settings(deadline=None, max_examples=200)
-@given(
-    st.lists(st.tuples(RECTANGLES, st.lists(RECTANGLES, max_size=3)), min_size=1, max_size=2), st.sampled_from([0, 172]), st.booleans()
-)
+@given(st.lists(st.tuples(RECTANGLES, st.lists(RECTANGLES, max_size=3)), min_size=1, max_size=2), st.sampled_from([0, 172]), st.booleans())
 def test_a_point_is_covered_where_it_lies_in_a_shell_and_in_none_of_its_holes(parts, shift, reverse):
     """The oracle counts unit squares by comparing whole numbers; it knows no geometry library."""
 

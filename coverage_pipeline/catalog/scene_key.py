@@ -200,9 +200,7 @@ def _enmap(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | 
         return SceneIdentity(None, own_time)
     datatake, start, tile, version, processed = found.groups()
     stated = _compact_time(start)
-    return SceneIdentity(
-        key=f"ENMAP_DT{datatake}_{tile}", pass_time=own_time or stated, stated=stated, rank=(processed, version, item_id)
-    )
+    return SceneIdentity(key=f"ENMAP_DT{datatake}_{tile}", pass_time=own_time or stated, stated=stated, rank=(processed, version, item_id))
 
 
 def scene_identity(

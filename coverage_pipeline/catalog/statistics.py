@@ -22,7 +22,6 @@ from coverage_pipeline.sensors import CloudMeaning
 from coverage_pipeline.store import StoreError, read_metadata, read_parquet
 from coverage_pipeline.wkb import ragged_from_wkb
 
-
 STATISTICS_COLUMNS = ["pass_time", "in_month", "cloud_cover", "geometry"]
 """Columns of the scenes file that ``availability_tables`` reads."""
 

@@ -109,7 +109,12 @@ def test_a_landsat_pass_is_timed_at_the_equator(row: int, crossing: float) -> No
 
 @pytest.mark.parametrize(
     "properties",
-    [{}, {"landsat:wrs_path": "091"}, {"landsat:wrs_path": "091", "landsat:wrs_row": "249"}, {"landsat:wrs_path": "x", "landsat:wrs_row": True}],
+    [
+        {},
+        {"landsat:wrs_path": "091"},
+        {"landsat:wrs_path": "091", "landsat:wrs_row": "249"},
+        {"landsat:wrs_path": "x", "landsat:wrs_row": True},
+    ],
 )
 def test_a_landsat_scene_of_unknown_row_passes_at_its_own_time(properties: dict[str, object]) -> None:
     own = dt.datetime(2025, 3, 10, 0, 5, tzinfo=UTC)
