@@ -94,6 +94,8 @@ def scenes_table(prefix: str, acquired: pa.Array, cloud: NDArray[np.float64], ge
         "item_ids": pa.ListArray.from_arrays(pa.array(np.arange(n + 1), pa.int32()), keys),
         "provider": pa.array(["benchmark"] * n, pa.string()),
         "acquired": acquired,
+        "pass_time": acquired,
+        "in_month": pa.array(np.ones(n, bool)),
         "datetime": acquired,
         "cloud_cover": pa.array(cloud, pa.float64(), from_pandas=True),
         "geometry_source": pa.array(["footprint"] * n, pa.string()),

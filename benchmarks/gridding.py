@@ -53,7 +53,7 @@ from coverage_pipeline.wkb import RaggedArrays, ragged_from_wkb
 GRID = GridSpec(0.1)
 MONTH = Month(2025, 1)
 CLOUD_LT = 10.0
-COLUMNS = ["acquired", "cloud_cover", "geometry"]
+COLUMNS = ["pass_time", "cloud_cover", "geometry"]
 RUNS = 5
 _SNAPPED = 200
 
@@ -78,7 +78,7 @@ def write_month(path: UPath, scenes: Scenes) -> None:
 def _read(path: UPath) -> tuple[RaggedArrays, NDArray[np.uint8], NDArray[np.float64]]:
     """Decoded footprints, day and cloud."""
     table, _ = read_parquet(path, COLUMNS)
-    day = pc.day(table["acquired"]).to_numpy().astype(np.uint8)
+    day = pc.day(table["pass_time"]).to_numpy().astype(np.uint8)
     return ragged_from_wkb(table["geometry"]), day, table["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
 
 

@@ -47,8 +47,9 @@ def normalise_footprints(geometries: NDArray[np.object_]) -> tuple[NDArray[np.ob
 
     Lines between vertices are straight in lon/lat. An edge that spans more than 180° of longitude goes the short way
     round, across the antimeridian. An edge of exactly 360° is a whole parallel where the ring makes sense that way. A
-    ring that goes around the globe holds the pole on its smaller side, whichever way it is wound. Self-crossing rings
-    count by even-odd.
+    ring that goes around the globe holds the pole on its smaller side, whichever way it is wound. A ring that crosses itself
+    counts by even-odd. A hole only ever takes area away: one that lies outside its shell changes nothing, and a polygon whose hole
+    lies around its shell has no area.
     """
     footprints = np.array(geometries, dtype=object).reshape(-1)
     reasons = np.full(len(footprints), None, dtype=object)
@@ -136,7 +137,7 @@ def _odd(footprints: NDArray[np.object_], usable: NDArray[np.intp], reject: Call
 def _repaired(geometry: BaseGeometry) -> BaseGeometry:
     """The part of the map that a footprint with wild longitudes or crossing lines covers."""
     if _stays_on_map(geometry):
-        parts = [_polygonal(part if part.is_valid else shapely.make_valid(part)) for part in shapely.get_parts(geometry)]
+        parts = [part if part.is_valid else _shell_without_holes(part) for part in shapely.get_parts(geometry)]
     else:
         parts = [_on_map(part) for part in shapely.get_parts(geometry)]
     polygons = [polygon for part in parts for polygon in shapely.get_parts(part)]
@@ -156,6 +157,16 @@ def _repaired(geometry: BaseGeometry) -> BaseGeometry:
     if whole.is_empty or not whole.area > 0:
         raise _Unusable(NO_AREA)
     return whole
+
+
+def _shell_without_holes(polygon: Polygon) -> BaseGeometry:
+    """The area of a polygon's shell outside its holes, wherever the holes lie.
+
+    ``make_valid`` would turn a hole that lies outside its shell, or around it, into area: by even-odd over all rings, and with
+    ``method="structure"`` too where hole and shell are apart.
+    """
+    shell, *holes = (_polygonal(shapely.make_valid(Polygon(ring))) for ring in (polygon.exterior, *polygon.interiors))
+    return _polygonal(shapely.difference(shell, shapely.union_all(holes))) if holes else shell
 
 
 def _stays_on_map(geometry: BaseGeometry) -> bool:

@@ -54,7 +54,7 @@ class Mission:
     """One satellite (or instrument on one): its orbit, and what it images of the ground below."""
 
     key: str
-    """For example ``sentinel-2a``."""
+    """For example ``sentinel-2a``; a satellite that was moved to another place in its orbit has one for each."""
     sensor_key: str
     """The sensor of the registry that it belongs to."""
     platform: str
@@ -82,6 +82,8 @@ class Mission:
     """First day without scenes any more."""
     look_km: float = 0.0
     """How far to either side of the track the instrument may be pointed."""
+    whole_within: tuple[float, float, float, float] | None = None
+    """West, south, east, north of the place that it images in every cycle, degrees; elsewhere in every second one. None: everywhere."""
     epoch_orbit: int = 0
     """Absolute orbit number at ``node_epoch``, where identifiers need it."""
 
@@ -139,7 +141,10 @@ class Mission:
 
 # Sentinel-2: 786 km, 98.62°, 143 orbits in 10 days, descending node at 10:30, 290 km swath, land and islands from 56° S to 84° N
 # (https://sentiwiki.copernicus.eu/web/s2-mission); sun zenith up to 82°. Nodes and orbit numbers fitted to ESA's acquisition plans of
-# 2024-11..2025-03 (residuals of 2 s). S2C took over S2A's place on 2025-01-21.
+# 2024-11..2025-03 (residuals of 2 s). S2C took over S2A's place on 2025-01-21. S2A was moved to 36°
+# behind S2B, so that it passes each track 7 days after S2B (of 10; the element sets of 2026-08 have it 37° behind), and has worked since
+# March 2025 as a third satellite: Europe in every cycle of 10 days, the rest in every second one (EC Observer, 2025-02-05; the day of
+# its first scene and the outline of Europe are assumed).
 _S2 = Mission(
     key="",
     sensor_key="sentinel-2",
@@ -185,6 +190,15 @@ MISSIONS: Mapping[str, Mission] = {
             epoch_orbit=49905,
             first="2015-07-04",
             last="2025-01-21",
+        ),
+        replace(
+            _S2,
+            key="sentinel-2a-third",
+            platform="Sentinel-2A",
+            node_epoch="2025-01-12T23:16:17",
+            epoch_orbit=49934,
+            first="2025-03-13",
+            whole_within=(-12.0, 34.0, 42.0, 72.0),
         ),
         replace(
             _S2,
@@ -705,8 +719,13 @@ def _sentinel_2(mission: Mission, month: Month, density: float, seed: int, rng: 
     which, row = _expand(orbits, orbits % mission.orbits, scenes["track"])
     orbit = orbits[which]
     sensed = _times(mission, orbit, scenes["along"][row])
-    lit = _sun_elevation(sensed, scenes["lat"][row], scenes["lon"][row]) > mission.min_sun
-    orbit, row, sensed = orbit[lit], row[lit], sensed[lit]
+    imaged = _sun_elevation(sensed, scenes["lat"][row], scenes["lon"][row]) > mission.min_sun
+    if mission.whole_within is not None:
+        west, south, east, north = mission.whole_within
+        lon, lat = scenes["lon"][row], scenes["lat"][row]
+        within = (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+        imaged &= within | (orbit // mission.orbits % 2 == 0)
+    orbit, row, sensed = orbit[imaged], row[imaged], sensed[imaged]
     taken = _times(mission, orbit, scenes["begin"][row])
     table = _table(mission, orbit, taken, geometry=scenes["geometry"][row], frame=scenes["frame"][row])
     table["end"] = pd.Series(sensed, index=np.arange(len(sensed))).loc[table.index].to_numpy()
@@ -939,7 +958,7 @@ class _Scene:
 
 def _describe_sentinel_2(scene: _Scene) -> tuple[str, dict[str, Any]]:
     """As Planetary Computer: ``datetime`` is the datatake's start; copies share the datastrip's sensing start, parts do not."""
-    letter = scene.mission.key[-1].upper()
+    letter = scene.mission.platform[-1].upper()
     taken = _compact(scene.start)
     relative = (scene.orbit - scene.mission.epoch_orbit) % scene.mission.orbits + 1
     made = scene.end + np.timedelta64(int(3600 * (3 + 5 * scene.luck)) + 1800 * scene.part, "s")

@@ -178,6 +178,61 @@ def test_ring_that_starts_on_the_seam_leaves_no_line_on_the_far_side():
     assert one(Polygon([(180, 0), (180, 10), (-175, 10), (-175, 0)])).equals(box(-180, 0, -175, 10))
 
 
+def ring_of(rectangle, shift=0):
+    west, south, east, north = rectangle
+    return [(west + shift, south), (east + shift, south), (east + shift, north), (west + shift, north)]
+
+
+@pytest.mark.parametrize("shift", [0, 174], ids=["on the map", "across the antimeridian"])
+@pytest.mark.parametrize(
+    ("hole", "area"),
+    [((8, 0, 9, 1), 16), ((3, 3, 9, 9), 15), ((4, 0, 8, 4), 16), ((1, 1, 2, 2), 15), ((2, -9, 3, 9), 12)],
+    ids=["outside", "across a corner", "beside", "inside", "through"],
+)
+def test_a_hole_takes_area_away_and_never_adds_any(hole, area, shift):
+    footprint = one(Polygon(ring_of((0, 0, 4, 4), shift), [ring_of(hole, shift)]))
+    assert footprint.area == pytest.approx(area)
+    if shift == 0:
+        assert box(0, 0, 4, 4).covers(footprint)
+
+
+@pytest.mark.parametrize("shift", [0, 174], ids=["on the map", "across the antimeridian"])
+@pytest.mark.parametrize("hole", [(-1, -1, 9, 9), (0, 0, 4, 4)], ids=["around", "the same ring"])
+def test_a_shell_within_its_hole_is_rejected_not_turned_inside_out(hole, shift):
+    footprints, reasons = normalise(Polygon(ring_of((0, 0, 4, 4), shift), [ring_of(hole, shift)]))
+    assert footprints[0] is None
+    assert reasons[0] == "geometry has no area"
+
+
+RECTANGLES = st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 6)] * 2).map(lambda r: (r[0], r[1], r[0] + r[2], r[1] + r[3]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(RECTANGLES, st.lists(RECTANGLES, max_size=3)), min_size=1, max_size=2), st.sampled_from([0, 172]), st.booleans())
+def test_a_point_is_covered_where_it_lies_in_a_shell_and_in_none_of_its_holes(parts, shift, reverse):
+    """The oracle counts unit squares by comparing whole numbers; it knows no geometry library."""
+
+    def within(rectangle, x, y):
+        return rectangle[0] <= x < rectangle[2] and rectangle[1] <= y < rectangle[3]
+
+    wanted = {
+        (x, y) for x in range(16) for y in range(16) for shell, holes in parts
+        if within(shell, x, y) and not any(within(hole, x, y) for hole in holes)
+    }  # fmt: skip
+    polygons = [Polygon(ring_of(shell, shift), [ring_of(hole, shift) for hole in holes]) for shell, holes in parts]
+    footprints, reasons = normalise(MultiPolygon([p.reverse() for p in polygons] if reverse else polygons))
+    if not wanted:
+        assert reasons[0] == "geometry has no area"
+        return
+    assert reasons[0] is None
+    assert_fit(footprints[0])
+    assert footprints[0].area == pytest.approx(len(wanted))
+    for x in range(16):
+        for y in range(16):
+            lon = (x + shift + 0.5 + 180) % 360 - 180
+            assert footprints[0].covers(Point(lon, y + 0.5)) == ((x, y) in wanted)
+
+
 def test_hole_beyond_180_is_cut_out():
     # antimeridian 0.4.9 fails on both
     across = Polygon(box(170, 0, 190, 10).exterior, [box(182, 2, 184, 4).exterior.coords])

@@ -76,11 +76,14 @@ def scenes_of(month: Month, seed: int) -> pa.Table:
     rng = np.random.default_rng(seed)
     shapes = footprints(seed)
     clouds = [None if rng.random() < 0.2 else float(rng.uniform(0, 100)) for _ in shapes]
+    times = [month.start + dt.timedelta(days=int(rng.integers(0, 28)), hours=10) for _ in shapes]
     rows = [
         {
             "scene_key": f"{month}-{k}",
             "item_ids": [f"{month}-{k}"],
-            "acquired": month.start + dt.timedelta(days=int(rng.integers(0, 28)), hours=10),
+            "acquired": times[k],
+            "pass_time": times[k],
+            "in_month": True,
             "cloud_cover": cloud,
             "geometry_source": "footprint",
             "geometry": shapely.to_wkb(shape),

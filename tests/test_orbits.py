@@ -340,6 +340,48 @@ def test_months_outside_a_missions_life() -> None:
     }
 
 
+def test_sentinel_2a_flies_on_as_a_third_satellite() -> None:
+    """It did not stop when Sentinel-2C took its place: Europe every 10 days, the rest every 20, from March 2025."""
+    april = simulated_footprints("sentinel-2", Month(2025, 4))
+    platforms = april["platform"].map(lambda key: MISSIONS[key].platform)
+    assert set(platforms) == {"Sentinel-2A", "Sentinel-2B", "Sentinel-2C"}
+    third = april[(platforms == "Sentinel-2A").to_numpy()]
+    for lon, lat, wait, most in ((9.2, 47.9, 10, 3), (-105.3, 40.1, 20, 2)):
+        here = third[third.intersects(shapely.Point(lon, lat))]
+        passes = here.groupby("orbit")["datetime"].min()
+        tracks = [times.to_list() for _, times in passes.groupby(passes.index % 143)]
+        assert tracks
+        assert all(len(times) <= most for times in tracks)
+        gaps = {later - earlier for times in tracks for earlier, later in itertools.pairwise(times)}
+        assert {round(gap / np.timedelta64(1, "D"), 3) for gap in gaps} <= {wait}
+        assert gaps or wait == 20  # in thirty days a track comes once or twice
+    names = {item["id"][:3] for item in itertools.islice(simulated_items("sentinel-2", Month(2025, 4), density=0.02), 5000)}
+    assert names == {"S2A", "S2B", "S2C"}
+    february = simulated_footprints("sentinel-2", Month(2025, 2), density=0.3)
+    assert not february["platform"].str.startswith("sentinel-2a").any()  # on its way from one place to the other
+
+
+def test_sentinel_2a_lies_where_its_element_sets_have_it() -> None:
+    """37° behind Sentinel-2B, and Sentinel-2C opposite: argument of latitude, brought to one instant."""
+    lines = (shared_data() / "tle" / "real-tles-2026-08.tle").read_text().splitlines()
+    at = np.datetime64("2026-08-20T00:00:00", "ms")
+    latest: dict[str, tuple[np.datetime64, float]] = {}
+    for name, one, two in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+        epoch = np.datetime64(f"20{one[18:20]}-01-01", "ms") + np.timedelta64(round((float(one[20:32]) - 1) * 86_400_000), "ms")
+        since = (at - epoch) / np.timedelta64(1, "D")
+        if name not in latest or epoch > latest[name][0]:
+            latest[name] = epoch, float(two[34:42]) + float(two[43:51]) + float(two[52:63]) * 360 * since
+    real = {letter: latest[f"SENTINEL-2{letter}"][1] for letter in "ABC"}
+
+    def phase(key: str) -> float:
+        mission = MISSIONS[key]
+        return float((at - np.datetime64(mission.node_epoch, "ms")) / np.timedelta64(1, "s") / mission.period_s * 360)
+
+    for key, letter in (("sentinel-2a-third", "A"), ("sentinel-2c", "C")):
+        behind = (real["B"] - real[letter]) - (phase("sentinel-2b") - phase(key))
+        assert abs((behind + 180) % 360 - 180) < 3, key
+
+
 def test_what_cannot_be_made_says_so() -> None:
     with pytest.raises(ArchiveError, match="no simulated archive for sensor 'modis'"):
         simulated_footprints("modis", MARCH)

@@ -353,17 +353,17 @@ def january(tmp_path: Path) -> Any:
 
 
 SPOILT_SCENES = [
-    ("acquired", without("acquired")),
+    ("pass_time", without("pass_time")),
     ("cloud_cover", without("cloud_cover")),
     ("geometry", without("geometry")),
-    ("acquired", as_type("acquired", pa.string())),
+    ("pass_time", as_type("pass_time", pa.string())),
     ("cloud_cover", as_type("cloud_cover", pa.string())),
     ("geometry", as_type("geometry", pa.string())),
 ]
 
 
 @pytest.mark.parametrize(
-    ("column", "change"), SPOILT_SCENES, ids=[f"{how} {c}" for how in ("no", "text in") for c in ("acquired", "cloud_cover", "geometry")]
+    ("column", "change"), SPOILT_SCENES, ids=[f"{how} {c}" for how in ("no", "text in") for c in ("pass_time", "cloud_cover", "geometry")]
 )
 @pytest.mark.parametrize("step", ["availability_stats", "matchup"])
 def test_a_scenes_file_of_another_schema_is_named_with_what_to_do(january: Any, step: str, column: str, change: Change) -> None:

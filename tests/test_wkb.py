@@ -187,7 +187,7 @@ def test_recorded_scenes_come_out_bit_for_bit_as_by_way_of_objects(name: str, ke
     assert len(shapes) >= 10
     assert_same(ragged_from_wkb(scenes["geometry"]), expected(shapes))
     cloud = scenes["cloud_cover"].to_numpy(zero_copy_only=False)
-    day = np.array([when.day for when in scenes["acquired"].to_pylist()])
+    day = np.array([when.day for when in scenes["pass_time"].to_pylist()])
     grid = GridSpec(0.25)
     statistics = cell_statistics(shapes, day=day, cloud=cloud, clear=cloud < 10, grid=grid)
     table = availability_table(scenes, grid, cloud_lt=10)
@@ -201,7 +201,8 @@ def test_recorded_scenes_come_out_bit_for_bit_as_by_way_of_objects(name: str, ke
 
 def test_no_footprint_becomes_an_object_on_its_way_to_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = pa.table({
-        "acquired": pa.array([0], SCENES_SCHEMA.field("acquired").type),
+        "pass_time": pa.array([0], SCENES_SCHEMA.field("pass_time").type),
+        "in_month": pa.array([True]),
         "cloud_cover": pa.array([None], pa.float64()),
         "geometry": pa.array([shapely.to_wkb(box(0, 0, 1, 1))]),
     })  # fmt: skip

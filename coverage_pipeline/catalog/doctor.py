@@ -24,7 +24,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogUnreadable
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.scan import SOURCES, ScanOptions
 from coverage_pipeline.catalog.scene_key import parse_time, scene_identity
-from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, parse_cloud
+from coverage_pipeline.catalog.scenes import DEFAULT_CLOUD_FIELD, other_platform, parse_cloud
 from coverage_pipeline.catalog.source import Source, Tally, Window
 from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.wire import Cancelled
@@ -490,7 +490,8 @@ class _Examination:
             return "is not said by the scene" + (": it counts as the sensor's" if ours else "")
         if not ours:
             return f"{printable(given, 60)}; all of the collection are the sensor's"
-        if platform_name(given) in map(platform_name, ours):
+        in_id = scene_identity(self.sensor.family, self._id, self._properties).platform
+        if other_platform([platform_name(name) for name in ours], given, in_id) is None:
             return f"{printable(given, 60)} is the sensor's"
         if self.platforms:  # it lists ours, so that this one is another satellite's
             return f"{printable(given, 60)} is not the sensor's ({', '.join(ours)}): such scenes are left out"

@@ -101,7 +101,7 @@ def _generated(properties: Mapping[str, Any], in_id: str, *names: str) -> str:
 def _sentinel_2(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
     """Mission, datatake sensing start and tile. (The relative orbit in an id follows from the first two.)"""
     product = _S2_PRODUCT.search(_text(properties, "s2:product_uri")) or _S2_PRODUCT.search(item_id)
-    datatake = _S2_DATATAKE.search(_text(properties, "s2:datatake_id"))
+    datatake = _S2_DATATAKE.search(_text(properties, "s2:datatake_id") or _text(properties, "eopf:datatake_id"))
     generated = ""
     baseline = (_text(properties, "s2:processing_baseline") or _text(properties, "processing:version")).replace(".", "")
     if product:

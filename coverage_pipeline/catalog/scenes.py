@@ -12,7 +12,7 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeGuard
 from urllib.parse import quote
 
@@ -202,6 +202,21 @@ def _read_geometries(texts: list[str | bytes | None]) -> NDArray[np.object_]:
     return found
 
 
+def other_platform(wanted: Collection[str], platform: str | None, in_id: str | None) -> str | None:
+    """The name of the satellite that an item belongs to, where it is none of ``wanted`` (in ``platform_name``'s spelling; empty: all
+    are wanted); else None.
+
+    ``platform`` is the item's, ``in_id`` the satellite that its id states. A platform in a spelling that names no known satellite says
+    nothing: then the id decides.
+    """
+    name = platform_name(platform) if platform is not None else None
+    if not wanted or name in wanted:
+        return None
+    if name is None:
+        return in_id if in_id is not None and in_id not in wanted else None
+    return None if not is_satellite_name(name) and in_id in wanted else platform
+
+
 _NEAR = dt.timedelta(hours=1)
 """Scenes that passed so long before or after the window are kept for the matchup, with ``in_month`` false."""
 
@@ -290,7 +305,7 @@ class SceneCollector:
         datetime, start, end = (parse_time(properties.get(name)) for name in ("datetime", "start_datetime", "end_datetime"))
         identity: SceneIdentity = scene_identity(self.sensor.family, item_id, properties, datetime or start)
         platform = _text(properties.get("platform"))
-        other = self._other_platform(platform, identity.platform)
+        other = other_platform(self._wanted, platform, identity.platform)
         if other is not None:  # the collection's other satellites are not this sensor's, whatever else is wrong with their items
             _count(self.other_platforms, other)
             return None
@@ -326,20 +341,6 @@ class SceneCollector:
             "baseline": identity.baseline,
             "nodata": _nodata(properties),
         }
-
-    def _other_platform(self, platform: str | None, in_id: str | None) -> str | None:
-        """The name of the satellite that an item belongs to, where it is none of the source's ``platforms``; else None.
-
-        A platform in a spelling that names no known satellite says nothing: then the id decides.
-        """
-        if not self._wanted:
-            return None
-        name = platform_name(platform) if platform is not None else None
-        if name in self._wanted:
-            return None
-        if name is None:
-            return in_id if in_id is not None and in_id not in self._wanted else None
-        return None if not is_satellite_name(name) and in_id in self._wanted else platform
 
     def _href(self, item: Mapping[str, Any]) -> str | None:
         """The item's address. A link that is relative to nobody knows what is replaced by where the API must have the item."""
@@ -504,7 +505,8 @@ def merge_copies(table: pa.Table) -> tuple[pa.Table, int, int]:
 
 def _dense_rank(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """The place of each text among them all, in ascending order."""
-    return np.unique(column.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1].reshape(-1)
+    ranks: NDArray[np.int64] = pc.rank(column, tiebreaker="dense").to_numpy().astype(np.int64)
+    return ranks
 
 
 def _is_stand_in(rows: pa.Table, group: NDArray[np.int64], shapes: NDArray[np.object_]) -> NDArray[np.bool_]:

@@ -261,15 +261,15 @@ def test_a_wrong_cloud_field_is_named_with_the_properties_that_have_cloud_in_the
 
 
 def test_a_platform_that_the_collection_does_not_list_is_wrong() -> None:
-    checks = examined(api_of(PC, "landsat-c2-l2"), platforms=("landsat-8", "LC09"))
+    checks = examined(api_of(PC, "landsat-c2-l2"), platforms=("landsat-8", "LC10"))
     assert list(said(checks, "wrong")) == ["collection"]
-    assert "does not list lc09 among its platforms (landsat-4, landsat-5, landsat-7, landsat-8, landsat-9)" in checks["collection"].said
+    assert "does not list lc10 among its platforms (landsat-4, landsat-5, landsat-7, landsat-8, landsat-9)" in checks["collection"].said
 
 
 def test_a_platform_is_compared_with_the_scene_where_the_collection_lists_none() -> None:
-    checks = examined(api_of(EARTH_SEARCH, "landsat-c2-l2"), platforms=("LANDSAT_8",))
+    checks = examined(api_of(EARTH_SEARCH, "landsat-c2-l2"), platforms=("LANDSAT_10",))
     assert list(said(checks, "wrong")) == ["platform"]
-    assert "the scene is of landsat-8, which platforms (landsat_8) do not have" in checks["platform"].said
+    assert "the scene is of landsat-8, which platforms (landsat_10) do not have" in checks["platform"].said
 
 
 def test_a_feature_that_is_trusted_and_not_claimed_is_wrong() -> None:

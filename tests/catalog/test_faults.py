@@ -60,7 +60,7 @@ LANDSAT = COVERAGE_SENSORS["landsat-8-9"]
 EMIT = COVERAGE_SENSORS["emit"]
 JULY, DESERTED, AUGUST_2022, WITHOUT = Month(2024, 7), Month(2024, 1), Month(2022, 8), Month(2023, 8)
 YEAR = [Month(2020, month) for month in range(1, 13)]
-COMPARED = ["scene_key", "item_ids", "acquired", "cloud_cover", "cloud_raw", "geometry_source", "geometry"]
+COMPARED = ["scene_key", "item_ids", "acquired", "pass_time", "in_month", "cloud_cover", "cloud_raw", "geometry_source", "geometry"]
 WAYS = ("try again later", "run again", "check ", "name another source", "name that as endpoint", "name that address as the endpoint")
 """Words of an error that say what to do."""
 

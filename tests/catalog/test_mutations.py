@@ -394,7 +394,7 @@ def test_broken_items_do_not_harm_the_others_of_their_page(seed: int) -> None:
     expected = alone[~alone.scene_key.isin(keys)].set_index("scene_key").sort_index()
     assert len(expected) or not len(alone)
     found = scenes.set_index("scene_key").loc[expected.index]
-    for column in ("platform", "acquired", "cloud_cover", "cloud_raw", "item_href", "geometry_source"):
+    for column in ("platform", "acquired", "pass_time", "cloud_cover", "cloud_raw", "item_href", "geometry_source"):
         assert found[column].equals(expected[column]), column
     assert [sorted(ids) for ids in found.item_ids] == [sorted(ids) for ids in expected.item_ids]
     assert shapely.equals(shapely.normalize(found.geometry.to_numpy()), shapely.normalize(expected.geometry.to_numpy())).all()

@@ -40,21 +40,28 @@ def _time(item: dict[str, Any]) -> dt.datetime:
     taken = re.search(r"_MSIL2A_(\d{8}T\d{6})_", item["id"])
     if taken:  # Sentinel-2: the datatake's start
         return dt.datetime.strptime(taken[1], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
-    return dt.datetime.fromisoformat(item["properties"]["datetime"]).astimezone(dt.UTC)
+    own = dt.datetime.fromisoformat(item["properties"]["datetime"]).astimezone(dt.UTC)
+    row = re.match(r"LC0\d_\w{4}_\d{3}(\d{3})_", item["id"])  # Landsat: the pass's crossing of the equator, by the row
+    return own - dt.timedelta(seconds=(int(row[1]) - (60 if int(row[1]) <= 122 else 184)) * 23.92) if row else own
 
 
 def _scenes(items: list[dict[str, Any]]) -> list[tuple[dt.datetime, float, Any]]:
-    """Time, cloud and footprint of each scene; Sentinel-2 parts of one tile and datatake united, their clouds by area."""
+    """Pass, cloud and footprint of each scene; Sentinel-2 products of one tile and datatake newest first, clouds by added area."""
     by_scene: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for item in items:
         s2 = re.fullmatch(r"(S2._MSIL2A_\d{8}T\d{6})_R\d{3}_(T\w{5})_\d{8}T\d{6}", item["id"])
         by_scene["".join(s2.groups()) if s2 else item["id"]].append(item)
     scenes = []
     for parts in by_scene.values():
-        shapes = [shapely.geometry.shape(part["geometry"]) for part in parts]
-        clouds = [part["properties"]["eo:cloud_cover"] for part in parts]
-        cloud = float(np.average(clouds, weights=[shape.area for shape in shapes]))
-        scenes.append((_time(parts[0]), cloud, shapely.union_all(shapes)))
+        footprint, clouds, added = shapely.Polygon(), [], []
+        for part in sorted(parts, key=lambda one: str(one["id"])[-15:], reverse=True):
+            shape = shapely.geometry.shape(part["geometry"])
+            news = shapely.difference(shape, footprint).area
+            if news >= 0.02 * shape.area:
+                footprint = shapely.union(footprint, shape)
+                clouds.append(part["properties"]["eo:cloud_cover"])
+                added.append(news)
+        scenes.append((_time(parts[0]), float(np.average(clouds, weights=added)), footprint))
     return scenes
 
 
