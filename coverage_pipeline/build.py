@@ -47,7 +47,7 @@ from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
-from coverage_pipeline.store import StatsLayer, Store, read_cells, read_metadata, write_cells
+from coverage_pipeline.store import StatsLayer, Store, read_cells, read_metadata, storage_path, write_cells
 
 log = logging.getLogger(__name__)
 
@@ -416,7 +416,7 @@ def build_coverage_zarr(
     Raises ``BuildFailed`` naming each partition whose catalogue could not be read in full; the others are built.
     """
     settings = settings or load_settings()
-    target = UPath(dest)
+    target = storage_path(dest)
     base = settings.cube_spec()
     planner = Planner.from_settings(settings, bbox=bbox)
     spec = CubeSpec(
@@ -430,7 +430,7 @@ def build_coverage_zarr(
         area=base.area,
         note=base.note,
     )
-    store = Store.below(target.parent, zarr=target, parquet_dir=UPath(parquet_dir))
+    store = Store.below(target.parent, zarr=target, parquet_dir=parquet_dir)
     planner = Planner(settings, store, spec, include_holdings, planner.options, bbox)
     build(planner, on_partition=on_partition)
     return dest if isinstance(dest, Path | UPath) else Path(dest)

@@ -58,13 +58,13 @@ from coverage_pipeline.cube_store import (
     read_partition,
     strip_rows,
     update_snapshot,
-    url,
     write_coverage,
     write_gap,
+    zarr_store,
 )
 from coverage_pipeline.grid import GridSpec, bbox_to_index, split_bbox, touched
 from coverage_pipeline.months import Month, as_date
-from coverage_pipeline.store import is_local
+from coverage_pipeline.store import storage_path
 
 __all__ = [
     "ACTIONS", "AGGREGATIONS", "COVERAGE_VARIABLES", "GAP_VARIABLES", "HOLDINGS_STATUS", "METRICS", "SCAN_STATUS", "SCHEMA",
@@ -85,7 +85,7 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
     Partitions that are not whole read as not known, and so do gaps made from another revision of their coverage.
     Raises ``CoverageError`` where there is no cube, ``CoverageMismatch`` for one of another schema version.
     """
-    path = url(zarr_path)
+    path = storage_path(zarr_path)
     if not exists(path):
         raise CoverageError(f"no coverage cube at {path}: build one (coverage-planner build) or set output.zarr")
     stored = _Stored(path)
@@ -112,11 +112,9 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
 
 def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
     """The dataset with what is told of its partitions in memory, and the revisions that this is of: 0 where it moved meanwhile."""
-    where = path.path if is_local(path) else str(path)
-    options = None if is_local(path) else dict(path.storage_options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        lazy: xr.Dataset = xr.open_zarr(where, chunks={}, storage_options=options)
+        lazy: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), chunks={})
     small = [n for n, v in SCHEMA.items() if (v.dims == PARTITION_DIMS or n == "taskable") and n not in ("revision", "gap_revision")]
     shape = tuple(lazy.sizes[d] for d in PARTITION_DIMS)
 
@@ -174,7 +172,7 @@ def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
     if ds.encoding.get("source") is None:  # a dataset in memory has no writer
         return True
     try:
-        stored = _behind(ds) or _Stored(url(str(ds.encoding["source"])))
+        stored = _behind(ds) or _Stored(storage_path(str(ds.encoding["source"])))
         sensors, months = _asked(ds, q)
         there = [stored.sensors.index(s) for s in sensors], [stored.months.index(m) for m in months]
         here = _at(ds, sensors, months)

@@ -33,7 +33,9 @@ import zarr
 from numpy.typing import NDArray
 from pyproj import CRS
 from upath import UPath
+from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
+from zarr.storage import FsspecStore, LocalStore
 
 from coverage_pipeline import __version__, overviews, product
 from coverage_pipeline.celltable import cell_coords
@@ -61,7 +63,7 @@ from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.locks import LockError, LockLost, exclusive
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors import CoverageSensor
-from coverage_pipeline.store import is_local, write_bytes
+from coverage_pipeline.store import is_local, storage_path, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +72,23 @@ Rows = tuple[int, int] | None
 Fields = Mapping[str, NDArray[Any]]
 
 
-def url(path: UPath | Path | str) -> UPath:
-    """A path as the storage sees it."""
-    return path if isinstance(path, UPath) else UPath(path)
+def zarr_store(path: UPath, *, read_only: bool) -> Store:
+    """The Zarr store of a cube's path: never its text, in which zarr and fsspec take ``#`` and ``?`` for parts of a URL."""
+    if is_local(path):
+        return LocalStore(Path(path.path), read_only=read_only)
+    return FsspecStore.from_upath(path, read_only=read_only)
 
 
-def open_group(path: UPath, mode: Literal["r", "r+", "w"], *, consolidated: bool | None = False) -> zarr.Group:
+def open_group(path: UPath, mode: Literal["r", "r+"], *, consolidated: bool | None = False) -> zarr.Group:
     """The cube's root group; metadata as it stands now unless ``consolidated`` is asked for."""
-    options = {} if is_local(path) else dict(path.storage_options)
-    where = str(path) if not is_local(path) else path.path
-    return zarr.open_group(where, mode=mode, storage_options=options or None, use_consolidated=consolidated)
+    return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode, use_consolidated=consolidated)
+
+
+def _new_group(path: UPath) -> zarr.Group:
+    """A root group where nothing is; nothing that stands there is ever removed to make room."""
+    if is_occupied(path):
+        raise CoverageMismatch(f"{path} is not empty and is not a coverage cube; name another place in output.zarr (COVERAGE_OUTPUT_ZARR)")
+    return zarr.create_group(zarr_store(path, read_only=False), overwrite=False)
 
 
 class Arrays:
@@ -100,6 +109,15 @@ class Arrays:
 def exists(path: UPath) -> bool:
     """Whether a Zarr stands there."""
     return bool((path / "zarr.json").exists())
+
+
+def is_occupied(path: UPath) -> bool:
+    """Whether something that a new cube would replace stands there: a file, or a folder that is not empty."""
+    if is_local(path):
+        local = Path(path.path)
+        return (local.is_symlink() and not local.exists()) or local.is_file() or (local.is_dir() and any(local.iterdir()))
+    path.fs.invalidate_cache()
+    return bool(path.fs.find(path.path, maxdepth=None))
 
 
 def description_path(path: UPath) -> UPath:
@@ -323,7 +341,7 @@ def _create(path: UPath, spec: CubeSpec) -> None:
     with warnings.catch_warnings():
         # Strings of any length are stored as `string`, whose place in the specification is still being settled.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        group = open_group(path, "w")
+        group = _new_group(path)
         described = {
             "Conventions": "CF-1.11",
             "title": "Coverage: what exists, what is held, what is missing",
@@ -408,12 +426,14 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
     Where the weights or the area changed, every gap of the cube becomes not known until it is made again.
     Raises ``CoverageMismatch`` for a cube of another grid, rule, schema or threshold, or a start before the cube's.
     """
-    path = url(path)
+    path = storage_path(path)
     with metadata_lock(path):
         settings = spec.meaning()
         if not exists(path):
-            if is_local(path) and Path(path.path).exists() and any(Path(path.path).iterdir()):
-                raise CoverageMismatch(f"{path} exists and is not a coverage cube; name another in output.zarr")
+            if is_occupied(path):
+                raise CoverageMismatch(
+                    f"{path} is not empty and is not a coverage cube; name another place in output.zarr (COVERAGE_OUTPUT_ZARR)"
+                )
             _create_whole(path, spec)
         group = open_group(path, "r+")
         former = _refuse_mismatch(path, group, spec)
@@ -608,7 +628,7 @@ def write_coverage(
     whole or not known: ``revision`` is 0 while it is being written; a second writer waits for the first.
     Raises ``CoverageError`` for fields that do not fit, a partition without a place, or a disk that takes no more.
     """
-    path = url(path)
+    path = storage_path(path)
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
     grid = grid_in(group, path)
@@ -642,7 +662,7 @@ def write_gap(
 
     Returns whether it was written: a gap of coverage that has been rewritten since is not, for whoever rewrote it makes its own.
     """
-    path = url(path)
+    path = storage_path(path)
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
     grid = grid_in(group, path)
@@ -665,7 +685,7 @@ def update_snapshot(path: UPath | Path | str) -> str:
     """Set ``catalog_snapshot`` to the day of the oldest catalogue answer in the cube (no later than which all is known), and bring the
     description beside the cube up to date.
     """
-    path = url(path)
+    path = storage_path(path)
     with metadata_lock(path):
         group = open_group(path, "r+")
         settings_of(group, path)
@@ -735,7 +755,7 @@ def _standing(path: UPath, sensor: str, month: Month) -> tuple[zarr.Group, Place
 
 def partition_revision(path: UPath | Path | str, sensor: str, month: Month) -> int:
     """The revision of a partition's coverage; raises ``CoverageError`` where it is not written."""
-    return _standing(url(path), sensor, month)[2]
+    return _standing(storage_path(path), sensor, month)[2]
 
 
 def read_partition(
@@ -753,7 +773,7 @@ def read_partition(
     through ``open_coverage`` would cost a task a chunk. Raises ``CoverageError`` where the partition is not written, or moves while
     it is being read.
     """
-    path = url(path)
+    path = storage_path(path)
     group, at, now = _standing(path, sensor, month)
     grid = grid_in(group, path)
     cells = slice(*(rows or (None, None)))

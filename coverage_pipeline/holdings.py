@@ -27,7 +27,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
-from upath import UPath
 
 from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
@@ -40,7 +39,7 @@ from coverage_pipeline.grid import Engine, GridSpec, latest_in_bands, row_strips
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
-from coverage_pipeline.store import Store, read_metadata, read_parquet, write_cells, write_parquet
+from coverage_pipeline.store import Store, is_local, read_metadata, read_parquet, storage_path, write_cells, write_parquet
 from coverage_pipeline.wkb import ragged_from_wkb
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ class FileHoldings:
         return f"file {self.path}"
 
     def _read(self, satellites: Sequence[str] | None) -> pd.DataFrame:
-        place = UPath(self.path)
+        place = storage_path(self.path)
         try:
             there = place.exists()
         except OSError as error:
@@ -130,7 +129,8 @@ class FileHoldings:
                 with place.open("rb") as file:
                     table = gpd.read_parquet(file)
             else:
-                table = gpd.read_file(self.path, use_arrow=True)  # through Arrow a date stays a date, without a time
+                # through Arrow a date stays a date, without a time
+                table = gpd.read_file(place.path if is_local(place) else self.path, use_arrow=True)
         except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError) as error:
             raise HoldingsRefused(f"holdings file {self.path} cannot be read as GeoParquet or a vector file: {error}") from error
         wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor, "geometry": self.tiles.geom}

@@ -28,6 +28,7 @@ from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import GridSpec, touched
 from coverage_pipeline.grid_hex import hex_cells
 from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.store import is_local, storage_path
 
 Area = Literal["land", "all", "targets"]
 Mask = NDArray[np.bool_]
@@ -153,7 +154,7 @@ def _no_targets() -> gpd.GeoDataFrame:
 
 
 def _is_url(source: str) -> bool:
-    return "://" in source
+    return not is_local(storage_path(source))
 
 
 def _place(source: str) -> str:
@@ -165,7 +166,7 @@ def _place(source: str) -> str:
 
 
 def _read(source: str, place: str) -> gpd.GeoDataFrame:
-    if not _is_url(source) and not Path(source).exists():
+    if not _is_url(source) and not Path(source := storage_path(source).path).exists():
         raise LocationsError(f"targets: no file at {place}; set {ENVIRONMENT} to a GeoJSON, GeoParquet, GeoPackage or Shapefile")
     path = urlsplit(source).path if _is_url(source) else source
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -40,6 +41,7 @@ from coverage_pipeline.cube_store import (
     describe,
     description_path,
     exists,
+    is_occupied,
     lock_paths,
     metadata_lock,
     open_group,
@@ -52,7 +54,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors import CoverageSensor
-from coverage_pipeline.store import is_local
+from coverage_pipeline.store import is_local, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -139,13 +141,17 @@ def migrate(
     with metadata_lock(path):
         if to is None and not exists(path) and exists(target):
             _put_in_place(path, target)  # of a migration that was stopped between the two names
+            _take_over(planner, path)
         old = _Former.at(path)
-        if to is not None and exists(target):
-            raise CoverageError(f"{target} is there already: name another place for the new cube")
-        if to is None:
+        if to is not None:
+            _refuse_target(path, target)
+        else:
             _remove(target)  # of a migration that was killed
+        derived = _derived_of(planner, path)
+        _remove_folder(derived)
         spec = _wider(planner, old)
-        new = replace(planner, spec=spec, store=replace(planner.store, zarr=target))
+        # The old cube's own statistics stay as they are until the new one stands in its place.
+        new = replace(planner, spec=spec, store=replace(planner.store, zarr=target, derived=derived))
         before = old.revisions()
         gone = _gone(new, old, before)
         if gone and not drop:
@@ -167,10 +173,16 @@ def migrate(
                 if to is not None:
                     return Migrated(target, path, copied, made, dropped)
                 former = _swap(path, target)
+                _take_over(planner, path)
+        except CoverageMismatch:  # something else stands at the new place: it is not ours to remove
+            raise
         except Exception:
             if exists(path):
                 _remove(target)
             raise
+        finally:
+            if exists(path):
+                _remove_folder(derived)
     return Migrated(path, former, copied, made, dropped)
 
 
@@ -197,6 +209,38 @@ def _gone(new: Planner, old: _Former, written: Iterable[tuple[str, Month]]) -> d
 def _same(new: Planner, old: _Former, names: Iterable[str]) -> bool:
     wanted = new.spec.meaning()
     return all(old.meaning.get(name) == wanted[name] for name in names)
+
+
+def _refuse_target(path: UPath, target: UPath) -> None:
+    """Refuse a new place that is not free: nothing that stands there is ever written over or removed."""
+    if exists(target) or is_occupied(target):
+        raise CoverageError(f"{target} is there already: name another place for the new cube")
+    if str(target).startswith(f"{path}/") or (is_local(path) and is_local(target) and _lies_in(target, path)):
+        raise CoverageError(f"{target} lies in the old cube: name another place for the new cube")
+
+
+def _lies_in(place: UPath, folder: UPath) -> bool:
+    return Path(place.path).resolve().is_relative_to(Path(folder.path).resolve())
+
+
+def _derived_of(planner: Planner, path: UPath) -> UPath:
+    """Where the statistics and matchups of a migration lie until its cube is in place; a folder for each cube of the root."""
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    return planner.store.root / f".migrating.{name}"
+
+
+def _take_over(planner: Planner, path: UPath) -> None:
+    """Put the statistics and matchups that the new cube was made from in the place of the old one's."""
+    derived = _derived_of(planner, path)
+    root = planner.store.derived or planner.store.root
+    for file in sorted(derived.rglob("*.parquet")) if derived.exists() else ():
+        write_bytes(root.joinpath(*file.relative_to(derived).parts), file.read_bytes())
+    _remove_folder(derived)
+
+
+def _remove_folder(folder: UPath) -> None:
+    if folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
 
 
 def _remove(target: UPath) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import io
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +25,9 @@ from coverage_pipeline.months import Month
 
 METADATA_KEY = b"coverage_planner"
 """Key of our JSON in a Parquet file's metadata: what was scanned, when, and how it ended."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
+_FILE_URL = re.compile(r"(file|local):/", re.IGNORECASE)
 
 StatsLayer = Literal["available", "held", "unheld"]
 
@@ -38,6 +43,8 @@ class Store:
     root: UPath
     zarr: UPath
     parquet_dir: UPath
+    derived: UPath | None = None
+    """Where statistics and matchups lie, which follow from scenes, holdings and settings; None: the root."""
 
     @classmethod
     def below(
@@ -48,11 +55,11 @@ class Store:
         parquet_dir: str | Path | UPath | None = None,
     ) -> Store:
         """The store below a root; ``zarr`` and ``parquet_dir`` may lie elsewhere."""
-        base = UPath(root)
+        base = storage_path(root)
         return cls(
             root=base,
-            zarr=UPath(zarr) if zarr else base / "coverage.zarr",
-            parquet_dir=UPath(parquet_dir) if parquet_dir else base / "catalog",
+            zarr=storage_path(zarr) if zarr else base / "coverage.zarr",
+            parquet_dir=storage_path(parquet_dir) if parquet_dir else base / "catalog",
         )
 
     def scenes(self, sensor: str, month: Month) -> UPath:
@@ -73,16 +80,65 @@ class Store:
 
     def stats(self, layer: StatsLayer, sensor: str, month: Month) -> UPath:
         """Cell statistics, one row a touched cell."""
-        return self.root / "stats" / layer / sensor / f"{month.key}.parquet"
+        return (self.derived or self.root) / "stats" / layer / sensor / f"{month.key}.parquet"
 
     def matchup(self, sensor: str, month: Month) -> UPath:
         """One row an available scene: held or not, by which holding and rule."""
-        return self.root / "matchup" / sensor / f"{month.key}.parquet"
+        return (self.derived or self.root) / "matchup" / sensor / f"{month.key}.parquet"
 
     @property
     def requests(self) -> Path:
         """The request store, a local SQLite file (below the root, or ``data`` where the root is an object store)."""
         return Path(self.root.path if is_local(self.root) else "data") / "requests.sqlite"
+
+
+def storage_path(address: str | Path | UPath) -> UPath:
+    """The place that a setting, an option or an argument names; every path from outside goes through here.
+
+    A plain path is taken as it stands: ``#``, ``?`` and ``%`` are letters of a name, and only a leading ``~/`` is the home folder.
+    A ``file://`` address is decoded as the URL that it is. Any other ``scheme://`` belongs to fsspec. A local path that contains
+    ``..`` is resolved as the system resolves it, so that files which stand beside the place are made where it really lies.
+
+    Raises ``StoreError`` for an address that names no place, or not clearly one.
+    """
+    if isinstance(address, UPath):
+        return _local(address.path) if is_local(address) else address
+    if isinstance(address, Path):
+        return _local(str(address))
+    if not address.strip() or "\0" in address:
+        raise StoreError(f"{address!r} is no path: name a folder, a file, or the URL of one")
+    if _FILE_URL.match(address):
+        return _local(_path_of_file_url(address))
+    url = _URL.match(address)
+    if url is None:
+        return _local(str(Path(address).expanduser()) if address == "~" or address.startswith("~/") else address)
+    try:
+        path = UPath(address)
+        _ = path.path
+    except Exception as error:  # whatever the client of that protocol raises; its words may repeat a login
+        raise StoreError(f"cannot use an address that begins with {url[0]}: {type(error).__name__}; give a path or s3://…") from None
+    return path
+
+
+def _path_of_file_url(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.netloc not in ("", "localhost"):
+        raise StoreError(f"{address} names the machine {parts.netloc!r}: write file:///… with three slashes, or the plain path")
+    if parts.query or parts.fragment or address.endswith(("?", "#")):
+        raise StoreError(f"{address} is not clear: in a file:// address # is written %23 and ? is written %3F; or give the plain path")
+    path = unquote(parts.path, errors="surrogateescape")
+    if not path.startswith("/") or "\0" in path:
+        raise StoreError(f"{address} names no file or folder: write file:///… with three slashes, or the plain path")
+    return path
+
+
+def _local(path: str) -> UPath:
+    """A local path; ``..`` is resolved, for ``x/..`` has no name and no folder that it stands in."""
+    parts = Path(path).parts
+    if ".." in parts:
+        last = len(parts) - 1 - parts[::-1].index("..")
+        return UPath(Path(*parts[: last + 1]).resolve().joinpath(*parts[last + 1 :]))
+    return UPath(Path(path))
 
 
 def is_local(path: UPath) -> bool:
