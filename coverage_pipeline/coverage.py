@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from coverage_pipeline.cube_schema import (
     HOLDINGS_STATUS,
     METRICS,
     PARTITION_DIMS,
+    REBUILD,
     SCAN_STATUS,
     SCHEMA,
     SCHEMA_VERSION,
@@ -39,6 +41,7 @@ from coverage_pipeline.cube_schema import (
     CoverageError,
     CoverageMismatch,
     CoverageQuery,
+    CubeDamaged,
     CubeSpec,
     DesiredCadence,
     Layer,
@@ -49,6 +52,7 @@ from coverage_pipeline.cube_store import (
     axes_of,
     decoded,
     description_path,
+    dims_on,
     ensure_cube,
     exists,
     grid_in,
@@ -56,6 +60,7 @@ from coverage_pipeline.cube_store import (
     open_group,
     partition_revision,
     read_partition,
+    reading,
     strip_rows,
     update_snapshot,
     write_coverage,
@@ -72,6 +77,8 @@ __all__ = [
     "Metric", "description_path", "ensure_cube", "grid_of", "open_coverage", "partition_revision", "read_partition", "select",
     "strip_rows", "update_snapshot", "write_coverage", "write_gap",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 # Months of a window are read together while they are no larger than this.
 _BYTES_AT_ONCE = 32 << 20
@@ -112,9 +119,13 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
 
 def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
     """The dataset with what is told of its partitions in memory, and the revisions that this is of: 0 where it moved meanwhile."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), reading(path / "zarr.json"):
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        lazy: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), chunks={})
+        consolidated = "consolidated_metadata" in json.loads((path / "zarr.json").read_bytes())
+        if not consolidated:
+            log.warning("%s has no consolidated metadata: it is read array by array, until the next build writes them again", path)
+        lazy: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), chunks={}, consolidated=consolidated)
+    _check_layout(path, lazy, stored.grid)
     small = [n for n, v in SCHEMA.items() if (v.dims == PARTITION_DIMS or n == "taskable") and n not in ("revision", "gap_revision")]
     shape = tuple(lazy.sizes[d] for d in PARTITION_DIMS)
 
@@ -123,7 +134,13 @@ def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.
 
     before = revisions()
     for _ in range(_TRIES):
-        ds = lazy.assign(lazy[small].compute().data_vars)
+        try:
+            with reading(path):
+                ds = lazy.assign(lazy[small].compute().data_vars)
+        except CubeDamaged:
+            for name in small:
+                stored.arrays[name].refuse_damage()
+            raise
         after = revisions()
         still = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
         if all(still):
@@ -132,6 +149,21 @@ def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.
     moved = (before[0] != after[0]) | (before[1] != after[1])
     revision, gap_revision = (np.where(moved, np.uint64(0), values) for values in before)
     return ds, lazy["revision"].copy(data=revision), lazy["gap_revision"].copy(data=gap_revision)
+
+
+def _check_layout(path: UPath, ds: xr.Dataset, grid: GridSpec) -> None:
+    """Refuse a cube whose arrays or axes are not as this program makes them: its numbers would mean something else."""
+    for name, variable in SCHEMA.items():
+        if name not in ds:
+            raise CubeDamaged(f"{path} has no array {name}: it was removed; {REBUILD}")
+        array, dims = ds[name], dims_on(grid, variable)
+        stored = np.dtype(array.encoding.get("dtype", array.dtype))
+        if array.dims != dims or (variable.dtype != "string" and stored != np.dtype(variable.dtype)):
+            raise CubeDamaged(f"{path / name} is damaged: it is {stored} over {array.dims}, not {variable.dtype} over {dims}; {REBUILD}")
+    axes = {"cell_ids": grid.cell_ids} if grid.h3_res is not None else {"lat": grid.lats, "lon": grid.lons}
+    for name, wanted in axes.items():
+        if name not in ds.coords or not np.array_equal(ds[name].values, wanted):
+            raise CubeDamaged(f"{path / name} is damaged: it does not hold the cells of {grid.in_words()}; {REBUILD}")
 
 
 def _hide(array: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
@@ -152,7 +184,7 @@ class _Stored:
         root = open_group(path, "r")
         self.grid = grid_in(root, path)
         self.sensors, self.months = axes_of(root)
-        self.arrays = Arrays(root)
+        self.arrays = Arrays(root, path, self.grid)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Stored:
         return self  # it stands in datasets' encodings, which are copied with them
@@ -178,8 +210,10 @@ def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
         here = _at(ds, sensors, months)
         of_gap = METRICS[q.metric].variable(q.metric) in GAP_VARIABLES
         names = ("revision", "gap_revision") if of_gap else ("revision",)
-        return all(np.array_equal(stored.arrays[name].oindex[there], _told(ds, name, here)) for name in names)
-    except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageMismatch):  # another cube stands there
+        return all(np.array_equal(stored.arrays[name].outer(there), _told(ds, name, here)) for name in names)
+    except CubeDamaged:  # that is for whoever reads it to say
+        return True
+    except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageError):  # another cube stands there
         return False
 
 
@@ -244,14 +278,26 @@ def select(ds: xr.Dataset, q: CoverageQuery, *, resolution: float | None = None)
     for _ in range(_TRIES):
         try:
             result = _select(current, q, resolution)
-        except (KeyError, IndexError, ValueError, FileNotFoundError):
+        except (KeyError, IndexError, ValueError, RuntimeError, FileNotFoundError, CubeDamaged) as error:
             if _is_current(current, q):
+                _name_damage(current, q, error)
                 raise
         else:
             if _is_current(current, q):
                 return result
         current = _opened_again(current)
     raise CoverageError("the cube is being rewritten faster than it can be read; try again when the runs have ended")
+
+
+def _name_damage(ds: xr.Dataset, q: CoverageQuery, error: Exception) -> None:
+    """Raise ``CubeDamaged`` where a chunk that a selection needs cannot be read; nothing where the fault is another."""
+    stored = _behind(ds)
+    if stored is None or isinstance(error, CubeDamaged) or q.metric not in METRICS:
+        return
+    sensors, months = _asked(ds, q)
+    for sensor, month in itertools.product(sensors, months):
+        at = stored.sensors.index(sensor), stored.months.index(month)
+        stored.arrays[METRICS[q.metric].variable(q.metric)].refuse_damage(at)
 
 
 @dataclass(frozen=True)
@@ -415,7 +461,7 @@ def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, 
         n = 1  # months that follow each other are read together
         while n < most and i + n < len(months) and applies[i + n] and whole[i + n] and times[i + n] == times[i] + n:
             n += 1
-        pieces = [array.oindex[(s, slice(times[i], times[i] + n), *piece)] for piece in place.within]
+        pieces = [array.outer((s, slice(times[i], times[i] + n), *piece)) for piece in place.within]
         block = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
         for values in block:
             yield decoded(values)

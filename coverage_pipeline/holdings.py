@@ -39,7 +39,7 @@ from coverage_pipeline.grid import Engine, GridSpec, latest_in_bands, row_strips
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
-from coverage_pipeline.store import Store, is_local, read_metadata, read_parquet, storage_path, write_cells, write_parquet
+from coverage_pipeline.store import Store, is_local, read_metadata, read_parquet, storage_path, vector_source, write_cells, write_parquet
 from coverage_pipeline.wkb import ragged_from_wkb
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class FileHoldings:
                     table = gpd.read_parquet(file)
             else:
                 # through Arrow a date stays a date, without a time
-                table = gpd.read_file(place.path if is_local(place) else self.path, use_arrow=True)
+                table = gpd.read_file(vector_source(place) if is_local(place) else self.path, use_arrow=True)
         except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError) as error:
             raise HoldingsRefused(f"holdings file {self.path} cannot be read as GeoParquet or a vector file: {error}") from error
         wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor, "geometry": self.tiles.geom}

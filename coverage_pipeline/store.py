@@ -146,6 +146,13 @@ def is_local(path: UPath) -> bool:
     return path.protocol in ("", "file", "local")
 
 
+def vector_source(path: UPath) -> str | BinaryIO:
+    """A local vector file as geopandas can be given it: GDAL's reader cuts a path at ``;`` and ``!``, so such a file goes as its bytes."""
+    if "!" in path.path or ";" in path.path:
+        return io.BytesIO(Path(path.path).read_bytes())
+    return str(path.path)
+
+
 def sibling(path: UPath, suffix: str) -> UPath:
     """The file beside ``….parquet`` that ends in ``suffix`` instead."""
     return path.parent / (path.name.removesuffix(".parquet") + suffix)
@@ -157,32 +164,55 @@ def write_bytes(path: UPath, content: bytes) -> None:
 
 
 def write_together(files: Sequence[tuple[UPath, bytes]]) -> None:
-    """Write files that belong together, each complete or absent, in their order.
+    """Write files that belong together, each complete or absent, in their order: the last one is the one that readers go by.
 
-    On a disk none takes its place before all are written, so that a full one leaves the former files as they were.
+    On a disk none takes its place before all are written, so that a full one leaves the former files as they were. An object store gives
+    no such promise: there each is one PUT after the other.
     """
-    ready: list[tuple[Path, Path]] = []
-    path = files[0][0]
+    ready: list[tuple[Path, UPath]] = []
+    at: UPath | None = None
     try:
         for path, content in files:
+            at = path
+            if is_local(path):
+                ready.append((_temporary(Path(path.path)), path))
+                _write_through(ready[-1][0], content)
+        for temporary, path in ready:
+            at = path
+            temporary.replace(Path(path.path))
+        for path, content in files:
+            at = path
             if not is_local(path):
-                path.write_bytes(content)  # one PUT
-                continue
-            local = Path(path.path)
-            local.parent.mkdir(parents=True, exist_ok=True)
-            temporary = local.parent / f".{local.name}.{uuid.uuid4().hex}.tmp"
-            ready.append((temporary, local))
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for temporary, local in ready:
-            temporary.replace(local)
+                _put(path, content)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from error
+        raise StoreError(f"cannot write {at}: {error}; check COVERAGE_DATA and the output settings") from error
     finally:
         for temporary, _ in ready:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _temporary(local: Path) -> Path:
+    """Where a file is written before it takes its place; ``leftovers`` knows these names."""
+    return local.parent / f".{local.name}.{uuid.uuid4().hex}.tmp"
+
+
+def _write_through(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _put(path: UPath, content: bytes) -> None:
+    """One PUT. The clients of the stores have no root of their errors in common, so any is taken for the store's."""
+    try:
+        path.write_bytes(content)
+    except OSError:
+        raise
+    except Exception as error:
+        raise StoreError(f"cannot write {path}: {_one_line(error)}; check COVERAGE_DATA and the output settings") from error
 
 
 def write_parquet(path: UPath, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
@@ -233,7 +263,7 @@ def write_cells(path: UPath, schema: pa.Schema, tables: Iterable[pa.Table], meta
 def _whole_file(path: UPath) -> Iterator[BinaryIO]:
     """A file to write into that takes its place when it is whole, and never if it does not become so."""
     local = Path(path.path) if is_local(path) else Path(tempfile.gettempdir()) / path.name
-    temporary = local.parent / f".{local.name}.{uuid.uuid4().hex}.tmp"
+    temporary = _temporary(local)
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -253,7 +283,7 @@ def _whole_file(path: UPath) -> Iterator[BinaryIO]:
 
 def read_cells(
     path: UPath, first: int | None = None, end: int | None = None, *, schema: pa.Schema | None = None
-) -> tuple[pa.Table, dict[str, Any]]:
+) -> tuple[pa.Table, FileMetadata]:
     """Cell statistics and their metadata: all of them, or those from cell ``first`` to before ``end``."""
     names = None if schema is None else schema.names
     if first is None or end is None:
@@ -261,7 +291,7 @@ def read_cells(
     return read_parquet(path, names, filters=(pc.field("cell") >= first) & (pc.field("cell") < end))
 
 
-def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, FileMetadata]:
     """A table of ours and its metadata; raises ``StoreError`` for a file that is missing, not ours, or without one of the columns.
 
     ``columns`` and ``filters`` say what of it is read; row groups that can't match are not.
@@ -279,25 +309,61 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
             table = pq.read_table(file, columns=columns, filters=filters)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from error
     return table, _metadata(path, kept)
 
 
-def read_metadata(path: UPath) -> dict[str, Any]:
+def read_metadata(path: UPath) -> FileMetadata:
     """Only the metadata of a file of ours."""
     try:
         with path.open("rb") as file:
             return _metadata(path, pq.read_metadata(file).metadata)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from error
 
 
-def _metadata(path: UPath, kept: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+class FileMetadata(dict[str, Any]):
+    """The metadata of a file of ours; what it lacks is an error that names the file."""
+
+    def __init__(self, path: UPath, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise StoreError(f"{self.path}: its metadata has no {key!r}; it was changed, or another version wrote it; {MAKE_AGAIN}")
+
+    def require(self, **types: type | tuple[type, ...]) -> None:
+        """Raise ``StoreError`` where a value is not there or of another type than is named; a number is never a truth value."""
+        for key, wanted in types.items():
+            allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+            value = self[key]
+            if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+                raise StoreError(f"{self.path}: {key!r} in its metadata is {_shown(value)}, which is no such thing; {MAKE_AGAIN}")
+
+
+MAKE_AGAIN = "materialise the asset that writes it again"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _metadata(path: UPath, kept: Mapping[bytes, bytes] | None) -> FileMetadata:
     raw = (kept or {}).get(METADATA_KEY)
     if raw is None:
         raise StoreError(f"{path} was not written by the coverage planner (its metadata has no {METADATA_KEY.decode()!r})")
-    metadata: dict[str, Any] = json.loads(raw)
-    return metadata
+    try:
+        metadata = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: its metadata is not JSON ({error}); the file is damaged: {MAKE_AGAIN}") from None
+    if not isinstance(metadata, dict):
+        raise StoreError(f"{path}: its metadata is {_shown(metadata)}, not an object; the file is damaged: {MAKE_AGAIN}")
+    return FileMetadata(path, metadata)

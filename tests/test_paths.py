@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import geopandas as gpd
-import numpy as np
 import pytest
 import shapely
 import zarr
@@ -21,11 +18,9 @@ from upath import UPath
 
 from coverage_pipeline import cube_store
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.build import Planner
 from coverage_pipeline.coverage import CoverageError, CoverageMismatch, open_coverage
 from coverage_pipeline.locations import LocationsError, fetch_targets
 from coverage_pipeline.migrate import migrate
-from coverage_pipeline.settings import load_settings
 from coverage_pipeline.store import Store, StoreError, storage_path
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, make_cube, write_partition
 from tests.test_migrate import STEPS, built, footprints, make, planner_in, scenes_of, world, write_scenes  # noqa: F401 fixtures
