@@ -32,6 +32,7 @@ from coverage_pipeline.cube_schema import (
     SCHEMA_VERSION,
     CoverageError,
     CoverageMismatch,
+    CubeDamaged,
     CubeSpec,
 )
 from coverage_pipeline.cube_store import (
@@ -47,8 +48,10 @@ from coverage_pipeline.cube_store import (
     open_group,
     partition_lock,
     place_of,
+    reading,
     write_coverage,
     write_gap,
+    wrong_version,
 )
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid import GridSpec
@@ -59,6 +62,7 @@ from coverage_pipeline.store import is_local, write_bytes
 log = logging.getLogger(__name__)
 
 _READABLE = (1, SCHEMA_VERSION)
+_NO_WAY = "name another cube in output.zarr (COVERAGE_OUTPUT_ZARR), or build one anew"
 
 
 @dataclass(frozen=True)
@@ -95,22 +99,29 @@ class _Former:
         version = group.attrs.get("schema_version")
         if version not in _READABLE:
             versions = " and ".join(str(v) for v in _READABLE)
-            raise CoverageMismatch(f"{path} has schema version {version}; this program migrates {versions}")
-        meaning = json.loads(str(group.attrs["settings"]))
-        if version == 1:
-            meaning["grid"] = GridSpec(meaning.pop("resolution"), meaning.pop("crs")).describe()
+            raise CoverageMismatch(wrong_version(path, version, f"this program migrates {versions}", _NO_WAY))
+        with reading(f"{path / 'zarr.json'}: its attribute 'settings'"):
+            meaning = json.loads(str(group.attrs["settings"]))
+            if version == 1:
+                meaning["grid"] = GridSpec(meaning.pop("resolution"), meaning.pop("crs")).describe()
+            GridSpec.from_description(meaning["grid"])
         return cls(path, group, meaning, *axes_of(group))
 
     def revisions(self) -> dict[tuple[str, Month], tuple[Any, ...]]:
         """Of every partition that is written, and of its gap."""
-        stored = np.atleast_2d(self.group["revision"][...])
-        gaps, desired = (np.atleast_2d(self.group[name][...]) for name in ("gap_revision", "desired"))
+        stored, gaps, desired = (np.atleast_2d(self.read(name, ...)) for name in ("revision", "gap_revision", "desired"))
         return {
             (sensor, month): (int(stored[s, t]), int(gaps[s, t]), desired[s, t].tobytes())
             for s, sensor in enumerate(self.sensors)
             for t, month in enumerate(self.months)
             if stored[s, t]
         }
+
+    def read(self, name: str, at: Any) -> Any:
+        """Some of an array; raises ``CubeDamaged`` where it cannot be read."""
+        with reading(self.path / name):
+            array: Any = self.group[name]
+            return array[at]
 
     def place(self, sensor: str, month: Month) -> tuple[int, int]:
         return self.sensors.index(sensor), self.months.index(month)
@@ -286,10 +297,14 @@ def _carry(
             dropped[name] = gone[name]
         elif key not in sensors:
             dropped[name] = f"sensor {key} is not known any more"
-        elif same:
-            _copy(new, old, sensors[key], month, gap=same_gap)
-            copied += 1
         else:
+            if same:
+                try:
+                    _copy(new, old, sensors[key], month, gap=same_gap)
+                    copied += 1
+                    continue
+                except CubeDamaged as damaged:
+                    log.warning("%s; it is made anew from the files on disk", damaged)
             try:
                 for step in GRIDDING_STEPS:
                     getattr(new, step)(sensors[key], month)
@@ -305,16 +320,19 @@ def _copy(new: Planner, old: _Former, sensor: CoverageSensor, month: Month, *, g
 
     def pieces(names: tuple[str, ...]) -> Iterator[tuple[Rows, Fields]]:
         for rows in new.strips():
-            fields: dict[str, NDArray[Any]] = {name: old.group[name][(*at, slice(*(rows or (None, None))))] for name in names}
+            fields: dict[str, NDArray[Any]] = {name: old.read(name, (*at, slice(*(rows or (None, None))))) for name in names}
             yield rows, fields
 
-    provenance = {name: old.group[name][at] for name in PROVENANCE}
+    provenance = {name: old.read(name, at) for name in PROVENANCE}
     provenance["provider"] = str(np.asarray(provenance["provider"]).item())
     revision = write_coverage(new.store.zarr, sensor.key, month, pieces(COVERAGE_VARIABLES), provenance)
     there = place_of(new_group := open_group(new.store.zarr, "r"), sensor.key, month)
-    same_scope = np.array_equal(old.group["in_scope"][at[0]], new_group["in_scope"][there.sensor])  # the sensor's reach may differ
-    if gap and same_scope and int(old.group["gap_revision"][at]) == int(old.group["revision"][at]):
-        desired = float(old.group["desired"][at])
+    try:
+        same_scope = np.array_equal(old.read("in_scope", at[0]), new_group["in_scope"][there.sensor])  # the sensor's reach may differ
+    except CubeDamaged:  # the new cube has its own
+        same_scope = False
+    if gap and same_scope and int(old.read("gap_revision", at)) == int(old.read("revision", at)):
+        desired = float(old.read("desired", at))
         write_gap(new.store.zarr, sensor.key, month, pieces(GAP_VARIABLES), desired=desired, made_from=revision)
     else:
         new.gap(sensor, month)

@@ -154,13 +154,18 @@ def test_consolidated_metadata_that_are_damaged_are_named_and_written_again(cube
     use(cube)
 
 
-@pytest.mark.parametrize("name", ["scenes_count", "revision", "scan_status", "in_scope", "overviews/9/deficit", "sensor", "time"])
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", None])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, None) for name in ("scenes_count", "revision", "scan_status", "in_scope", "overviews/9/deficit", "sensor", "time")),
+        *(("scenes_count", content) for content in (b"", b"{}", b"[1]")),
+    ],
+)
 def test_an_array_without_its_description_is_named(cube: Path, name: str, content: bytes | None) -> None:
     level = next((cube / "overviews").iterdir()).name
     name = name.replace("/9/", f"/{level}/")
-    for root in (cube / "zarr.json",):
-        edit(root, lambda d: d["consolidated_metadata"]["metadata"].pop(name) if content is None else None)
+    if content is None:
+        edit(cube / "zarr.json", lambda d: d["consolidated_metadata"]["metadata"].pop(name))
     if content is None:
         shutil.rmtree(cube / name)
     else:
@@ -194,8 +199,14 @@ def chunk_of(cube: Path, name: str) -> Path:
     return next(path for path in sorted((cube / name / "c").rglob("*")) if path.is_file())
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x28\xb5\x2f\xfd", b"not compressed at all", "half"])
-@pytest.mark.parametrize("name", ["scenes_count", "deficit", "in_scope", "revision", "provider", "scan_status"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((name, "half") for name in ("scenes_count", "deficit", "in_scope", "revision", "provider", "scan_status")),
+        *(("scenes_count", content) for content in (b"", b"\x28\xb5\x2f\xfd", b"not compressed at all")),
+        ("scan_status", b""),
+    ],
+)
 def test_a_damaged_chunk_is_named_and_so_is_the_cure(cube: Path, name: str, damage: bytes | str) -> None:
     file = chunk_of(cube, name)
     content = file.read_bytes()
@@ -377,6 +388,17 @@ def test_the_size_of_a_grid_is_that_of_its_region_and_of_the_budget() -> None:
         refuse_too_large(GridSpec(0.01), 512 << 20)
     with pytest.raises(GridTooLarge):
         refuse_too_large(GridSpec(0.001), 1 << 30)
+
+
+def test_a_migration_makes_anew_what_is_damaged(world: Path) -> None:  # noqa: F811
+    cube = world / "data" / "coverage.zarr"
+    was = open_coverage(cube)["held_count"].sel(sensor="mine").values
+    cut(chunk_of(cube, "held_count"), 5)
+    cut(chunk_of(cube, "in_scope"), 5)
+    done = migrate(planner_in(world, window={"start": "2024-12-01"}))
+    assert (done.made, done.dropped) == (1, {})
+    now = open_coverage(done.path)["held_count"].sel(sensor="mine", time=slice("2025-01-01", None)).values
+    np.testing.assert_array_equal(now, was)
 
 
 def test_damage_is_an_error_of_the_cube() -> None:

@@ -34,6 +34,11 @@ def revisions(cube: Path, name: str) -> Any:
     return zarr.open_group(str(cube), mode="r", use_consolidated=False)[name][...]
 
 
+def met_everywhere() -> dict[str, Any]:
+    fields = {"deficit": np.int16(0), "priority_score": np.float32(0), "action": np.uint8(1)}
+    return {name: np.full(GRID.shape, value) for name, value in fields.items()}
+
+
 def in_thread(job: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[threading.Thread, list[BaseException]]:
     errors: list[BaseException] = []
 
@@ -86,11 +91,7 @@ def test_a_robbed_writer_never_leaves_its_partition_marked_whole(cube: Path, at:
 
 def test_a_robbed_writer_of_a_gap_leaves_it_not_known(cube: Path) -> None:
     revision = write_partition(cube, "emit", JANUARY)
-    gap = {
-        "deficit": np.zeros(GRID.shape, np.int16),
-        "priority_score": np.zeros(GRID.shape, np.float32),
-        "action": np.ones(GRID.shape, np.uint8),
-    }
+    gap = met_everywhere()
 
     def pieces() -> Iterator[Any]:
         yield None, gap
@@ -113,11 +114,7 @@ def heavier(spec: Any) -> Any:
 def test_a_gap_of_former_settings_never_comes_in_after_they_changed(cube: Path, change: Callable[[Any], Any]) -> None:
     spec = cube_spec()
     revision = write_partition(cube, "emit", JANUARY)
-    gap = {
-        "deficit": np.zeros(GRID.shape, np.int16),
-        "priority_score": np.zeros(GRID.shape, np.float32),
-        "action": np.ones(GRID.shape, np.uint8),
-    }
+    gap = met_everywhere()
     started: list[Any] = []
 
     def pieces() -> Iterator[Any]:
