@@ -109,6 +109,8 @@ def open_group(path: UPath, mode: Literal["r", "r+"], *, consolidated: bool | No
         try:
             return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode, use_consolidated=consolidated)
         except FileNotFoundError as error:
+            if exists(path):
+                raise ValueError("it is no group") from error
             raise CoverageError(f"no coverage cube at {path}: build one (coverage-planner build) or set output.zarr") from error
 
 
