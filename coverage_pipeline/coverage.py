@@ -5,6 +5,7 @@ What it holds is in ``cube_schema``, how it is written in ``cube_store``; both a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -119,7 +120,7 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
 
 def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
     """The dataset with what is told of its partitions in memory, and the revisions that this is of: 0 where it moved meanwhile."""
-    with warnings.catch_warnings(), reading(path / "zarr.json"):
+    with warnings.catch_warnings(), _axes_named(stored), reading(path / "zarr.json"):
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         consolidated = "consolidated_metadata" in json.loads((path / "zarr.json").read_bytes())
         if not consolidated:
@@ -137,7 +138,7 @@ def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.
         try:
             with reading(path):
                 ds = lazy.assign(lazy[small].compute().data_vars)
-        except CubeDamaged:
+        except CoverageError:
             for name in small:
                 stored.arrays[name].refuse_damage()
             raise
@@ -149,6 +150,17 @@ def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.
     moved = (before[0] != after[0]) | (before[1] != after[1])
     revision, gap_revision = (np.where(moved, np.uint64(0), values) for values in before)
     return ds, lazy["revision"].copy(data=revision), lazy["gap_revision"].copy(data=gap_revision)
+
+
+@contextlib.contextmanager
+def _axes_named(stored: _Stored) -> Iterator[None]:
+    """Name the axis that cannot be read, which xarray does on opening, where it is that which failed."""
+    try:
+        yield
+    except CoverageError:
+        for name in ("lat", "lon") if stored.grid.h3_res is None else ("cell_ids", "lat", "lon"):
+            stored.arrays[name].refuse_damage()
+        raise
 
 
 def _check_layout(path: UPath, ds: xr.Dataset, grid: GridSpec) -> None:

@@ -85,6 +85,10 @@ def zarr_store(path: UPath, *, read_only: bool) -> Store:
     return FsspecStore.from_upath(path, read_only=read_only)
 
 
+_OF_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError, EOFError, BaseZarrError)
+"""What zarr and its codecs raise of bytes that are not what they must be."""
+
+
 @contextlib.contextmanager
 def reading(what: object, hint: str = REBUILD) -> Iterator[None]:
     """Turn what zarr raises of a file that is cut, changed or gone into ``CubeDamaged`` that names it."""
@@ -92,7 +96,7 @@ def reading(what: object, hint: str = REBUILD) -> Iterator[None]:
         yield
     except (PlannerError, IndexError):  # an index beyond the axes: another cube stands there
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError, EOFError, BaseZarrError) as error:
+    except _OF_DAMAGE as error:
         said = " ".join(str(error).split())[:200]
         raise CubeDamaged(f"{what} is damaged and cannot be read ({type(error).__name__}: {said}); {hint}") from error
     except Exception as error:  # the clients of the stores have no root of their errors in common
@@ -116,8 +120,7 @@ def open_group(path: UPath, mode: Literal["r", "r+"], *, consolidated: bool | No
 
 def _new_group(path: UPath) -> zarr.Group:
     """A root group where nothing is; nothing that stands there is ever removed to make room."""
-    if is_occupied(path):
-        raise CoverageMismatch(f"{path} is not empty and is not a coverage cube; name another place in output.zarr (COVERAGE_OUTPUT_ZARR)")
+    _refuse_occupied(path)
     return zarr.create_group(zarr_store(path, read_only=False), overwrite=False)
 
 
@@ -148,7 +151,7 @@ class StoredArray:
         try:
             with reading(self.path / self.name):
                 yield
-        except CubeDamaged as error:
+        except CoverageError as error:
             self.refuse_damage(key)
             raise error from error.__cause__
 
@@ -169,7 +172,7 @@ class StoredArray:
         for at in itertools.islice(itertools.product(*spans), _CHUNKS_LOOKED_AT):
             try:
                 self.array.get_block_selection(at)
-            except Exception as error:
+            except (*_OF_DAMAGE, MemoryError) as error:  # a cut chunk may announce any length
                 file = self.path / self.name / self.array.metadata.encode_chunk_key(at)
                 raise CubeDamaged(f"{file} is cut or damaged and cannot be read; {self._hint()}") from error
 
@@ -256,6 +259,13 @@ def is_occupied(path: UPath) -> bool:
         return (local.is_symlink() and not local.exists()) or local.is_file() or (local.is_dir() and any(local.iterdir()))
     path.fs.invalidate_cache()
     return bool(path.fs.find(path.path, maxdepth=None))
+
+
+def _refuse_occupied(path: UPath) -> None:
+    if is_local(path) and Path(path.path).is_file():
+        raise CoverageMismatch(f"cannot write the cube at {path}: a file stands there; name another in output.zarr (COVERAGE_OUTPUT_ZARR)")
+    if is_occupied(path):
+        raise CoverageMismatch(f"{path} exists and is not a coverage cube; name another in output.zarr (COVERAGE_OUTPUT_ZARR)")
 
 
 def description_path(path: UPath) -> UPath:
@@ -573,7 +583,7 @@ def wrong_version(path: UPath, found: object, here: str, way_out: str) -> str:
     """What to say of a cube of another schema version."""
     if found is None:
         return (
-            f"{path} has no schema_version: it is not a coverage cube, or its making was broken off; move it away, or name another place "
+            f"{path} has schema version None: it is not a coverage cube, or its making was broken off; move it away, or name another place "
             "in output.zarr (COVERAGE_OUTPUT_ZARR)"
         )
     if isinstance(found, int) and found > SCHEMA_VERSION:
@@ -623,10 +633,7 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
     with metadata_lock(path):
         settings = spec.meaning()
         if not exists(path):
-            if is_occupied(path):
-                raise CoverageMismatch(
-                    f"{path} is not empty and is not a coverage cube; name another place in output.zarr (COVERAGE_OUTPUT_ZARR)"
-                )
+            _refuse_occupied(path)
             _create_whole(path, spec)
         group = open_group(path, "r+")
         former = _refuse_mismatch(path, group, spec)

@@ -336,7 +336,7 @@ def test_statistics_with_odd_metadata_never_reach_the_cube(world: Path, layer: A
 
 
 def cut_chunk(world: Path) -> str:  # noqa: F811
-    file = chunk_of(world / "data" / "coverage.zarr", "held_count")
+    file = chunk_of(world / "data" / "coverage.zarr", "held_clear_days")
     cut(file, 5)
     return str(file)
 
