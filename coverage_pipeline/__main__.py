@@ -43,7 +43,7 @@ from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
-from coverage_pipeline.store import StatsLayer, sibling
+from coverage_pipeline.store import StatsLayer, is_local, sibling, storage_path
 from coverage_pipeline.topcells import TopBy, top_cells
 
 app = typer.Typer(
@@ -114,7 +114,7 @@ def _settings(
     if grid is not None:
         overrides["grid"] = {"resolution": grid}
     if out is not None:
-        place = UPath(out)  # a folder's path or an object store's address
+        place = storage_path(out)  # a folder's path or an object store's address
         overrides["output"] = {"zarr": out, "parquet_dir": str(place.parent / "catalog")}
         overrides["data"] = str(place.parent)
     settings = load_settings(config, overrides)
@@ -196,7 +196,7 @@ def migrate_command(
         def on_partition(key: str, number: int, of: int) -> None:
             progress.update(task, completed=number, total=of, description=key)
 
-        done = migrate(planner, to=None if to is None else UPath(to), drop=drop, on_partition=on_partition)
+        done = migrate(planner, to=None if to is None else storage_path(to), drop=drop, on_partition=on_partition)
         progress.stop()
         for key, why in done.dropped.items():
             console.print(f"[yellow]{_plain(f'{key} is not carried over: {why}')}[/yellow]", soft_wrap=True)
@@ -516,7 +516,7 @@ def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str) ->
 
 @app.command()
 def demo(
-    root: Annotated[Path, typer.Option(help="Folder to make it in; an earlier demo there is replaced.")] = Path("data/demo"),
+    root: Annotated[str, typer.Option(help="Folder to make it in; an earlier demo there is replaced.")] = "data/demo",
     build_only: Annotated[bool, typer.Option("--build-only", help="Do not serve the dashboard.")] = False,
     resolution: Annotated[float, typer.Option(help="Cell size, degrees.")] = 0.1,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 5006,
@@ -532,7 +532,10 @@ def demo(
     with _exit_codes():
         from coverage_pipeline.orchestration.demo import build_demo, summary  # Dagster takes seconds to import
 
-        made = build_demo(root, console=console, resolution=resolution)
+        place = storage_path(root)
+        if not is_local(place):
+            raise SettingsError(f"--root {root}: the demo is made in a folder of this machine; give its path")
+        made = build_demo(Path(place.path), console=console, resolution=resolution)
         Console().print(summary(made))
         if build_only:
             typer.echo(f"to see it: coverage-planner serve --config {made.config}")

@@ -40,14 +40,26 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.cube_schema import PartitionMoved
+from coverage_pipeline.cube_store import metadata_lock
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
-from coverage_pipeline.grid import Engine, GridSpec, row_strips
+from coverage_pipeline.grid import Engine, GridSpec, refuse_too_large, row_strips
+from coverage_pipeline.leftovers import clean_files
 from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
-from coverage_pipeline.store import Store, StoreError, read_cells, read_metadata, write_cells
+from coverage_pipeline.store import (
+    MAKE_AGAIN,
+    Store,
+    StoreError,
+    is_local,
+    read_cells,
+    read_metadata,
+    storage_path,
+    write_cells,
+)
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +71,18 @@ GRIDDING_STEPS = STEPS[2:]
 _CUBE_STEPS: tuple[Step, ...] = ("coverage", "gap")
 _HOLDINGS_STEPS: tuple[Step, ...] = ("holdings", "matchup", "holdings_stats")
 """Those that a build leaves out that is told to leave holdings out: it writes none of their files."""
+
+
+_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before what another run rewrote is read again, so often."""
+
+
+class StatisticsMoved(PlannerError):
+    """A file of statistics was replaced by another run between two readings of it."""
+
+
+class StatisticsMixed(PlannerError):
+    """The statistics and the matchup of a partition come from different scans or extracts."""
 
 
 class BuildFailed(PlannerError):
@@ -120,7 +144,8 @@ class Planner:
 
     @property
     def grid(self) -> GridSpec:
-        """The cube's grid."""
+        """The cube's grid; raises ``GridTooLarge`` for one whose masks alone are more than the memory budget."""
+        refuse_too_large(self.spec.grid, self.settings.engine().memory_bytes)
         return self.spec.grid
 
     @property
@@ -142,7 +167,11 @@ class Planner:
 
     def ensure_cube(self) -> None:
         """Make the cube or grow its axes, so that every partition of this build has its place."""
-        ensure_cube(self.store.zarr, self.spec, lambda sensor: scope_mask(sensor, self._area, self.grid))
+        grid = self.grid
+        ensure_cube(self.store.zarr, self.spec, lambda sensor: scope_mask(sensor, self._area, grid))
+        if is_local(self.store.root) or is_local(self.store.parquet_dir):
+            with metadata_lock(self.store.zarr):
+                clean_files(self.store, self.sensors)
 
     def availability(self, sensor: CoverageSensor, month: Month) -> ScanReport:
         """Scan the catalogue; raises ``CatalogError`` and keeps the former file where it fails."""
@@ -196,9 +225,21 @@ class Planner:
             )
 
     def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
-        """Merge the three statistics into the partition's region of the cube."""
+        """Merge the three statistics into the partition's region of the cube; from the start where another run rewrote one of them."""
+        for pause in _PAUSES:
+            try:
+                return self._coverage(sensor, month)
+            except StatisticsMoved as moved:
+                log.info("%s %s: %s; reading them again", sensor.key, month, moved)
+                time.sleep(pause)
+        return self._coverage(sensor, month)
+
+    def _coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         available = self.store.stats("available", sensor.key, month)
         scan = read_metadata(available)
+        scan.require(status=str, scanned_at=(str, type(None)), scenes=int, provider=(str, type(None)), cells=int, run=(str, type(None)))
+        if scan["status"] not in SCAN_STATUS:
+            raise StoreError(f"{available}: its status is {scan['status']!r:.60}, none of {', '.join(SCAN_STATUS)}; {MAKE_AGAIN}")
         layers = self._holdings_layers(sensor, month)
         self._refuse_mixture(sensor, month, scan, layers)
         known = known_area(scan["status"], scan["bbox"], self.grid)
@@ -225,15 +266,16 @@ class Planner:
             )
             return fields
 
-        not_in_catalog = layers.match.get("held_not_in_catalog")
-        provenance = {
-            "scan_status": SCAN_STATUS.index(scan["status"]),
-            "holdings_status": HOLDINGS_STATUS.index(status),
-            "scenes_total": scan["scenes"] if scanned else -1,
-            "held_not_in_catalog": -1 if not_in_catalog is None else not_in_catalog,
-            "scanned_at": int(dt.datetime.fromisoformat(scan["scanned_at"]).timestamp()) if scanned else -1,
-            "provider": scan["provider"],
-        }
+        with _naming(sensor, month):
+            not_in_catalog = layers.match.get("held_not_in_catalog")
+            provenance = {
+                "scan_status": SCAN_STATUS.index(scan["status"]),
+                "holdings_status": HOLDINGS_STATUS.index(status),
+                "scenes_total": scan["scenes"] if scanned else -1,
+                "held_not_in_catalog": -1 if not_in_catalog is None else not_in_catalog,
+                "scanned_at": int(dt.datetime.fromisoformat(scan["scanned_at"]).timestamp()) if scanned else -1,
+                "provider": scan["provider"],
+            }
         pieces = ((rows, piece(rows)) for rows in self.strips())
         with _naming(sensor, month):
             write_coverage(self.store.zarr, sensor.key, month, pieces, provenance)
@@ -252,8 +294,12 @@ class Planner:
         if not self.include_holdings:
             return _HoldingsLayers("not_read", None, {}, None, {})
         held_path, unheld_path = (self.store.stats(layer, sensor.key, month) for layer in ("held", "unheld"))
-        kept = read_metadata(held_path)
-        return _HoldingsLayers(kept["status"], held_path, kept, unheld_path, read_metadata(unheld_path))
+        kept, match = read_metadata(held_path), read_metadata(unheld_path)
+        kept.require(status=str, run=(str, type(None)), matchup_run=(str, type(None)))
+        match.require(holdings_status=str, run=(str, type(None)), held=(int, type(None)), held_not_in_catalog=(int, type(None)))
+        if kept["status"] not in HOLDINGS_STATUS:
+            raise StoreError(f"{held_path}: its status is {kept['status']!r:.60}, none of {', '.join(HOLDINGS_STATUS)}; {MAKE_AGAIN}")
+        return _HoldingsLayers(kept["status"], held_path, kept, unheld_path, match)
 
     def strips(self) -> list[tuple[int, int] | None]:
         """Rows of the pieces that a partition is merged in."""
@@ -266,7 +312,7 @@ class Planner:
         n_lon = self.grid.shape[-1]
         table, now = read_cells(path, *(() if rows is None else (rows[0] * n_lon, rows[1] * n_lon)), schema=schema)
         if now != metadata:
-            raise PlannerError(f"{path} is being written by another run; materialise coverage again when that has ended")
+            raise StatisticsMoved(f"{path} is being written by another run; materialise coverage again when that has ended")
         return table
 
     def _refuse_mixture(self, sensor: CoverageSensor, month: Month, scan: dict[str, Any], layers: _HoldingsLayers) -> None:
@@ -299,10 +345,26 @@ class Planner:
             ("holdings_stats was made from another matchup", kept.get("matchup_run"), match.get("run")),
         ):
             if found != value:
-                raise PlannerError(f"{sensor.key} {month}: {name}; materialise availability_stats, matchup and holdings_stats again")
+                raise StatisticsMixed(f"{sensor.key} {month}: {name}; materialise availability_stats, matchup and holdings_stats again")
 
     def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
-        """Compute the gap of a partition from its region of the cube and write it beside it."""
+        """Compute the gap of a partition from its region of the cube and write it beside it; again where another run rewrote that."""
+        for pause in _PAUSES:
+            try:
+                cells = self._gap(sensor, month)
+            except PartitionMoved as moved:
+                log.info("%s; computing the gap again", moved)
+                cells = None
+            if cells is not None:
+                return cells
+            time.sleep(pause)
+        raise PartitionMoved(
+            f"partition {month.key}|{sensor.key} of {self.store.zarr} was rewritten by another run each time its gap was computed; "
+            "materialise gap again when that run has ended"
+        )
+
+    def _gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any] | None:
+        """The cells of each action; None where the coverage was rewritten meanwhile, so that the gap is not written."""
         desired = self.settings.desired()
         cells = np.zeros(len(ACTIONS), np.int64)
         revision = partition_revision(self.store.zarr, sensor.key, month)
@@ -321,7 +383,9 @@ class Planner:
             }
 
         pieces = ((rows, piece(rows)) for rows in self.strips())
-        write_gap(self.store.zarr, sensor.key, month, pieces, desired=wanted, made_from=revision)
+        written = write_gap(self.store.zarr, sensor.key, month, pieces, desired=wanted, made_from=revision, meaning=self.spec.meaning())
+        if not written:
+            return None
         return {f"cells_{name}": int(count) for name, count in zip(ACTIONS, cells, strict=True)}
 
     def finish(self) -> str:
@@ -385,7 +449,7 @@ class _Part:
             if self.stopped:
                 break
             try:
-                self.reports[step] = getattr(self.planner, step)(self.sensor, self.month)
+                self.reports[step] = self._made(step)
             except held.HoldingsUnavailable as unavailable:
                 log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
                 self.reports[step] = {"status": "kept", "reason": str(unavailable)}
@@ -395,6 +459,18 @@ class _Part:
         pa.default_memory_pool().release_unused()  # Arrow keeps what it has had, and the next partition needs room
         self.seconds += time.monotonic() - began
         return self
+
+    def _made(self, step: Step) -> Any:
+        """The report of one step. Two builds of one root replace each other's files: what no longer goes together is gridded anew."""
+        for _ in _PAUSES if step == "coverage" else ():
+            try:
+                return getattr(self.planner, step)(self.sensor, self.month)
+            except StatisticsMixed as mixed:
+                log.info("%s; another build wrote meanwhile, so they are made again", mixed)
+                for again in GRIDDING_STEPS:
+                    if again not in _CUBE_STEPS:
+                        self.reports[again] = getattr(self.planner, again)(self.sensor, self.month)
+        return getattr(self.planner, step)(self.sensor, self.month)
 
 
 def build(
@@ -464,7 +540,7 @@ def build_coverage_zarr(
     Raises ``BuildFailed`` naming each partition whose catalogue could not be read in full; the others are built.
     """
     settings = settings or load_settings()
-    target = UPath(dest)
+    target = storage_path(dest)
     base = settings.cube_spec()
     planner = Planner.from_settings(settings, bbox=bbox)
     spec = CubeSpec(
@@ -478,7 +554,7 @@ def build_coverage_zarr(
         area=base.area,
         note=base.note,
     )
-    store = Store.below(target.parent, zarr=target, parquet_dir=UPath(parquet_dir))
+    store = Store.below(target.parent, zarr=target, parquet_dir=parquet_dir)
     planner = Planner(settings, store, spec, include_holdings, planner.options, bbox)
     build(planner, on_partition=on_partition)
     return dest if isinstance(dest, Path | UPath) else Path(dest)

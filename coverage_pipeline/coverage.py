@@ -5,8 +5,10 @@ What it holds is in ``cube_schema``, how it is written in ``cube_store``; both a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,7 @@ from coverage_pipeline.cube_schema import (
     HOLDINGS_STATUS,
     METRICS,
     PARTITION_DIMS,
+    REBUILD,
     SCAN_STATUS,
     SCHEMA,
     SCHEMA_VERSION,
@@ -39,6 +42,7 @@ from coverage_pipeline.cube_schema import (
     CoverageError,
     CoverageMismatch,
     CoverageQuery,
+    CubeDamaged,
     CubeSpec,
     DesiredCadence,
     Layer,
@@ -49,6 +53,7 @@ from coverage_pipeline.cube_store import (
     axes_of,
     decoded,
     description_path,
+    dims_on,
     ensure_cube,
     exists,
     grid_in,
@@ -56,15 +61,16 @@ from coverage_pipeline.cube_store import (
     open_group,
     partition_revision,
     read_partition,
+    reading,
     strip_rows,
     update_snapshot,
-    url,
     write_coverage,
     write_gap,
+    zarr_store,
 )
 from coverage_pipeline.grid import GridSpec, bbox_to_index, split_bbox, touched
 from coverage_pipeline.months import Month, as_date
-from coverage_pipeline.store import is_local
+from coverage_pipeline.store import storage_path
 
 __all__ = [
     "ACTIONS", "AGGREGATIONS", "COVERAGE_VARIABLES", "GAP_VARIABLES", "HOLDINGS_STATUS", "METRICS", "SCAN_STATUS", "SCHEMA",
@@ -72,6 +78,8 @@ __all__ = [
     "Metric", "description_path", "ensure_cube", "grid_of", "open_coverage", "partition_revision", "read_partition", "select",
     "strip_rows", "update_snapshot", "write_coverage", "write_gap",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 # Months of a window are read together while they are no larger than this.
 _BYTES_AT_ONCE = 32 << 20
@@ -85,7 +93,7 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
     Partitions that are not whole read as not known, and so do gaps made from another revision of their coverage.
     Raises ``CoverageError`` where there is no cube, ``CoverageMismatch`` for one of another schema version.
     """
-    path = url(zarr_path)
+    path = storage_path(zarr_path)
     if not exists(path):
         raise CoverageError(f"no coverage cube at {path}: build one (coverage-planner build) or set output.zarr")
     stored = _Stored(path)
@@ -112,11 +120,13 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
 
 def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
     """The dataset with what is told of its partitions in memory, and the revisions that this is of: 0 where it moved meanwhile."""
-    where = path.path if is_local(path) else str(path)
-    options = None if is_local(path) else dict(path.storage_options)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _axes_named(stored), reading(path / "zarr.json"):
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        lazy: xr.Dataset = xr.open_zarr(where, chunks={}, storage_options=options)
+        consolidated = "consolidated_metadata" in json.loads((path / "zarr.json").read_bytes())
+        if not consolidated:
+            log.warning("%s has no consolidated metadata: it is read array by array, until the next build writes them again", path)
+        lazy: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), chunks={}, consolidated=consolidated)
+    _check_layout(path, lazy, stored.grid)
     small = [n for n, v in SCHEMA.items() if (v.dims == PARTITION_DIMS or n == "taskable") and n not in ("revision", "gap_revision")]
     shape = tuple(lazy.sizes[d] for d in PARTITION_DIMS)
 
@@ -125,7 +135,13 @@ def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.
 
     before = revisions()
     for _ in range(_TRIES):
-        ds = lazy.assign(lazy[small].compute().data_vars)
+        try:
+            with reading(path):
+                ds = lazy.assign(lazy[small].compute().data_vars)
+        except CoverageError:
+            for name in small:
+                stored.arrays[name].refuse_damage()
+            raise
         after = revisions()
         still = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
         if all(still):
@@ -134,6 +150,32 @@ def _opened(path: UPath, stored: _Stored) -> tuple[xr.Dataset, xr.DataArray, xr.
     moved = (before[0] != after[0]) | (before[1] != after[1])
     revision, gap_revision = (np.where(moved, np.uint64(0), values) for values in before)
     return ds, lazy["revision"].copy(data=revision), lazy["gap_revision"].copy(data=gap_revision)
+
+
+@contextlib.contextmanager
+def _axes_named(stored: _Stored) -> Iterator[None]:
+    """Name the axis that cannot be read, which xarray does on opening, where it is that which failed."""
+    try:
+        yield
+    except CoverageError:
+        for name in ("lat", "lon") if stored.grid.h3_res is None else ("cell_ids", "lat", "lon"):
+            stored.arrays[name].refuse_damage()
+        raise
+
+
+def _check_layout(path: UPath, ds: xr.Dataset, grid: GridSpec) -> None:
+    """Refuse a cube whose arrays or axes are not as this program makes them: its numbers would mean something else."""
+    for name, variable in SCHEMA.items():
+        if name not in ds:
+            raise CubeDamaged(f"{path} has no array {name}: it was removed; {REBUILD}")
+        array, dims = ds[name], dims_on(grid, variable)
+        stored = np.dtype(array.encoding.get("dtype", array.dtype))
+        if array.dims != dims or (variable.dtype != "string" and stored != np.dtype(variable.dtype)):
+            raise CubeDamaged(f"{path / name} is damaged: it is {stored} over {array.dims}, not {variable.dtype} over {dims}; {REBUILD}")
+    axes = {"cell_ids": grid.cell_ids} if grid.h3_res is not None else {"lat": grid.lats, "lon": grid.lons}
+    for name, wanted in axes.items():
+        if name not in ds.coords or not np.array_equal(ds[name].values, wanted):
+            raise CubeDamaged(f"{path / name} is damaged: it does not hold the cells of {grid.in_words()}; {REBUILD}")
 
 
 def _hide(array: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
@@ -154,7 +196,7 @@ class _Stored:
         root = open_group(path, "r")
         self.grid = grid_in(root, path)
         self.sensors, self.months = axes_of(root)
-        self.arrays = Arrays(root)
+        self.arrays = Arrays(root, path, self.grid)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Stored:
         return self  # it stands in datasets' encodings, which are copied with them
@@ -174,14 +216,16 @@ def _is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
     if ds.encoding.get("source") is None:  # a dataset in memory has no writer
         return True
     try:
-        stored = _behind(ds) or _Stored(url(str(ds.encoding["source"])))
+        stored = _behind(ds) or _Stored(storage_path(str(ds.encoding["source"])))
         sensors, months = _asked(ds, q)
         there = [stored.sensors.index(s) for s in sensors], [stored.months.index(m) for m in months]
         here = _at(ds, sensors, months)
         of_gap = METRICS[q.metric].variable(q.metric) in GAP_VARIABLES
         names = ("revision", "gap_revision") if of_gap else ("revision",)
-        return all(np.array_equal(stored.arrays[name].oindex[there], _told(ds, name, here)) for name in names)
-    except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageMismatch):  # another cube stands there
+        return all(np.array_equal(stored.arrays[name].outer(there), _told(ds, name, here)) for name in names)
+    except CubeDamaged:  # that is for whoever reads it to say
+        return True
+    except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageError):  # another cube stands there
         return False
 
 
@@ -246,14 +290,26 @@ def select(ds: xr.Dataset, q: CoverageQuery, *, resolution: float | None = None)
     for _ in range(_TRIES):
         try:
             result = _select(current, q, resolution)
-        except (KeyError, IndexError, ValueError, FileNotFoundError):
+        except (KeyError, IndexError, ValueError, RuntimeError, FileNotFoundError, CubeDamaged) as error:
             if _is_current(current, q):
+                _name_damage(current, q, error)
                 raise
         else:
             if _is_current(current, q):
                 return result
         current = _opened_again(current)
     raise CoverageError("the cube is being rewritten faster than it can be read; try again when the runs have ended")
+
+
+def _name_damage(ds: xr.Dataset, q: CoverageQuery, error: Exception) -> None:
+    """Raise ``CubeDamaged`` where a chunk that a selection needs cannot be read; nothing where the fault is another."""
+    stored = _behind(ds)
+    if stored is None or isinstance(error, CubeDamaged) or q.metric not in METRICS:
+        return
+    sensors, months = _asked(ds, q)
+    for sensor, month in itertools.product(sensors, months):
+        at = stored.sensors.index(sensor), stored.months.index(month)
+        stored.arrays[METRICS[q.metric].variable(q.metric)].refuse_damage(at)
 
 
 @dataclass(frozen=True)
@@ -417,7 +473,7 @@ def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, 
         n = 1  # months that follow each other are read together
         while n < most and i + n < len(months) and applies[i + n] and whole[i + n] and times[i + n] == times[i] + n:
             n += 1
-        pieces = [array.oindex[(s, slice(times[i], times[i] + n), *piece)] for piece in place.within]
+        pieces = [array.outer((s, slice(times[i], times[i] + n), *piece)) for piece in place.within]
         block = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
         for values in block:
             yield decoded(values)

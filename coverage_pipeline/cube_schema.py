@@ -37,6 +37,18 @@ class CoverageMismatch(CoverageError):
     """The cube that is already there was made for something else: another grid, schema, threshold or earlier start."""
 
 
+class CubeDamaged(CoverageError):
+    """A file of the cube cannot be read as what it must be: it was cut, changed or removed."""
+
+
+class PartitionMoved(CoverageError):
+    """A partition was written by another run while it was being read."""
+
+
+REBUILD = "restore it from a backup, or move the cube away and build it again (coverage-planner build)"
+"""What to do about a damaged cube."""
+
+
 @dataclass(frozen=True)
 class Variable:
     """One array of the cube."""

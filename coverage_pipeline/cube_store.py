@@ -33,7 +33,10 @@ import zarr
 from numpy.typing import NDArray
 from pyproj import CRS
 from upath import UPath
+from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
+from zarr.errors import BaseZarrError
+from zarr.storage import FsspecStore, LocalStore
 
 from coverage_pipeline import __version__, overviews, product
 from coverage_pipeline.celltable import cell_coords
@@ -50,18 +53,23 @@ from coverage_pipeline.cube_schema import (
     MEANING,
     PARTITION_DIMS,
     PROVENANCE,
+    REBUILD,
     SCHEMA,
     SCHEMA_VERSION,
     CoverageError,
     CoverageMismatch,
+    CubeDamaged,
     CubeSpec,
+    PartitionMoved,
     Variable,
 )
+from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid import GridSpec
-from coverage_pipeline.locks import LockError, LockLost, exclusive
+from coverage_pipeline.leftovers import clean_axes, clean_partition
+from coverage_pipeline.locks import Lease, LockError, LockLost, exclusive
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors import CoverageSensor
-from coverage_pipeline.store import is_local, write_bytes
+from coverage_pipeline.store import is_local, storage_path, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -70,36 +78,194 @@ Rows = tuple[int, int] | None
 Fields = Mapping[str, NDArray[Any]]
 
 
-def url(path: UPath | Path | str) -> UPath:
-    """A path as the storage sees it."""
-    return path if isinstance(path, UPath) else UPath(path)
+def zarr_store(path: UPath, *, read_only: bool) -> Store:
+    """The Zarr store of a cube's path: never its text, in which zarr and fsspec take ``#`` and ``?`` for parts of a URL."""
+    if is_local(path):
+        return LocalStore(Path(path.path), read_only=read_only)
+    return FsspecStore.from_upath(path, read_only=read_only)
 
 
-def open_group(path: UPath, mode: Literal["r", "r+", "w"], *, consolidated: bool | None = False) -> zarr.Group:
-    """The cube's root group; metadata as it stands now unless ``consolidated`` is asked for."""
-    options = {} if is_local(path) else dict(path.storage_options)
-    where = str(path) if not is_local(path) else path.path
-    return zarr.open_group(where, mode=mode, storage_options=options or None, use_consolidated=consolidated)
+_OF_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError, EOFError, BaseZarrError)
+"""What zarr and its codecs raise of bytes that are not what they must be."""
+
+
+@contextlib.contextmanager
+def reading(what: object, hint: str = REBUILD) -> Iterator[None]:
+    """Turn what zarr raises of a file that is cut, changed or gone into ``CubeDamaged`` that names it."""
+    try:
+        yield
+    except (PlannerError, IndexError):  # an index beyond the axes: another cube stands there
+        raise
+    except _OF_DAMAGE as error:
+        said = " ".join(str(error).split())[:200]
+        raise CubeDamaged(f"{what} is damaged and cannot be read ({type(error).__name__}: {said}); {hint}") from error
+    except Exception as error:  # the clients of the stores have no root of their errors in common
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CoverageError(f"cannot read {what}: {said}; check that it is there and may be read, then try again") from error
+
+
+def open_group(path: UPath, mode: Literal["r", "r+"], *, consolidated: bool | None = False) -> zarr.Group:
+    """The cube's root group; metadata as it stands now unless ``consolidated`` is asked for.
+
+    Raises ``CoverageError`` where there is none, ``CubeDamaged`` where its metadata cannot be read.
+    """
+    with reading(path / "zarr.json"):
+        try:
+            return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode, use_consolidated=consolidated)
+        except FileNotFoundError as error:
+            if exists(path):
+                raise ValueError("it is no group") from error
+            raise CoverageError(f"no coverage cube at {path}: build one (coverage-planner build) or set output.zarr") from error
+
+
+def _new_group(path: UPath) -> zarr.Group:
+    """A root group where nothing is; nothing that stands there is ever removed to make room."""
+    _refuse_occupied(path)
+    return zarr.create_group(zarr_store(path, read_only=False), overwrite=False)
+
+
+class StoredArray:
+    """An array of the cube. What cannot be read of it is named by its file, with what to do."""
+
+    def __init__(self, array: Any, path: UPath, name: str) -> None:
+        self.array = array
+        self.path = path
+        self.name = name
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype: np.dtype[Any] = array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        with self._reading(key):
+            return self.array[key]
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        self.array[key] = values
+
+    def outer(self, key: Any) -> Any:
+        """The values at every combination of the indices, as zarr's ``oindex``."""
+        with self._reading(key):
+            return self.array.oindex[key]
+
+    @contextlib.contextmanager
+    def _reading(self, key: Any) -> Iterator[None]:
+        try:
+            with reading(self.path / self.name):
+                yield
+        except CoverageError as error:
+            self.refuse_damage(key)
+            raise error from error.__cause__
+
+    def refuse_damage(self, key: Any = ()) -> None:
+        """Raise ``CubeDamaged`` naming the first chunk within ``key`` that cannot be read; nothing where all can."""
+        parts = key if isinstance(key, tuple) else (key,)
+        spans = []
+        for dim, (length, chunk) in enumerate(zip(self.shape, self.array.chunks, strict=True)):
+            part = parts[dim] if dim < len(parts) else None
+            number = -(-length // chunk)
+            if isinstance(part, int | np.integer):
+                spans.append(range(int(part) // chunk, int(part) // chunk + 1))
+            elif isinstance(part, slice):
+                start, stop, _ = part.indices(length)
+                spans.append(range(start // chunk, min(number, -(-stop // chunk))))
+            else:
+                spans.append(range(number))
+        for at in itertools.islice(itertools.product(*spans), _CHUNKS_LOOKED_AT):
+            try:
+                self.array.get_block_selection(at)
+            except (*_OF_DAMAGE, MemoryError) as error:  # a cut chunk may announce any length
+                file = self.path / self.name / self.array.metadata.encode_chunk_key(at)
+                raise CubeDamaged(f"{file} is cut or damaged and cannot be read; {self._hint()}") from error
+
+    def _hint(self) -> str:
+        """A partition's own chunk is mended by writing the partition again; nothing else is."""
+        name = self.name.rpartition("/")[2]
+        if (name in SCHEMA and SCHEMA[name].dims[:2] == PARTITION_DIMS) or name in KNOWN_SHARES:
+            return "materialise coverage and gap of its sensor and month again, which writes it anew"
+        return REBUILD
+
+
+_CHUNKS_LOOKED_AT = 4096
 
 
 class Arrays:
-    """The arrays of a group, each opened once: opening takes longer than reading or writing a small one."""
+    """The arrays of a cube, each opened and checked once: opening takes longer than reading or writing a small one."""
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, group: zarr.Group, path: UPath, grid: GridSpec) -> None:
         self._group = group
-        self._opened: dict[str, Any] = {}
+        self._path = path
+        self._grid = grid
+        self._opened: dict[str, StoredArray] = {}
         self._guard = threading.Lock()
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> StoredArray:
         with self._guard:
             if name not in self._opened:
-                self._opened[name] = self._group[name]
+                self._opened[name] = self._open(name)
             return self._opened[name]
+
+    def _open(self, name: str) -> StoredArray:
+        file = self._path / name / "zarr.json"
+        with reading(file):
+            try:
+                array: Any = self._group[name]
+            except KeyError:
+                raise CubeDamaged(f"{self._path} has no array {name}: it was removed; {REBUILD}") from None
+            if not isinstance(array, zarr.Array):
+                raise TypeError("a group, not an array")
+            self._check(name, array)
+        return StoredArray(array, self._path, name)
+
+    def _check(self, name: str, array: Any) -> None:
+        """Raise ``ValueError`` where an array is not as this program makes it: its numbers would mean something else."""
+        group, _, base = name.rpartition("/")
+        variables = level_schema() if group else SCHEMA
+        if base not in variables:  # a coordinate
+            return
+        variable = variables[base]
+        dims = dims_on(self._grid, variable)
+        shapes = {level.group: level.shape for level in levels(self._grid)} | {"": self._grid.shape}
+        shape = {"lat": shapes[group][0], "lon": shapes[group][-1], "cells": shapes[group][0]}
+        if tuple(array.metadata.dimension_names or ()) != dims:
+            raise ValueError(f"its dimensions are {array.metadata.dimension_names}, not {dims}")
+        if not _same_type(array, variable):
+            raise ValueError(f"its type is {array.dtype}, not {variable.dtype}")
+        if any(shape.get(dim, length) != length for dim, length in zip(dims, array.shape, strict=True)):
+            raise ValueError(f"its shape is {array.shape}, which is not that of {self._grid.in_words()}")
+        if any(chunk != 1 for dim, chunk in zip(dims, array.chunks, strict=True) if dim in PARTITION_DIMS and dims[:2] == PARTITION_DIMS):
+            raise ValueError(f"its chunks are {array.chunks}, so that partitions share them")
+        if not _same_fill(array.fill_value, variable.fill):
+            raise ValueError(f"its fill is {array.fill_value}, not {variable.fill}")
+
+
+def _same_type(array: Any, variable: Variable) -> bool:
+    return array.dtype.kind in "TUO" if variable.dtype == "string" else bool(array.dtype == np.dtype(variable.dtype))
+
+
+def _same_fill(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, float) and math.isnan(wanted):
+        return isinstance(found, float | np.floating) and math.isnan(found)
+    return bool(found == wanted)
 
 
 def exists(path: UPath) -> bool:
     """Whether a Zarr stands there."""
     return bool((path / "zarr.json").exists())
+
+
+def is_occupied(path: UPath) -> bool:
+    """Whether something that a new cube would replace stands there: a file, or a folder that is not empty."""
+    if is_local(path):
+        local = Path(path.path)
+        return (local.is_symlink() and not local.exists()) or local.is_file() or (local.is_dir() and any(local.iterdir()))
+    path.fs.invalidate_cache()
+    return bool(path.fs.find(path.path, maxdepth=None))
+
+
+def _refuse_occupied(path: UPath) -> None:
+    if is_local(path) and Path(path.path).is_file():
+        raise CoverageMismatch(f"cannot write the cube at {path}: a file stands there; name another in output.zarr (COVERAGE_OUTPUT_ZARR)")
+    if is_occupied(path):
+        raise CoverageMismatch(f"{path} exists and is not a coverage cube; name another in output.zarr (COVERAGE_OUTPUT_ZARR)")
 
 
 def description_path(path: UPath) -> UPath:
@@ -113,11 +279,11 @@ def lock_paths(path: UPath) -> tuple[UPath, UPath]:
 
 
 @contextlib.contextmanager
-def metadata_lock(path: UPath) -> Iterator[None]:
+def metadata_lock(path: UPath) -> Iterator[Lease]:
     """One writer of the axes and attributes at a time."""
     try:
-        with exclusive(lock_paths(path)[0], what=f"the axes of {path}"):
-            yield
+        with exclusive(lock_paths(path)[0], what=f"the axes of {path}") as lease:
+            yield lease
     except LockLost:
         raise
     except (OSError, LockError) as error:
@@ -125,13 +291,13 @@ def metadata_lock(path: UPath) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def partition_lock(path: UPath, sensor: str, month: Month, *, timeout: float = 300.0) -> Iterator[None]:
+def partition_lock(path: UPath, sensor: str, month: Month, *, timeout: float = 300.0) -> Iterator[Lease]:
     """One writer of a partition at a time."""
     partition = f"partition {month.key}|{sensor} of {path}"
     name = sensor if len(sensor) <= 80 else f"{sensor[:60]}-{hashlib.sha256(sensor.encode()).hexdigest()[:16]}"  # file systems allow 255
     try:
-        with exclusive(lock_paths(path)[1] / f"{name}.{month.key}.lock", what=partition, timeout=timeout):
-            yield
+        with exclusive(lock_paths(path)[1] / f"{name}.{month.key}.lock", what=partition, timeout=timeout) as lease:
+            yield lease
     except LockLost:
         raise
     except (OSError, LockError) as error:
@@ -256,7 +422,8 @@ def _set_attributes(path: UPath, **changes: Any) -> None:
     would then see the axes as they stand while they grow.
     """
     root = path / "zarr.json"
-    document = json.loads(root.read_bytes())
+    with reading(root):
+        document = json.loads(root.read_bytes())
     document.setdefault("attributes", {}).update(changes)
     write_bytes(root, json.dumps(document).encode())
 
@@ -323,7 +490,7 @@ def _create(path: UPath, spec: CubeSpec) -> None:
     with warnings.catch_warnings():
         # Strings of any length are stored as `string`, whose place in the specification is still being settled.
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
-        group = open_group(path, "w")
+        group = _new_group(path)
         described = {
             "Conventions": "CF-1.11",
             "title": "Coverage: what exists, what is held, what is missing",
@@ -357,27 +524,81 @@ def _create(path: UPath, spec: CubeSpec) -> None:
     _consolidate(path)
 
 
+_VOID = "gaps_to_void"
+"""Attribute of the root group: the sensors whose gaps are made void by the settings and are not all marked so yet."""
+
+
+def _marked(void: Iterable[str]) -> dict[str, str]:
+    names = sorted(void)
+    return {_VOID: json.dumps(names)} if names else {}
+
+
+def _json_attribute(group: zarr.Group, path: UPath, name: str, default: str | None = None) -> Any:
+    """An attribute of the root group that holds JSON; raises ``CubeDamaged`` where it does not, or is not there."""
+    text = group.attrs.get(name, default)
+    try:
+        if not isinstance(text, str):
+            raise TypeError(f"{type(text).__name__}")
+        return json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise CubeDamaged(f"{path / 'zarr.json'} is damaged: its attribute {name!r} is not JSON ({error}); {REBUILD}") from error
+
+
 def axes_of(group: zarr.Group) -> tuple[list[str], list[Month]]:
-    """Sensors and months that the cube has places for."""
+    """Sensors and months that the cube has places for; raises ``CubeDamaged`` where the axes cannot be those of a cube."""
+    where = str(group.store_path).removeprefix("file://")
+    with reading(f"{where}/sensor"):
+        keys = [str(key) for key in np.atleast_1d(group["sensor"][:])]
+    with reading(f"{where}/time"):
+        days = np.atleast_1d(group["time"][:]).astype(np.int64)
     # A writer killed while it grew the axes leaves entries without a name at the end; months follow from the first one.
-    sensors = [str(key) for key in np.atleast_1d(group["sensor"][:]) if key]
-    days = np.atleast_1d(group["time"][:]).astype("datetime64[D]")
-    first = Month.of(days[0])
-    return sensors, [first.shift(k) for k in range(len(days))]
+    sensors = list(itertools.takewhile(bool, keys))
+    if not sensors or any(keys[len(sensors) :]) or len(set(sensors)) < len(sensors):
+        raise CubeDamaged(f"{where}/sensor is damaged: its keys are {keys[:20]}; {REBUILD}")
+    if not len(days) or not 0 < days[0] < _LAST_DAY:  # a chunk that is gone reads as 0, the first of January 1970
+        raise CubeDamaged(f"{where}/time is damaged: it has no first month; {REBUILD}")
+    first = Month.of(days[0].astype("datetime64[D]"))
+    months = [first.shift(k) for k in range(len(days))]
+    if any(found not in (0, wanted) for found, wanted in zip(days, _days(months), strict=True)) or days[0] != _days(months[:1])[0]:
+        raise CubeDamaged(f"{where}/time is damaged: its entries are not one month after the other; {REBUILD}")
+    return sensors, months
+
+
+_LAST_DAY = 200_000
+"""Days since 1970 beyond which no cube begins: the year 2517."""
 
 
 def settings_of(group: zarr.Group, path: UPath) -> dict[str, Any]:
     """The settings a cube was made with; raises ``CoverageMismatch`` for one of another schema version, or none of ours."""
     found = group.attrs.get("schema_version")
     if found != SCHEMA_VERSION:
-        raise CoverageMismatch(f"{path} has schema version {found}, this program writes {SCHEMA_VERSION}: {_WAY_OUT}")
-    settings: dict[str, Any] = json.loads(str(group.attrs["settings"]))
+        raise CoverageMismatch(wrong_version(path, found, f"this program writes {SCHEMA_VERSION}", _WAY_OUT))
+    settings = _json_attribute(group, path, "settings")
+    if not isinstance(settings, dict):
+        raise CubeDamaged(f"{path / 'zarr.json'} is damaged: its attribute 'settings' is not a table; {REBUILD}")
     return settings
+
+
+def wrong_version(path: UPath, found: object, here: str, way_out: str) -> str:
+    """What to say of a cube of another schema version."""
+    if found is None:
+        return (
+            f"{path} has schema version None: it is not a coverage cube, or its making was broken off; move it away, or name another place "
+            "in output.zarr (COVERAGE_OUTPUT_ZARR)"
+        )
+    if isinstance(found, int) and found > SCHEMA_VERSION:
+        return (
+            f"{path} has schema version {found}, {here}: a newer coverage-planner made it; install that one, or name another cube in "
+            "output.zarr (COVERAGE_OUTPUT_ZARR)"
+        )
+    return f"{path} has schema version {found}, {here}: {way_out}"
 
 
 def grid_in(group: zarr.Group, path: UPath) -> GridSpec:
     """The grid a cube was made on; raises ``CoverageMismatch`` as ``settings_of``."""
-    return GridSpec.from_description(settings_of(group, path)["grid"])
+    settings = settings_of(group, path)
+    with reading(f"{path / 'zarr.json'}: the grid in its attribute 'settings'"):
+        return GridSpec.from_description(settings["grid"])
 
 
 _WAY_OUT = (
@@ -392,7 +613,7 @@ def _refuse_mismatch(path: UPath, group: zarr.Group, spec: CubeSpec) -> dict[str
         if settings.get(name) != wanted[name]:
             setting, found, now = name, settings.get(name), wanted[name]
             if name == "grid":
-                setting, found, now = "grid", GridSpec.from_description(settings["grid"]).in_words(), spec.grid.in_words()
+                setting, found, now = "grid", grid_in(group, path).in_words(), spec.grid.in_words()
             elif name == "lookback_months":
                 setting = "holdings.lookback_months"
             raise CoverageMismatch(
@@ -408,23 +629,28 @@ def ensure_cube(path: UPath | Path | str, spec: CubeSpec, scope: Callable[[Cover
     Where the weights or the area changed, every gap of the cube becomes not known until it is made again.
     Raises ``CoverageMismatch`` for a cube of another grid, rule, schema or threshold, or a start before the cube's.
     """
-    path = url(path)
+    path = storage_path(path)
     with metadata_lock(path):
         settings = spec.meaning()
         if not exists(path):
-            if is_local(path) and Path(path.path).exists() and any(Path(path.path).iterdir()):
-                raise CoverageMismatch(f"{path} exists and is not a coverage cube; name another in output.zarr")
+            _refuse_occupied(path)
             _create_whole(path, spec)
         group = open_group(path, "r+")
         former = _refuse_mismatch(path, group, spec)
+        clean_axes(path, _partition_arrays(spec.grid))
         _grow(path, group, spec)  # readers go by the consolidated metadata meanwhile
         gap_changed = [n for n in GAP_MEANING if former.get(n) != settings[n]]
+        void = set(_json_attribute(group, path, _VOID, "[]"))  # of a run that was killed before it had voided them
         if gap_changed:
             log.warning("%s changed: every gap in %s is not known until it is made again", ", ".join(gap_changed), path)
             group["gap_revision"][...] = np.uint64(0)
+            void |= set(axes_of(group)[0])
         if former != settings:
-            _set_attributes(path, settings=json.dumps(settings))
-        _write_scopes(path, group, spec, scope)
+            _set_attributes(path, settings=json.dumps(settings), **_marked(void))
+        void |= _write_scopes(path, group, spec, scope, void)
+        if void:
+            _void_gaps(path, group, sorted(void))
+            _set_attributes(path, **{_VOID: "[]"})
         if spec.note and group.attrs.get("comment") != spec.note:
             _set_attributes(path, comment=spec.note)
         stale = not _is_consolidated(path, group)
@@ -446,13 +672,24 @@ def _create_whole(path: UPath, spec: CubeSpec) -> None:
     unfinished.rename(local)
 
 
-def _write_scopes(path: UPath, group: zarr.Group, spec: CubeSpec, scope: Callable[[CoverageSensor], NDArray[np.bool_]]) -> None:
+def _partition_arrays(grid: GridSpec) -> list[str]:
+    """The arrays of which every partition has its own chunks, those of the levels among them."""
+    of_levels = [name for name, variable in level_schema().items() if variable.dims[:2] == PARTITION_DIMS]
+    names = [name for name, variable in SCHEMA.items() if variable.dims[:2] == PARTITION_DIMS]
+    return names + [f"{level.group}/{name}" for level in levels(grid) for name in of_levels]
+
+
+def _write_scopes(
+    path: UPath, group: zarr.Group, spec: CubeSpec, scope: Callable[[CoverageSensor], NDArray[np.bool_]], void: set[str]
+) -> set[str]:
     """Bring ``in_scope`` and ``taskable`` up to date, wherever the attribute ``scopes`` does not say that they are.
 
-    A sensor whose scope is not written would be out of scope everywhere, so the attribute is set after the data.
+    A sensor whose scope is not written would be out of scope everywhere, so the attribute is set after the data. Returns the sensors
+    whose gaps are void by it; with ``void``, those that are already, they are kept in an attribute until that is done.
     """
     keys, _ = axes_of(group)
-    scopes: dict[str, str] = json.loads(str(group.attrs.get("scopes", "{}")))
+    scopes = _scopes_of(group, path)
+    changed: set[str] = set()
     for sensor in spec.sensors:
         wanted = f"{spec.area}, latitudes {sensor.reach[0]:g}..{sensor.reach[1]:g}"
         at = keys.index(sensor.key)
@@ -462,12 +699,14 @@ def _write_scopes(path: UPath, group: zarr.Group, spec: CubeSpec, scope: Callabl
             continue
         if sensor.key in scopes:
             group["gap_revision"][at] = np.uint64(0)
+            changed.add(sensor.key)
         mask = scope(sensor).astype(np.int8)
         group["in_scope"][at] = mask
         for level, weights in _levels_of(spec.grid):
             group[f"{level.group}/in_scope"][at] = _coarse("in_scope", mask, weights, level.factor)
         scopes[sensor.key] = wanted
-        _set_attributes(path, scopes=json.dumps(scopes))
+        _set_attributes(path, scopes=json.dumps(scopes), **_marked(void | changed))
+    return changed
 
 
 def _levels_of(grid: GridSpec, rows: Rows = None) -> list[tuple[Level, NDArray[np.float64]]]:
@@ -480,9 +719,11 @@ def _is_consolidated(path: UPath, group: zarr.Group) -> bool:
     """Whether what xarray and GDAL read of the axes is what stands there."""
     try:
         read = open_group(path, "r", consolidated=True)
-    except ValueError:  # none yet
+    except CubeDamaged:  # none yet, or none that can be read
         return False
-    return all(read[name].shape == group[name].shape for name in ("revision", "time", "sensor"))
+    return all(name in read for name in ("revision", "time", "sensor")) and all(
+        read[name].shape == group[name].shape for name in ("revision", "time", "sensor")
+    )
 
 
 def _grow(path: UPath, group: zarr.Group, spec: CubeSpec) -> None:
@@ -566,8 +807,10 @@ def _pieces(fields: Fields | Iterable[tuple[Rows, Fields]]) -> Iterator[tuple[Ro
     return iter([(None, fields)]) if isinstance(fields, Mapping) else iter(fields)
 
 
-def _write_pieces(arrays: Arrays, grid: GridSpec, at: Place, names: Sequence[str], pieces: Iterable[tuple[Rows, Fields]]) -> None:
-    """All of a partition's fields, and what its levels make of them."""
+def _write_pieces(
+    arrays: Arrays, grid: GridSpec, at: Place, names: Sequence[str], pieces: Iterable[tuple[Rows, Fields]], lease: Lease
+) -> None:
+    """All of a partition's fields, and what its levels make of them; stops where the partition's lock was lost."""
     end = 0
     coarse: dict[str, NDArray[Any]] = {}  # the levels are small: gathered over the pieces, and each written once
 
@@ -579,6 +822,7 @@ def _write_pieces(arrays: Arrays, grid: GridSpec, at: Place, names: Sequence[str
         for rows, fields in pieces:
             end = _end_of(grid, rows, end)
             _refuse_misfits(arrays, names, fields, rows)
+            lease.check()
             written = disk.submit(write, rows, fields)
             for level, weights in _levels_of(grid, rows):
                 within = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
@@ -591,6 +835,7 @@ def _write_pieces(arrays: Arrays, grid: GridSpec, at: Place, names: Sequence[str
             written.result()
     if end != grid.shape[0]:
         raise CoverageError(f"rows {end} to {grid.shape[0]} of a partition are missing")
+    lease.check()
     for path, values in coarse.items():
         arrays[path][at.sensor, at.time] = values
 
@@ -608,25 +853,43 @@ def write_coverage(
     whole or not known: ``revision`` is 0 while it is being written; a second writer waits for the first.
     Raises ``CoverageError`` for fields that do not fit, a partition without a place, or a disk that takes no more.
     """
-    path = url(path)
+    path = storage_path(path)
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
     grid = grid_in(group, path)
-    arrays, pieces = Arrays(group), _pieces(fields)
+    arrays, pieces = Arrays(group, path, grid), _pieces(fields)
     first = next(pieces)  # what cannot be computed, or does not fit, is refused before anything is touched
     missing = [n for n in COVERAGE_VARIABLES if n not in first[1]] + [n for n in PROVENANCE if n not in provenance]
     if missing:
         raise CoverageError(f"partition {month}|{sensor} lacks {', '.join(missing)}")
     _end_of(grid, first[0], 0)
     _refuse_misfits(arrays, COVERAGE_VARIABLES, first[1], first[0])
-    with partition_lock(path, sensor, month):
+    with _voided_if_lost(path, sensor, month, arrays, at, "revision"), partition_lock(path, sensor, month) as lease:
+        clean_partition(path, _partition_arrays(grid), at.sensor, at.time)
         arrays["revision"][at.sensor, at.time] = np.uint64(0)
-        _write_pieces(arrays, grid, at, COVERAGE_VARIABLES, itertools.chain([first], pieces))
+        _write_pieces(arrays, grid, at, COVERAGE_VARIABLES, itertools.chain([first], pieces), lease)
         for name in PROVENANCE:
             arrays[name][at.sensor, at.time] = provenance[name]
+        lease.check()
         revision = secrets.randbits(63) | 1  # never 0
         arrays["revision"][at.sensor, at.time] = np.uint64(revision)
     return revision
+
+
+@contextlib.contextmanager
+def _voided_if_lost(path: UPath, sensor: str, month: Month, arrays: Arrays, at: Place, revision: str) -> Iterator[None]:
+    """Leave a partition not known where its writer lost the lock.
+
+    The robbed writer may have put chunks over those of the run that took the lock, so what that run wrote is not whole either. Only
+    once it has ended is it certain that it does not set the revision again: the lock is taken anew for the voiding.
+    """
+    try:
+        yield
+    except LockLost:
+        arrays[revision][at.sensor, at.time] = np.uint64(0)
+        with contextlib.suppress(LockError, CoverageError), partition_lock(path, sensor, month):
+            arrays[revision][at.sensor, at.time] = np.uint64(0)
+        raise
 
 
 def write_gap(
@@ -637,39 +900,79 @@ def write_gap(
     *,
     desired: float,
     made_from: int,
+    meaning: Mapping[str, Any] | None = None,
 ) -> bool:
     """Write one partition's gap, made from the coverage of revision ``made_from``; ``fields`` as for ``write_coverage``.
 
+    ``meaning`` are the settings that the gap was computed with (``CubeSpec.meaning``); None: those of the cube as it is opened here.
     Returns whether it was written: a gap of coverage that has been rewritten since is not, for whoever rewrote it makes its own.
+    Raises ``CoverageMismatch`` where the cube's weights, area or scope are others by now.
     """
-    path = url(path)
+    path = storage_path(path)
     group = open_group(path, "r+")
     at = place_of(group, sensor, month)
     grid = grid_in(group, path)
-    arrays, pieces = Arrays(group), _pieces(fields)
+    made_with = _gap_meaning(group, path, sensor)
+    if meaning is not None:
+        made_with |= {name: meaning[name] for name in GAP_MEANING}
+    arrays, pieces = Arrays(group, path, grid), _pieces(fields)
     first = next(pieces)
     _end_of(grid, first[0], 0)
     _refuse_misfits(arrays, GAP_VARIABLES, first[1], first[0])
-    with partition_lock(path, sensor, month):
+    with _voided_if_lost(path, sensor, month, arrays, at, "gap_revision"), partition_lock(path, sensor, month) as lease:
         if int(arrays["revision"][at.sensor, at.time]) != made_from:
             log.warning("%s %s: the coverage was written anew since this gap was computed from it; the gap is left as it is", sensor, month)
             return False
         arrays["gap_revision"][at.sensor, at.time] = np.uint64(0)
-        _write_pieces(arrays, grid, at, GAP_VARIABLES, itertools.chain([first], pieces))
+        _write_pieces(arrays, grid, at, GAP_VARIABLES, itertools.chain([first], pieces), lease)
         arrays["desired"][at.sensor, at.time] = np.float32(desired)
+        # Whoever changes these voids the gaps afterwards, under this lock: a gap of before must not come in after that.
+        now = _gap_meaning(open_group(path, "r"), path, sensor)
+        changed = [name for name in now if now[name] != made_with[name]]
+        if changed:
+            raise CoverageMismatch(
+                f"the gap of partition {month.key}|{sensor} of {path} is not written: another run changed {', '.join(changed)} of the cube "
+                "while it was computed; make the gap again with the settings that hold now"
+            )
+        lease.check()
         arrays["gap_revision"][at.sensor, at.time] = np.uint64(made_from)
     return True
+
+
+def _gap_meaning(group: zarr.Group, path: UPath, sensor: str) -> dict[str, Any]:
+    """What a gap of that sensor follows from beside its coverage: weights, area, and the sensor's scope."""
+    settings = settings_of(group, path)
+    return {name: settings.get(name) for name in GAP_MEANING} | {"scope": _scopes_of(group, path).get(sensor)}
+
+
+def _scopes_of(group: zarr.Group, path: UPath) -> dict[str, str]:
+    """The scope of each sensor, in words, whose mask is written."""
+    return dict(_json_attribute(group, path, "scopes", "{}"))
+
+
+def _void_gaps(path: UPath, group: zarr.Group, sensors: Sequence[str]) -> None:
+    """Make the gaps of some sensors not known, each under its partition's lock, so that none that is being written comes in after.
+
+    The caller has written what made them void before: a gap that is made from now on is one of the new settings.
+    """
+    keys, months = axes_of(group)
+    revision, gap_revision = group["revision"], group["gap_revision"]
+    for sensor in sensors:
+        s = keys.index(sensor)
+        gap_revision[s] = np.uint64(0)  # at once for the readers; and then one after the other against writers
+        for t in np.flatnonzero(np.atleast_1d(revision[s])[: len(months)]):
+            with partition_lock(path, sensor, months[int(t)]):
+                gap_revision[s, int(t)] = np.uint64(0)
 
 
 def update_snapshot(path: UPath | Path | str) -> str:
     """Set ``catalog_snapshot`` to the day of the oldest catalogue answer in the cube (no later than which all is known), and bring the
     description beside the cube up to date.
     """
-    path = url(path)
+    path = storage_path(path)
     with metadata_lock(path):
         group = open_group(path, "r+")
-        settings_of(group, path)
-        scanned = np.atleast_1d(group["scanned_at"][...])
+        scanned = np.atleast_1d(Arrays(group, path, grid_in(group, path))["scanned_at"][...])
         known = scanned[scanned >= 0]
         snapshot = dt.datetime.fromtimestamp(int(known.min()), UTC).date().isoformat() if known.size else ""
         if group.attrs.get("catalog_snapshot") != snapshot:
@@ -687,7 +990,7 @@ def describe(path: UPath) -> None:
     cells = product.RegularCells(grid.bounds, grid.resolution) if grid.h3_res is None else product.HexagonCells(grid.h3_res, grid.shape[0])
     made = product.collection(
         identifier=path.name.removesuffix(".zarr"),
-        title=str(group.attrs["title"]),
+        title=str(group.attrs.get("title", "Coverage")),
         description=str(
             group.attrs.get("comment", "Which satellite scenes exist, which are held, and what is missing, by sensor, month and cell.")
         ),
@@ -701,7 +1004,7 @@ def describe(path: UPath) -> None:
         months=(months[0], months[-1]),
         cells=cells,
         updated=dt.datetime.now(UTC),
-        catalog_snapshot=str(group.attrs["catalog_snapshot"]),
+        catalog_snapshot=str(group.attrs.get("catalog_snapshot", "")),
         href=f"./{path.name}",
         overviews=[level.group for level in levels(grid)],
     )
@@ -721,21 +1024,45 @@ def decoded(values: NDArray[Any]) -> NDArray[Any]:
     return shown
 
 
-def _standing(path: UPath, sensor: str, month: Month) -> tuple[zarr.Group, Place, int]:
-    """The cube, where a partition lies in it, and its revision; raises ``CoverageError`` where it is not written."""
+@dataclass(frozen=True)
+class _Standing:
+    """A partition as it stands in the cube."""
+
+    group: zarr.Group
+    grid: GridSpec
+    arrays: Arrays
+    at: Place
+    revision: int
+
+
+def _standing(path: UPath, sensor: str, month: Month) -> _Standing:
+    """A partition that is written; raises ``CoverageError`` for one that is not. Waits for a run that is writing it."""
     if not exists(path):
         raise CoverageError(f"no coverage cube at {path}: materialise coverage first")
     group = open_group(path, "r")
     at = place_of(group, sensor, month)
-    revision = int(group["revision"][at.sensor, at.time])
+    grid = grid_in(group, path)
+    arrays = Arrays(group, path, grid)
+    revision = int(arrays["revision"][at.sensor, at.time])
+    if revision == 0 and _is_locked_by_writer(path, sensor, month):
+        revision = int(arrays["revision"][at.sensor, at.time])
     if revision == 0:
         raise CoverageError(f"partition {month}|{sensor} of {path} is not written; materialise coverage first")
-    return group, at, revision
+    return _Standing(group, grid, arrays, at, revision)
+
+
+def _is_locked_by_writer(path: UPath, sensor: str, month: Month) -> bool:
+    """Whether the lock of a partition that is not whole could be had, once the run that was writing it ended."""
+    try:
+        with partition_lock(path, sensor, month):
+            return True
+    except (LockError, CoverageError):  # a cube that can only be read has no lock to wait for
+        return False
 
 
 def partition_revision(path: UPath | Path | str, sensor: str, month: Month) -> int:
     """The revision of a partition's coverage; raises ``CoverageError`` where it is not written."""
-    return _standing(url(path), sensor, month)[2]
+    return _standing(storage_path(path), sensor, month).revision
 
 
 def read_partition(
@@ -753,21 +1080,23 @@ def read_partition(
     through ``open_coverage`` would cost a task a chunk. Raises ``CoverageError`` where the partition is not written, or moves while
     it is being read.
     """
-    path = url(path)
-    group, at, now = _standing(path, sensor, month)
-    grid = grid_in(group, path)
+    path = storage_path(path)
+    standing = _standing(path, sensor, month)
+    grid, arrays, at, now = standing.grid, standing.arrays, standing.at, standing.revision
     cells = slice(*(rows or (None, None)))
     coords = cell_coords(grid)
     if rows is not None:
         coords["lat"] = coords["lat"][cells]
-    ds = xr.Dataset(coords={"sensor": np.array([sensor], dtype=object), "time": [month.to_datetime64()], **coords}, attrs=dict(group.attrs))
+    ds = xr.Dataset(
+        coords={"sensor": np.array([sensor], dtype=object), "time": [month.to_datetime64()], **coords}, attrs=dict(standing.group.attrs)
+    )
     for name in variables:
-        values = group[name][at.sensor, at.time, cells]
+        values = arrays[name][at.sensor, at.time, cells]
         ds[name] = (("sensor", "time", *grid.dims), decoded(values)[None, None])
     for name in ("scan_status", "holdings_status"):
-        ds[name] = (PARTITION_DIMS, np.asarray(group[name][at.sensor, at.time]).reshape(1, 1))
-    ds["in_scope"] = (("sensor", *grid.dims), group["in_scope"][at.sensor, cells][None])
-    after = int(group["revision"][at.sensor, at.time])
+        ds[name] = (PARTITION_DIMS, np.asarray(arrays[name][at.sensor, at.time]).reshape(1, 1))
+    ds["in_scope"] = (("sensor", *grid.dims), arrays["in_scope"][at.sensor, cells][None])
+    after = int(arrays["revision"][at.sensor, at.time])
     if after != now or (revision is not None and revision != now):
-        raise CoverageError(f"partition {month}|{sensor} of {path} is being written by another run; try again")
+        raise PartitionMoved(f"partition {month}|{sensor} of {path} is being written by another run; try again")
     return ds, now

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline import grid_kernel as kernel
+from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 
 if TYPE_CHECKING:
@@ -396,6 +397,21 @@ class Engine:
     """Budget of the arrays; where they would be larger the work is cut into bands of latitude."""
     threads: int = min(4, os.cpu_count() or 1)
     """Bands that are worked on at a time."""
+
+
+class GridTooLarge(PlannerError):
+    """A grid has more cells than the memory budget can hold one mask of."""
+
+
+def refuse_too_large(grid: GridSpec, memory_bytes: int) -> None:
+    """Raise ``GridTooLarge`` where one mask of the grid, a byte a cell, is more than the budget: the scope is a mask of all cells."""
+    cells = math.prod(grid.shape)
+    if cells > memory_bytes:
+        cure = "choose a coarser grid.resolution" + ("" if grid.extent is not None else ", a region (grid.extent)")
+        raise GridTooLarge(
+            f"a grid of {grid.in_words()} has {cells:,} cells, so one mask of it takes {-(-cells >> 20):,} MiB, and grid.memory_mb allows "
+            f"{memory_bytes >> 20:,}: {cure} or more memory (COVERAGE_GRID_MEMORY_MB)"
+        )
 
 
 # Bytes a cell of a partition's fields: fourteen variables of up to 4 bytes, and a table of cells on the way to them.

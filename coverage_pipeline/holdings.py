@@ -32,7 +32,6 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
-from upath import UPath
 
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
 from coverage_pipeline.catalog.statistics import fields_dataset
@@ -61,7 +60,17 @@ from coverage_pipeline.holdings_rows import (
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.sensors import CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
-from coverage_pipeline.store import Store, StoreError, parquet_bytes, read_metadata, sibling, write_together
+from coverage_pipeline.store import (
+    Store,
+    StoreError,
+    is_local,
+    parquet_bytes,
+    read_metadata,
+    sibling,
+    storage_path,
+    vector_source,
+    write_together,
+)
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +144,7 @@ class FileHoldings:
 
     def _table(self) -> tuple[pd.DataFrame, NDArray[np.object_], CRS | None]:
         """The columns, the footprints as WKB (bytes or None), and the CRS they are in."""
-        place = UPath(self.path)
+        place = storage_path(self.path)
         try:
             exists = place.exists()
         except OSError as error:
@@ -147,7 +156,7 @@ class FileHoldings:
                 with place.open("rb") as file:
                     return self._geoparquet(file)
             # Through Arrow a date stays a date, without a time, and a curved footprint spoils its own row alone.
-            metadata, table = pyogrio.read_arrow(self.path)
+            metadata, table = pyogrio.read_arrow(vector_source(place) if is_local(place) else self.path)
             shape = metadata["geometry_name"] or "wkb_geometry"
             frame = table.drop_columns([shape]).to_pandas()
             crs = None if metadata["crs"] is None else CRS.from_user_input(metadata["crs"])

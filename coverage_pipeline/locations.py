@@ -28,6 +28,7 @@ from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import GridSpec, touched
 from coverage_pipeline.grid_hex import hex_cells
 from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.store import is_local, storage_path, vector_source
 
 Area = Literal["land", "all", "targets"]
 Mask = NDArray[np.bool_]
@@ -153,7 +154,7 @@ def _no_targets() -> gpd.GeoDataFrame:
 
 
 def _is_url(source: str) -> bool:
-    return "://" in source
+    return not is_local(storage_path(source))
 
 
 def _place(source: str) -> str:
@@ -165,12 +166,15 @@ def _place(source: str) -> str:
 
 
 def _read(source: str, place: str) -> gpd.GeoDataFrame:
-    if not _is_url(source) and not Path(source).exists():
+    local = None if _is_url(source) else storage_path(source)
+    if local is not None and not Path(local.path).exists():
         raise LocationsError(f"targets: no file at {place}; set {ENVIRONMENT} to a GeoJSON, GeoParquet, GeoPackage or Shapefile")
-    path = urlsplit(source).path if _is_url(source) else source
+    path = urlsplit(source).path if local is None else local.path
     try:
-        read = gpd.read_parquet if path.lower().endswith((".parquet", ".geoparquet")) else gpd.read_file
-        table = read(source)
+        if path.lower().endswith((".parquet", ".geoparquet")):
+            table = gpd.read_parquet(source if local is None else path)
+        else:
+            table = gpd.read_file(source if local is None else vector_source(local))
     except Exception as error:
         # The readers' own words may repeat the address with its credentials.
         words = f": {error}" if not _is_url(source) else ""

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import filelock
 from upath import UPath
@@ -62,8 +62,16 @@ class LockLost(LockError):
     """The holder gave no sign of life for so long that another took its lock: both may have written."""
 
 
+class Lease(Protocol):
+    """A lock that is held, as its holder sees it."""
+
+    def check(self) -> object:
+        """Raise ``LockLost`` where another run may hold the lock by now. To be called before others are shown what was written."""
+        ...
+
+
 @contextlib.contextmanager
-def exclusive(path: UPath, *, what: str, timeout: float = 300.0) -> Iterator[None]:
+def exclusive(path: UPath, *, what: str, timeout: float = 300.0) -> Iterator[Lease]:
     """One holder at a time, over processes and machines, of the lock named by ``path`` (the lock's own, not what it guards).
 
     ``what`` says in words what is guarded, for the errors. The lock of a process that died is free at once in a folder, and on an
@@ -74,15 +82,21 @@ def exclusive(path: UPath, *, what: str, timeout: float = 300.0) -> Iterator[Non
     """
     if is_local(path):
         lock = _lock_file(path, what, timeout)
+        held = _HeldFile(path, what)
         try:
-            yield
+            yield held
+        except BaseException:
+            lock.release()
+            raise
+        try:
+            held.check()
         finally:
             lock.release()
         return
     hold = _take(_Series(path, what), timeout)
     hold.begin()
     try:
-        yield
+        yield hold
     except BaseException as error:
         try:
             hold.end()
@@ -108,6 +122,30 @@ def _lock_file(path: UPath, what: str, timeout: float) -> filelock.BaseFileLock:
             f"cannot lock {what} at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR) to a place that can be written"
         ) from error
     return lock
+
+
+class _HeldFile:
+    """A locked file: the lock is lost where the file was removed or replaced, for then another run can lock a new one."""
+
+    def __init__(self, path: UPath, what: str) -> None:
+        self.path = path
+        self.what = what
+        self._file = self._identity()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = Path(self.path.path).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def check(self) -> None:
+        """Raise ``LockLost`` where the lock file is another than the one that was locked."""
+        if self._file is None or self._identity() != self._file:
+            raise LockLost(
+                f"the lock of {self.what} ({self.path}) was removed while it was held: another run may have written at the same time; "
+                "run this again once no other run writes there, and leave lock files where they are"
+            )
 
 
 @dataclass(frozen=True)
@@ -279,11 +317,8 @@ class _Hold:
     def _is_lost(self, numbers: list[int]) -> bool:
         return max(numbers, default=0) != self.number
 
-    def end(self) -> None:
-        """Give the lock back. Raises ``LockLost`` where it is another's, ``LockError`` where the store does not say whose it is."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()  # else its last sign could follow the release
+    def check(self) -> list[int]:
+        """The generations there are. Raises ``LockLost`` where the highest is another's, ``LockError`` where the store does not say."""
         numbers = self.series.numbers()
         if self._is_lost(numbers):
             raise LockLost(
@@ -291,6 +326,14 @@ class _Hold:
                 "(paused, or cut off from the store), or its objects were removed: both may have written; "
                 "run this again once no other run writes there"
             )
+        return numbers
+
+    def end(self) -> None:
+        """Give the lock back. Raises ``LockLost`` where it is another's, ``LockError`` where the store does not say whose it is."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()  # else its last sign could follow the release
+        numbers = self.check()
         try:
             self.series.write(self.number, self.content(released=True))
         except Exception as error:

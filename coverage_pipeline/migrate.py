@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -31,6 +32,7 @@ from coverage_pipeline.cube_schema import (
     SCHEMA_VERSION,
     CoverageError,
     CoverageMismatch,
+    CubeDamaged,
     CubeSpec,
 )
 from coverage_pipeline.cube_store import (
@@ -40,23 +42,27 @@ from coverage_pipeline.cube_store import (
     describe,
     description_path,
     exists,
+    is_occupied,
     lock_paths,
     metadata_lock,
     open_group,
     partition_lock,
     place_of,
+    reading,
     write_coverage,
     write_gap,
+    wrong_version,
 )
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors import CoverageSensor
-from coverage_pipeline.store import is_local
+from coverage_pipeline.store import is_local, write_bytes
 
 log = logging.getLogger(__name__)
 
 _READABLE = (1, SCHEMA_VERSION)
+_NO_WAY = "name another cube in output.zarr (COVERAGE_OUTPUT_ZARR), or build one anew"
 
 
 @dataclass(frozen=True)
@@ -93,22 +99,29 @@ class _Former:
         version = group.attrs.get("schema_version")
         if version not in _READABLE:
             versions = " and ".join(str(v) for v in _READABLE)
-            raise CoverageMismatch(f"{path} has schema version {version}; this program migrates {versions}")
-        meaning = json.loads(str(group.attrs["settings"]))
-        if version == 1:
-            meaning["grid"] = GridSpec(meaning.pop("resolution"), meaning.pop("crs")).describe()
+            raise CoverageMismatch(wrong_version(path, version, f"this program migrates {versions}", _NO_WAY))
+        with reading(f"{path / 'zarr.json'}: its attribute 'settings'"):
+            meaning = json.loads(str(group.attrs["settings"]))
+            if version == 1:
+                meaning["grid"] = GridSpec(meaning.pop("resolution"), meaning.pop("crs")).describe()
+            GridSpec.from_description(meaning["grid"])
         return cls(path, group, meaning, *axes_of(group))
 
     def revisions(self) -> dict[tuple[str, Month], tuple[Any, ...]]:
         """Of every partition that is written, and of its gap."""
-        stored = np.atleast_2d(self.group["revision"][...])
-        gaps, desired = (np.atleast_2d(self.group[name][...]) for name in ("gap_revision", "desired"))
+        stored, gaps, desired = (np.atleast_2d(self.read(name, ...)) for name in ("revision", "gap_revision", "desired"))
         return {
             (sensor, month): (int(stored[s, t]), int(gaps[s, t]), desired[s, t].tobytes())
             for s, sensor in enumerate(self.sensors)
             for t, month in enumerate(self.months)
             if stored[s, t]
         }
+
+    def read(self, name: str, at: Any) -> Any:
+        """Some of an array; raises ``CubeDamaged`` where it cannot be read."""
+        with reading(self.path / name):
+            array: Any = self.group[name]
+            return array[at]
 
     def place(self, sensor: str, month: Month) -> tuple[int, int]:
         return self.sensors.index(sensor), self.months.index(month)
@@ -139,13 +152,17 @@ def migrate(
     with metadata_lock(path):
         if to is None and not exists(path) and exists(target):
             _put_in_place(path, target)  # of a migration that was stopped between the two names
+            _take_over(planner, path)
         old = _Former.at(path)
-        if to is not None and exists(target):
-            raise CoverageError(f"{target} is there already: name another place for the new cube")
-        if to is None:
+        if to is not None:
+            _refuse_target(path, target)
+        else:
             _remove(target)  # of a migration that was killed
+        derived = _derived_of(planner, path)
+        _remove_folder(derived)
         spec = _wider(planner, old)
-        new = replace(planner, spec=spec, store=replace(planner.store, zarr=target))
+        # The old cube's own statistics stay as they are until the new one stands in its place.
+        new = replace(planner, spec=spec, store=replace(planner.store, zarr=target, derived=derived))
         before = old.revisions()
         gone = _gone(new, old, before)
         if gone and not drop:
@@ -167,10 +184,16 @@ def migrate(
                 if to is not None:
                     return Migrated(target, path, copied, made, dropped)
                 former = _swap(path, target)
+                _take_over(planner, path)
+        except CoverageMismatch:  # something else stands at the new place: it is not ours to remove
+            raise
         except Exception:
             if exists(path):
                 _remove(target)
             raise
+        finally:
+            if exists(path):
+                _remove_folder(derived)
     return Migrated(path, former, copied, made, dropped)
 
 
@@ -197,6 +220,38 @@ def _gone(new: Planner, old: _Former, written: Iterable[tuple[str, Month]]) -> d
 def _same(new: Planner, old: _Former, names: Iterable[str]) -> bool:
     wanted = new.spec.meaning()
     return all(old.meaning.get(name) == wanted[name] for name in names)
+
+
+def _refuse_target(path: UPath, target: UPath) -> None:
+    """Refuse a new place that is not free: nothing that stands there is ever written over or removed."""
+    if exists(target) or is_occupied(target):
+        raise CoverageError(f"{target} is there already: name another place for the new cube")
+    if str(target).startswith(f"{path}/") or (is_local(path) and is_local(target) and _lies_in(target, path)):
+        raise CoverageError(f"{target} lies in the old cube: name another place for the new cube")
+
+
+def _lies_in(place: UPath, folder: UPath) -> bool:
+    return Path(place.path).resolve().is_relative_to(Path(folder.path).resolve())
+
+
+def _derived_of(planner: Planner, path: UPath) -> UPath:
+    """Where the statistics and matchups of a migration lie until its cube is in place; a folder for each cube of the root."""
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    return planner.store.root / f".migrating.{name}"
+
+
+def _take_over(planner: Planner, path: UPath) -> None:
+    """Put the statistics and matchups that the new cube was made from in the place of the old one's."""
+    derived = _derived_of(planner, path)
+    root = planner.store.derived or planner.store.root
+    for file in sorted(derived.rglob("*.parquet")) if derived.exists() else ():
+        write_bytes(root.joinpath(*file.relative_to(derived).parts), file.read_bytes())
+    _remove_folder(derived)
+
+
+def _remove_folder(folder: UPath) -> None:
+    if folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
 
 
 def _remove(target: UPath) -> None:
@@ -242,10 +297,14 @@ def _carry(
             dropped[name] = gone[name]
         elif key not in sensors:
             dropped[name] = f"sensor {key} is not known any more"
-        elif same:
-            _copy(new, old, sensors[key], month, gap=same_gap)
-            copied += 1
         else:
+            if same:
+                try:
+                    _copy(new, old, sensors[key], month, gap=same_gap)
+                    copied += 1
+                    continue
+                except CubeDamaged as damaged:
+                    log.warning("%s; it is made anew from the files on disk", damaged)
             try:
                 for step in GRIDDING_STEPS:
                     getattr(new, step)(sensors[key], month)
@@ -261,16 +320,19 @@ def _copy(new: Planner, old: _Former, sensor: CoverageSensor, month: Month, *, g
 
     def pieces(names: tuple[str, ...]) -> Iterator[tuple[Rows, Fields]]:
         for rows in new.strips():
-            fields: dict[str, NDArray[Any]] = {name: old.group[name][(*at, slice(*(rows or (None, None))))] for name in names}
+            fields: dict[str, NDArray[Any]] = {name: old.read(name, (*at, slice(*(rows or (None, None))))) for name in names}
             yield rows, fields
 
-    provenance = {name: old.group[name][at] for name in PROVENANCE}
+    provenance = {name: old.read(name, at) for name in PROVENANCE}
     provenance["provider"] = str(np.asarray(provenance["provider"]).item())
     revision = write_coverage(new.store.zarr, sensor.key, month, pieces(COVERAGE_VARIABLES), provenance)
     there = place_of(new_group := open_group(new.store.zarr, "r"), sensor.key, month)
-    same_scope = np.array_equal(old.group["in_scope"][at[0]], new_group["in_scope"][there.sensor])  # the sensor's reach may differ
-    if gap and same_scope and int(old.group["gap_revision"][at]) == int(old.group["revision"][at]):
-        desired = float(old.group["desired"][at])
+    try:
+        same_scope = np.array_equal(old.read("in_scope", at[0]), new_group["in_scope"][there.sensor])  # the sensor's reach may differ
+    except CubeDamaged:  # the new cube has its own
+        same_scope = False
+    if gap and same_scope and int(old.read("gap_revision", at)) == int(old.read("revision", at)):
+        desired = float(old.read("desired", at))
         write_gap(new.store.zarr, sensor.key, month, pieces(GAP_VARIABLES), desired=desired, made_from=revision)
     else:
         new.gap(sensor, month)

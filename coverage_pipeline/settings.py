@@ -54,7 +54,7 @@ from coverage_pipeline.sensors import (
     SensorError,
     resolve_sensors,
 )
-from coverage_pipeline.store import Store
+from coverage_pipeline.store import Store, is_local, storage_path
 
 PREFIX = "COVERAGE_"
 DEFAULT_CONFIG = Path("config/build.toml")
@@ -491,8 +491,9 @@ class PlannerSettings(BaseSettings):
                 return "everywhere"
             case _:
                 source = self.targets or "none"
-                local = Path(source)
-                content = local.read_bytes() if local.is_file() else source.encode()
+                place = storage_path(source)
+                local = Path(place.path) if is_local(place) else None
+                content = local.read_bytes() if local is not None and local.is_file() else source.encode()
                 return f"targets {hashlib.sha256(content).hexdigest()[:12]}"
 
     def cube_spec(self) -> CubeSpec:

@@ -51,7 +51,7 @@ from coverage_pipeline.daymask import UNKNOWN
 from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.serving import free_port
-from coverage_pipeline.store import StoreError, read_parquet, write_bytes, write_cells, write_parquet
+from coverage_pipeline.store import StoreError, read_parquet, storage_path, write_bytes, write_cells, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, make_cube, provenance, random_fields, write_partition
 
 # A fork server that has imported everything starts a process in some 50 ms. Importing starts no thread: zarr's begins with its first use.
@@ -152,12 +152,12 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def arrays(path: UPath | Path) -> dict[tuple[str, str, str], Any]:
     """Every array of the cube and its levels as stored, by sensor and month, whatever the order of the axes; revisions are left out."""
-    root = cube_store.open_group(cube_store.url(path), "r")
+    root = cube_store.open_group(storage_path(path), "r")
     keys, months = cube_store.axes_of(root)
     found: dict[tuple[str, str, str], Any] = {}
     for name, array in root.arrays():
         _parts(found, name, array, keys, months)
-    grid = GridSpec.from_description(cube_store.settings_of(root, cube_store.url(path))["grid"])
+    grid = GridSpec.from_description(cube_store.settings_of(root, storage_path(path))["grid"])
     for level in cube_store.levels(grid):
         for name, array in root[level.group].arrays():
             _parts(found, f"{level.group}/{name}", array, keys, months)
@@ -186,14 +186,14 @@ def unequal(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[Any]:
 
 
 def revisions(path: Path, sensor: str, month: Month) -> tuple[int, int]:
-    group = cube_store.open_group(cube_store.url(path), "r")
+    group = cube_store.open_group(storage_path(path), "r")
     at = cube_store.place_of(group, sensor, month)
     return int(group["revision"][at.sensor, at.time]), int(group["gap_revision"][at.sensor, at.time])
 
 
 def assert_consolidated(path: Path) -> None:
     """What xarray and GDAL read of the axes and attributes is what stands there, levels included."""
-    read, there = (cube_store.open_group(cube_store.url(path), "r", consolidated=c) for c in (True, False))
+    read, there = (cube_store.open_group(storage_path(path), "r", consolidated=c) for c in (True, False))
     assert dict(read.attrs) == dict(there.attrs)
     ours, stored = ({n: (getattr(m, "shape", None), dict(m.attrs)) for n, m in g.members(max_depth=None)} for g in (read, there))
     assert ours == stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -17,9 +18,13 @@ import pytest
 from upath import UPath
 
 from coverage_pipeline import locks
+from coverage_pipeline.cube_schema import CoverageError
+from coverage_pipeline.cube_store import ensure_cube, lock_paths, partition_revision, write_coverage
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.locks import LockError, LockLost, LockTimeout, exclusive
 from coverage_pipeline.serving import free_port
+from tests.cubes import JANUARY, cube_spec, everywhere, known_fields, provenance
 
 PROCESSES = multiprocessing.get_context("forkserver")
 WHAT = "the axes of the cube"
@@ -367,3 +372,35 @@ def test_a_missing_bucket_is_an_error_without_the_secrets(environment: dict[str,
         pytest.fail("locked nothing")
     assert "a-key" not in str(raised.value)
     assert "a-secret" not in str(raised.value)
+
+
+def test_a_removed_lock_file_is_a_loss(tmp_path: Path) -> None:
+    lock = UPath(tmp_path / ".lock")
+    with pytest.raises(LockLost, match="was removed while it was held"), exclusive(lock, what=WHAT) as lease:  # noqa: PT012
+        lease.check()
+        Path(lock.path).unlink()
+        with pytest.raises(LockLost):
+            lease.check()
+        Path(lock.path).touch()  # another's by now
+        with pytest.raises(LockLost):
+            lease.check()
+    with exclusive(lock, what=WHAT, timeout=0):
+        pass
+
+
+def test_a_writer_that_is_robbed_on_an_object_store_does_not_set_its_revision(bucket: UPath) -> None:
+    cube = bucket / "coverage.zarr"
+    spec = cube_spec(sensors=("emit",), months=(JANUARY,), grid=GridSpec(30.0))
+    ensure_cube(cube, spec, everywhere(spec.grid))
+    lock = lock_paths(cube)[1] / f"emit.{JANUARY.key}.lock"
+    another = {"owner": "another", "host": "elsewhere", "pid": 1, "lease": 1.0, "released": True}
+
+    def pieces() -> Iterator[Any]:
+        yield None, known_fields(spec.grid)
+        highest = max(int(name.rpartition(".")[2]) for name in objects_of(lock))
+        UPath(f"{lock}.{highest + 1:09d}", **lock.storage_options).write_bytes(json.dumps(another).encode())
+
+    with pytest.raises(LockLost, match="was taken by another run"):
+        write_coverage(cube, "emit", JANUARY, pieces(), provenance())
+    with pytest.raises(CoverageError, match="is not written"):
+        partition_revision(cube, "emit", JANUARY)

@@ -32,7 +32,6 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from upath import UPath
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
@@ -43,7 +42,7 @@ from coverage_pipeline.catalog.wire import Patience, Wire, excerpt
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.sensors import AvailableSource
-from coverage_pipeline.store import is_local
+from coverage_pipeline.store import is_local, storage_path
 
 PAGE = 1000
 """Items a page, at most."""
@@ -284,7 +283,7 @@ class GeoParquetSource(_FileSource):
     def _files(self) -> tuple[Any, list[str]]:
         """The file system, and the paths of all files in it; raises ``CatalogUnavailable`` where there is none."""
         with self._reading(self.source.endpoint):
-            root = UPath(self.source.endpoint)
+            root = storage_path(self.source.endpoint)
             fs = root.fs
             if is_local(root):
                 local = Path(root.path).expanduser()
@@ -309,7 +308,7 @@ class GeoParquetSource(_FileSource):
         """One file, checked; whatever goes wrong with it while it is open names it."""
         with self._reading(path):
             # A remote file is read in few large ranges; a local one in small ones, which keeps the memory small.
-            root = UPath(self.source.endpoint)
+            root = storage_path(self.source.endpoint)
             local = is_local(root)
             how: dict[str, Any] = {"buffer_size": 1 << 20} if local else {"pre_buffer": True}
             with contextlib.ExitStack() as stack:
@@ -862,7 +861,7 @@ class StaticSource(_FileSource):
     def _tree(self) -> _Tree:
         if self.wire is not None:
             return _Host(self.source.endpoint, self.wire, self._failed, self._way)
-        path = UPath(self.source.endpoint)
+        path = storage_path(self.source.endpoint)
         if not is_local(path):
             raise self._failed(
                 CatalogUnavailable, f"cannot be read from {path.protocol}: give a local path or an http(s) address; {self._way}"

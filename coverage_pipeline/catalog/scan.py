@@ -51,6 +51,7 @@ from coverage_pipeline.store import (
     read_metadata,
     read_parquet,
     sibling,
+    storage_path,
     write_parquet,
     write_together,
 )
@@ -261,7 +262,7 @@ def build_availability_catalog(
     """
     if not sensor.available_sources:
         return None
-    target = dest if isinstance(dest, UPath) else UPath(dest)
+    target = storage_path(dest)
     _scan_into(
         sensor,
         window_months(start, end),

@@ -19,7 +19,7 @@ from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cel
 from coverage_pipeline.grid import BBox, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CloudMeaning
-from coverage_pipeline.store import StoreError, read_metadata, read_parquet
+from coverage_pipeline.store import StoreError, read_metadata, read_parquet, storage_path
 from coverage_pipeline.wkb import ragged_from_wkb
 
 STATISTICS_COLUMNS = ["pass_time", "in_month", "cloud_cover", "geometry"]
@@ -110,7 +110,7 @@ def availability_stats(
     """
     if freq != "MS":
         raise ValueError(f"freq {freq!r} is not possible: the bins are calendar months ('MS')")
-    path = UPath(parquet)
+    path = storage_path(parquet)
     if "start" not in read_metadata(path):
         raise StoreError(f"{parquet} is not a file of scenes")
     table, metadata = read_scenes(path, STATISTICS_COLUMNS, grid.extent)
