@@ -27,6 +27,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import GridSpec, touched
 from coverage_pipeline.grid_hex import hex_cells
+from coverage_pipeline.redaction import public_address
 from coverage_pipeline.sensors import CoverageSensor
 
 Area = Literal["land", "all", "targets"]
@@ -157,11 +158,8 @@ def _is_url(source: str) -> bool:
 
 
 def _place(source: str) -> str:
-    """The source as messages name it: a URL without credentials or query."""
-    if not _is_url(source):
-        return source
-    parts = urlsplit(source)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    """The source as messages name it."""
+    return public_address(source)
 
 
 def _read(source: str, place: str) -> gpd.GeoDataFrame:
