@@ -41,7 +41,7 @@ from pydantic_settings import (
 
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.wire import Patience
+from coverage_pipeline.catalog.wire import MAX_ANSWER_MB, Patience
 from coverage_pipeline.coverage import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
@@ -317,6 +317,8 @@ class ScanSettings(_Section):
     """Whether another provider is asked for its total before an empty or much too small month is believed."""
     publish_partial: bool = False
     """Whether what was found is published, as ``partial``, where no provider gave all."""
+    max_answer_mb: Annotated[float, Field(gt=0, le=4096)] = MAX_ANSWER_MB
+    """The largest answer of a catalogue that is read, decompressed, in MB."""
 
 
 class OrchestrationSettings(_Section):
@@ -451,7 +453,7 @@ class PlannerSettings(BaseSettings):
         """How catalogues are asked."""
         scan = self.scan
         return ScanOptions(
-            patience=Patience(scan.timeout_seconds, scan.retries, scan.backoff_seconds, scan.deadline_seconds),
+            patience=Patience(scan.timeout_seconds, scan.retries, scan.backoff_seconds, scan.deadline_seconds, scan.max_answer_mb),
             providers={host: overridden(host, changes) for host, changes in self.providers.items()},
             window_pages=scan.window_pages,
             resume_hours=scan.resume_hours,
