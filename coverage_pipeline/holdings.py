@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import geopandas as gpd
 import numpy as np
@@ -29,6 +30,7 @@ from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
 from upath import UPath
 
+from coverage_pipeline.bounded_http import local_copy
 from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
 from coverage_pipeline.catalog.statistics import fields_dataset, is_clear
@@ -38,6 +40,7 @@ from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import Engine, GridSpec, latest_in_bands, row_strips, split_bbox, statistics_in_bands
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
+from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
 from coverage_pipeline.store import Store, read_metadata, read_parquet, write_cells, write_parquet
@@ -115,24 +118,26 @@ class FileHoldings:
     @property
     def name(self) -> str:
         """The file's place."""
-        return f"file {self.path}"
+        return f"file {public_address(self.path)}"
 
     def _read(self, satellites: Sequence[str] | None) -> pd.DataFrame:
         place = UPath(self.path)
         try:
             there = place.exists()
-        except OSError as error:
-            raise HoldingsUnreachable(f"holdings file {self.path}: {error}") from error
+        except Exception as error:  # every file system has errors of its own, which may repeat the address with its signature
+            raise HoldingsUnreachable(f"holdings {self.name}: {redact(str(error), self.path)}") from None
         if not there:
-            raise HoldingsUnreachable(f"holdings file {self.path} is not there; set holdings.path (COVERAGE_HOLDINGS_PATH)")
+            raise HoldingsUnreachable(f"holdings {self.name} is not there; set holdings.path (COVERAGE_HOLDINGS_PATH)")
         try:
             if place.suffix in (".parquet", ".geoparquet", ".pq"):
                 with place.open("rb") as file:
                     table = gpd.read_parquet(file)
             else:
-                table = gpd.read_file(self.path, use_arrow=True)  # through Arrow a date stays a date, without a time
-        except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError) as error:
-            raise HoldingsRefused(f"holdings file {self.path} cannot be read as GeoParquet or a vector file: {error}") from error
+                with local_copy(self.path) as local:
+                    table = gpd.read_file(local, use_arrow=True)  # through Arrow a date stays a date, without a time
+        except Exception as error:
+            said = redact(str(error), self.path)
+            raise HoldingsRefused(f"holdings {self.name} cannot be read as GeoParquet or a vector file: {said}") from None
         wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor, "geometry": self.tiles.geom}
         # A file that has ids is taken at its word; a database's columns are only those named.
         scene_id = "scene_id" if self.tiles.scene_id is None and "scene_id" in table else self.tiles.scene_id
@@ -143,15 +148,13 @@ class FileHoldings:
                     continue
                 setting = {"datetime": "DATE", "geometry": "GEOM"}.get(name, name.upper())
                 there_are = ", ".join(map(str, table.columns))
-                raise HoldingsRefused(
-                    f"holdings file {self.path} has no column {column!r} (it has {there_are}); set COVERAGE_TILES_{setting}"
-                )
+                raise HoldingsRefused(f"holdings {self.name} has no column {column!r} (it has {there_are}); set COVERAGE_TILES_{setting}")
         try:
             shape = table.set_geometry(self.tiles.geom).geometry
         except (TypeError, ValueError) as error:
             raise HoldingsRefused(
-                f"column {self.tiles.geom!r} of holdings file {self.path} holds no footprints ({error}); set COVERAGE_TILES_GEOM"
-            ) from error
+                f"column {self.tiles.geom!r} of holdings {self.name} holds no footprints ({error}); set COVERAGE_TILES_GEOM"
+            ) from None
         if shape.crs is not None and not shape.crs.equals("EPSG:4326", ignore_axis_order=True):
             shape = shape.to_crs("EPSG:4326")
         frame = pd.DataFrame(
@@ -202,17 +205,8 @@ class PostgisHoldings:
 
     def _url(self) -> sa.URL:
         if self.db.url is not None:
-            try:
-                url = sa.make_url(self.db.url.get_secret_value())
-            except (sa.exc.ArgumentError, ValueError):  # their text would show the password, or a part of it
-                raise HoldingsRefused(
-                    "COVERAGE_DB_URL is not a database address; write postgresql://user:password@host:5432/name"
-                ) from None
-            if "@" in (url.host or ""):  # the password's second half: it must get into no message
-                raise HoldingsRefused("COVERAGE_DB_URL has more than one @: write an @ of the user or the password as %40")
-            if url.get_backend_name() != "postgresql":
-                raise HoldingsRefused(f"COVERAGE_DB_URL names {url.get_backend_name()!r}; only postgresql is possible")
-            return url.set(drivername="postgresql+psycopg2")
+            # The settings have checked it (``settings.check_database_address``): no part of a password can be taken for a host here.
+            return sa.make_url(self.db.url.get_secret_value()).set(drivername="postgresql+psycopg2")
         return sa.URL.create(
             "postgresql+psycopg2",
             username=self.db.user,
@@ -224,8 +218,9 @@ class PostgisHoldings:
 
     def _clean(self, error: BaseException) -> str:
         text = " ".join(str(getattr(error, "orig", None) or error).split())
-        password = self._url().password
-        return text.replace(str(password), "***") if password else text
+        url = self._url()
+        given = [url.password, *[url.query.get(name) for name in ("password", "sslpassword")]]
+        return redact(text, *(f"//:{quote(str(secret), safe='')}@host" for secret in given if secret))
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
@@ -239,7 +234,7 @@ class PostgisHoldings:
         try:
             engine = sa.create_engine(self._url(), connect_args=options, poolclass=sa.pool.NullPool)
         except ImportError as error:  # the module, or the libpq it was built for
-            raise HoldingsDriverMissing(f"the holdings' database driver is missing ({error}); pip install psycopg2-binary") from error
+            raise HoldingsDriverMissing(f"the holdings' database driver is missing ({error}); pip install psycopg2-binary") from None
         try:
             with engine.connect() as connection:
                 yield connection.execution_options(postgresql_readonly=True, stream_results=True)

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline import geodata
+from coverage_pipeline.bounded_http import local_copy
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import GridSpec, touched
 from coverage_pipeline.grid_hex import hex_cells
-from coverage_pipeline.redaction import public_address
+from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors import CoverageSensor
 
 Area = Literal["land", "all", "targets"]
@@ -168,14 +169,14 @@ def _read(source: str, place: str) -> gpd.GeoDataFrame:
     path = urlsplit(source).path if _is_url(source) else source
     try:
         read = gpd.read_parquet if path.lower().endswith((".parquet", ".geoparquet")) else gpd.read_file
-        table = read(source)
+        with local_copy(source) as local:
+            table = read(local)
     except Exception as error:
-        # The readers' own words may repeat the address with its credentials.
-        words = f": {error}" if not _is_url(source) else ""
+        words = redact(str(error), source)
         raise LocationsError(
-            f"targets in {place} cannot be read ({type(error).__name__}{words}); set {ENVIRONMENT} to a GeoJSON, GeoParquet, "
+            f"targets in {place} cannot be read ({type(error).__name__}: {words}); set {ENVIRONMENT} to a GeoJSON, GeoParquet, "
             "GeoPackage or Shapefile"
-        ) from (None if _is_url(source) else error)
+        ) from None
     if not isinstance(table, gpd.GeoDataFrame):
         raise LocationsError(f"targets in {place}: a table without geometry; give a file of areas")
     return table

@@ -123,7 +123,7 @@ def write_together(files: Sequence[tuple[UPath, bytes]]) -> None:
         for temporary, local in ready:
             temporary.replace(local)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from error
+        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from None
     finally:
         for temporary, _ in ready:
             temporary.unlink(missing_ok=True)
@@ -189,7 +189,7 @@ def _whole_file(path: UPath) -> Iterator[BinaryIO]:
         else:
             path.fs.put_file(str(temporary), path.path)  # no PUT of half a file
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from error
+        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -224,7 +224,7 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
+        raise StoreError(f"cannot read {path}: {error}") from None
     return table, _metadata(path, kept)
 
 
@@ -236,7 +236,7 @@ def read_metadata(path: UPath) -> dict[str, Any]:
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
+        raise StoreError(f"cannot read {path}: {error}") from None
 
 
 def _metadata(path: UPath, kept: Mapping[bytes, bytes] | None) -> dict[str, Any]:

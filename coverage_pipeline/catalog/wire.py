@@ -7,12 +7,9 @@ https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/. What 
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
-import os
 import random
-import socket
 import threading
 import time
 from collections import Counter
@@ -20,24 +17,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import orjson
 import requests
 import tenacity
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
-from urllib3.util.connection import allowed_gai_family
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from coverage_pipeline.bounded_http import CHUNK, Exchange, bounded_session
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.months import UTC
-from coverage_pipeline.redaction import host_of, quiet_about_secrets, redact
-
-quiet_about_secrets("urllib3.connectionpool", "urllib3.connection", "urllib3.response")
+from coverage_pipeline.redaction import host_of
 
 LATER = "try again later, or name another source"
 """What to do about a provider that does not do its part."""
@@ -53,7 +45,6 @@ _TIMEOUTS_AN_ANSWER = 5
 """A whole answer, from looking up the host to its last byte, may take so many times ``timeout_seconds``."""
 _TIMES_IN_MEMORY = 10
 """JSON may take so many times ``max_answer_mb`` once it is parsed: ``[[],[],…`` takes 25 times its own size."""
-_CHUNK = 1 << 18
 _AWAY_TRIES = 2
 """A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
 _MOST_REDIRECTS = 5
@@ -122,137 +113,6 @@ class _Passing(Exception):
 
 class _TooLarge(Exception):
     """An answer that would fill the memory; the text says how large it is."""
-
-
-class _Exchange:
-    """One request and its answer, which end at a deadline whatever the server does.
-
-    A timeout of a socket starts anew with every byte, so that a server which sends a byte a second is never too late. A watchdog shuts the
-    socket down instead. It holds a duplicate of the socket's number: that ends a TLS handshake, too, in which nobody else has the socket.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.ends = time.monotonic() + seconds
-        self.over = False
-        """Whether the deadline is over, or the exchange was given up; what was read may then be cut short."""
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
-        self._watchdog = threading.Timer(max(seconds, 0.0), self.end)
-        self._watchdog.daemon = True
-
-    def __enter__(self) -> Self:
-        self._watchdog.start()
-        _exchanges.current = self
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _exchanges.current = None
-        self._watchdog.cancel()
-        with self._lock:
-            for held in self._sockets:
-                held.close()
-            self._sockets.clear()
-
-    def watch(self, sock: socket.socket) -> None:
-        """Shut this socket down, too, when the time is over."""
-        with self._lock:
-            held = socket.socket(fileno=os.dup(sock.fileno()))
-            self._sockets.append(held)
-            if self.over:
-                _shut(held)
-
-    def end(self) -> None:
-        """Shut down whatever is open; from any thread."""
-        with self._lock:
-            self.over = True
-            for held in self._sockets:
-                _shut(held)
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it may be closed already
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Exchanges(threading.local):
-    current: _Exchange | None = None
-
-
-_exchanges = _Exchanges()
-"""The exchange of each thread: urllib3 makes its connections where no argument of ours gets to."""
-
-
-class _Watched(HTTPConnection):
-    """A connection whose socket the thread's exchange knows, from the first packet on and also where it is used again."""
-
-    def _new_conn(self) -> socket.socket:
-        exchange = _exchanges.current
-        if exchange is None:
-            return super()._new_conn()
-        name, timeout, failure = self._dns_host, self.timeout, None
-        try:
-            # urllib3 tries each address for the whole timeout, and a host may have many. Only looking up the name takes what it takes.
-            found = socket.getaddrinfo(name.strip("[]"), self.port, allowed_gai_family(), socket.SOCK_STREAM)
-            for address in dict.fromkeys(str(entry[4][0]) for entry in found):
-                left = max(0.01, exchange.ends - time.monotonic())
-                self._dns_host, self.timeout = address, min(timeout, left) if isinstance(timeout, int | float) else left
-                try:
-                    sock = super()._new_conn()
-                except (NewConnectionError, ConnectTimeoutError) as error:
-                    failure = error
-                    if exchange.over:
-                        break
-                else:
-                    exchange.watch(sock)
-                    return sock
-        except (OSError, UnicodeError):
-            pass  # urllib3 asks again and says why not
-        finally:
-            self._dns_host, self.timeout = name, timeout
-        if failure is not None:
-            raise failure
-        return super()._new_conn()
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        exchange = _exchanges.current
-        if exchange is not None and self.sock is not None:
-            exchange.watch(self.sock)
-        super().request(*args, **kwargs)
-
-
-class _WatchedTls(_Watched, HTTPSConnection):
-    """The same with TLS."""
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Watched
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedTls
-
-
-class _Adapter(HTTPAdapter):
-    """Makes watched connections, to the host as to a proxy."""
-
-    _POOLS: ClassVar = {"http": _Pool, "https": _TlsPool}
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._POOLS
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        if "SOCKS" not in type(manager).__name__:  # its connections are another library's, and only their timeouts hold
-            manager.pool_classes_by_scheme = self._POOLS
-        return manager
-
-
-class _Session(requests.Session):
-    """A session that leaves redirects to us: requests reads the whole body of one, however long, to find out where it leads."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 class _Pace:
@@ -339,10 +199,6 @@ def _fits_in_memory(content: bytes, most: int) -> bool:
     return 64 * opened + 32 * (content.count(b",") + opened) <= most
 
 
-def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
-
-
 class Wire:
     """Requests of one scan to one provider, from any of its threads, counted."""
 
@@ -369,16 +225,8 @@ class Wire:
         """Requests repeated, by what was wrong with the answer before."""
         self.bytes = 0
         """Bytes of all answers, decompressed."""
-        self._running: set[_Exchange] = set()
-        self._session = _Session()
-        adapter = _Adapter(pool_connections=2, pool_maxsize=profile.parallel + 1)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
-        self._session.headers["User-Agent"] = "coverage-planner"
-        if not profile.netrc:
-            # requests takes a login for the host from ~/.netrc wherever no other authentication is set, and people who download from
-            # NASA have one there. Leaving trust_env off would keep it back, too, but with it the proxy and the certificates.
-            self._session.auth = _without_credentials
+        self._running: set[Exchange] = set()
+        self._session = bounded_session(netrc=profile.netrc, parallel=profile.parallel + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -555,7 +403,7 @@ class Wire:
     def _send(
         self, url: str, method: str, params: Sequence[tuple[str, str]] | None, body: Any, headers: Mapping[str, str] | None
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        exchange = _Exchange(min(self.patience.answer_seconds, self._ends - time.monotonic()))
+        exchange = Exchange(min(self.patience.answer_seconds, self._ends - time.monotonic()))
         with self._lock:
             self._running.add(exchange)
         try:
@@ -597,7 +445,7 @@ class Wire:
                 raise _TooLarge
             content = bytearray()
             # Take what has come, however little. Decompressed, a piece is no longer than asked for, whatever it is made of.
-            while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            while chunk := response.raw.read1(CHUNK, decode_content=True):
                 if len(content) + len(chunk) > most:
                     content.clear()  # the traceback would keep it
                     raise _TooLarge
