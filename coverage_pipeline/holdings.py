@@ -30,7 +30,7 @@ from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
 from upath import UPath
 
-from coverage_pipeline.bounded_http import local_copy
+from coverage_pipeline.bounded_http import TransferError, local_copy
 from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
 from coverage_pipeline.catalog.statistics import fields_dataset, is_clear
@@ -120,24 +120,29 @@ class FileHoldings:
         """The file's place."""
         return f"file {public_address(self.path)}"
 
-    def _read(self, satellites: Sequence[str] | None) -> pd.DataFrame:
-        place = UPath(self.path)
+    def _table(self, place: UPath) -> pd.DataFrame:
+        """The whole file. Every file system has errors of its own, which may repeat the address with its signature."""
         try:
             there = place.exists()
-        except Exception as error:  # every file system has errors of its own, which may repeat the address with its signature
+        except Exception as error:
             raise HoldingsUnreachable(f"holdings {self.name}: {redact(str(error), self.path)}") from None
         if not there:
             raise HoldingsUnreachable(f"holdings {self.name} is not there; set holdings.path (COVERAGE_HOLDINGS_PATH)")
         try:
             if place.suffix in (".parquet", ".geoparquet", ".pq"):
                 with place.open("rb") as file:
-                    table = gpd.read_parquet(file)
-            else:
-                with local_copy(self.path) as local:
-                    table = gpd.read_file(local, use_arrow=True)  # through Arrow a date stays a date, without a time
+                    return gpd.read_parquet(file)
+            return gpd.read_file(str(place), use_arrow=True)  # through Arrow a date stays a date, without a time
         except Exception as error:
             said = redact(str(error), self.path)
             raise HoldingsRefused(f"holdings {self.name} cannot be read as GeoParquet or a vector file: {said}") from None
+
+    def _read(self, satellites: Sequence[str] | None) -> pd.DataFrame:
+        try:
+            with local_copy(self.path) as local:
+                table = self._table(UPath(local))
+        except TransferError as error:
+            raise HoldingsUnreachable(f"holdings file {error}; check holdings.path (COVERAGE_HOLDINGS_PATH)") from None
         wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor, "geometry": self.tiles.geom}
         # A file that has ids is taken at its word; a database's columns are only those named.
         scene_id = "scene_id" if self.tiles.scene_id is None and "scene_id" in table else self.tiles.scene_id

@@ -59,9 +59,6 @@ def public_address(address: object) -> str:
     parts = re.match(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//", text)
     if parts is None:
         return redact(text)
-    inner = re.search(r"::(?=[A-Za-z])", text)
-    if inner is not None:  # fsspec chains file systems: ``zip://a.csv::https://…``
-        return f"{public_address(text[: inner.start()])}::{public_address(text[inner.end() :])}"
     return _public(text[: parts.end() - 2], text[parts.end() :])
 
 
