@@ -79,8 +79,10 @@ class Exchange:
         return timer
 
     def extend(self, seconds: float) -> None:
-        """Let so many seconds begin now: the answer turned out to be a long one."""
+        """Let so many seconds begin now: the answer turned out to be a long one. What is over stays over."""
         self._watchdog.cancel()
+        if self.over:
+            return
         self.ends = time.monotonic() + seconds
         self._watchdog = self._timer(seconds)
         self._watchdog.start()

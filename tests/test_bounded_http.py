@@ -95,7 +95,7 @@ def test_whatever_is_dripped_ends_at_the_deadline(drip: str) -> None:
     with serving(CONTENT, drip=drip) as (address, _):
         began = time.monotonic()
         with (
-            pytest.raises(TransferError, match=r"127\.0\.0\.1.*was not read within 0\.5") as refused,
+            pytest.raises(TransferError, match=r"127\.0\.0\.1.*was not read within") as refused,
             opened(f"{address}/f?sig={KEY}") as file,
         ):
             file.read(100)
