@@ -91,7 +91,7 @@ def aggregations_of(metric: str) -> list[Aggregation]:
 def _known_sensors() -> Mapping[str, CoverageSensor]:
     """The registry with the sensors that the settings declare, as they were when the server started."""
     try:
-        return load_settings().registry()
+        return load_settings(holdings=False).registry()
     except SettingsError:  # the page says what is wrong; names need not
         return COVERAGE_SENSORS
 

@@ -47,7 +47,7 @@ pn.extension(notifications=False)
 
 def cube_location() -> str:
     """Where the settings say the cube is; raises ``SettingsError`` where they are wrong."""
-    return str(load_settings().store().zarr)
+    return str(load_settings(holdings=False).store().zarr)
 
 
 @cache

@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import threading
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,8 +42,9 @@ from coverage_pipeline.catalog.windows import parts_folder
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
+from coverage_pipeline.redaction import redact
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, resolve_sensors
-from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
+from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings, without_holdings_secrets
 from coverage_pipeline.store import StatsLayer, is_local, sibling, storage_path
 from coverage_pipeline.topcells import TopBy, top_cells
 
@@ -491,7 +493,7 @@ def serve(
       coverage-planner serve --port 5006
     """
     with _exit_codes():
-        settings = load_settings(config)
+        settings = load_settings(config, holdings=False)
         _serve_dashboard(str(settings.store().zarr), config, port, address)
 
 
@@ -508,7 +510,8 @@ def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str) ->
     command += ["--warm", "--websocket-compression-level", "1"]
     if address in ("127.0.0.1", "localhost"):
         command += ["--allow-websocket-origin", f"{address}:{port}", "--allow-websocket-origin", f"localhost:{port}"]
-    environment = {**os.environ, "COVERAGE_OUTPUT_ZARR": zarr} | ({"COVERAGE_CONFIG": str(config)} if config else {})
+    environment = without_holdings_secrets(os.environ) | {"COVERAGE_OUTPUT_ZARR": zarr}
+    environment |= {"COVERAGE_CONFIG": str(config)} if config else {}
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606 the server takes our place, and so our signals
@@ -579,12 +582,19 @@ class _PrintableFormatter(logging.Formatter):
     """A message may quote a provider, and a terminal obeys control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the library's name
-        return printable(super().formatMessage(record), 10_000)
+        return redact(printable(super().formatMessage(record), 10_000))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return redact(super().formatException(ei))
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script. What nobody foresaw ends in a traceback, in which no address shows its secrets."""
+    try:
+        app()
+    except Exception:
+        sys.stderr.write(redact(traceback.format_exc()))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

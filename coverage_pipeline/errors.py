@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from coverage_pipeline.redaction import redact
+
 
 class PlannerError(Exception):
-    """A failure with a cause a person can act on: its message says what was being done, what was found and what to set."""
+    """A failure with a cause a person can act on: its message says what was being done, what was found and what to set.
+
+    The message never holds a secret of an address: every text is redacted here.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import geopandas as gpd
 import numpy as np
@@ -32,7 +33,9 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
+from upath import UPath
 
+from coverage_pipeline.bounded_http import TransferError, local_copy
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
 from coverage_pipeline.catalog.statistics import fields_dataset
 from coverage_pipeline.celltable import AreaKnown, dense
@@ -58,6 +61,7 @@ from coverage_pipeline.holdings_rows import (
     usable_footprints,
 )
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
+from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors import CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
 from coverage_pipeline.store import (
@@ -140,23 +144,25 @@ class FileHoldings:
     @property
     def name(self) -> str:
         """The file's place."""
-        return f"file {self.path}"
+        return f"file {public_address(self.path)}"
 
-    def _table(self) -> tuple[pd.DataFrame, NDArray[np.object_], CRS | None]:
-        """The columns, the footprints as WKB (bytes or None), and the CRS they are in."""
-        place = storage_path(self.path)
+    def _table(self, place: UPath) -> tuple[pd.DataFrame, NDArray[np.object_], CRS | None]:
+        """The columns, the footprints as WKB (bytes or None), and the CRS they are in.
+
+        Every file system has errors of its own, which may repeat the address with its signature.
+        """
         try:
             exists = place.exists()
-        except OSError as error:
-            raise HoldingsUnreachable(f"holdings file {self.path}: {error}") from error
+        except Exception as error:
+            raise HoldingsUnreachable(f"holdings {self.name}: {redact(str(error), self.path)}") from None
         if not exists:
-            raise HoldingsUnreachable(f"holdings file {self.path} is not there; set holdings.path (COVERAGE_HOLDINGS_PATH)")
+            raise HoldingsUnreachable(f"holdings {self.name} is not there; set holdings.path (COVERAGE_HOLDINGS_PATH)")
         try:
             if place.suffix in (".parquet", ".geoparquet", ".pq"):
                 with place.open("rb") as file:
                     return self._geoparquet(file)
             # Through Arrow a date stays a date, without a time, and a curved footprint spoils its own row alone.
-            metadata, table = pyogrio.read_arrow(vector_source(place) if is_local(place) else self.path)
+            metadata, table = pyogrio.read_arrow(vector_source(place) if is_local(place) else str(place))
             shape = metadata["geometry_name"] or "wkb_geometry"
             frame = table.drop_columns([shape]).to_pandas()
             crs = None if metadata["crs"] is None else CRS.from_user_input(metadata["crs"])
@@ -164,8 +170,11 @@ class FileHoldings:
             if self.tiles.geom not in ("geometry", shape):
                 raise self._no_column("geometry", self.tiles.geom, [*frame.columns, shape])
             return frame, table[shape].to_numpy(zero_copy_only=False), crs
-        except (OSError, ValueError, TypeError, pa.ArrowException, RuntimeError, CRSError) as error:
-            raise HoldingsRefused(f"holdings file {self.path} cannot be read as GeoParquet or a vector file: {error}") from error
+        except HoldingsRefused:
+            raise
+        except Exception as error:
+            said = redact(str(error), self.path)
+            raise HoldingsRefused(f"holdings {self.name} cannot be read as GeoParquet or a vector file: {said}") from None
 
     def _geoparquet(self, file: Any) -> tuple[pd.DataFrame, NDArray[np.object_], CRS | None]:
         schema = pq.read_schema(file)
@@ -177,7 +186,7 @@ class FileHoldings:
         column = geo["columns"].get(self.tiles.geom)
         if column is None:
             raise HoldingsRefused(
-                f"column {self.tiles.geom!r} of holdings file {self.path} holds no footprints (they are in {', '.join(geo['columns'])}); "
+                f"column {self.tiles.geom!r} of holdings {self.name} holds no footprints (they are in {', '.join(geo['columns'])}); "
                 "set COVERAGE_TILES_GEOM"
             )
         file.seek(0)
@@ -192,11 +201,15 @@ class FileHoldings:
     def _no_column(self, name: str, column: str, existing: Sequence[Any]) -> HoldingsRefused:
         setting = {"datetime": "DATE", "geometry": "GEOM"}.get(name, name.upper())
         return HoldingsRefused(
-            f"holdings file {self.path} has no column {column!r} (it has {', '.join(map(str, existing))}); set COVERAGE_TILES_{setting}"
+            f"holdings {self.name} has no column {column!r} (it has {', '.join(map(str, existing))}); set COVERAGE_TILES_{setting}"
         )
 
     def _read(self) -> pd.DataFrame:
-        table, shapes, crs = self._table()
+        try:
+            with local_copy(self.path) as local:
+                table, shapes, crs = self._table(storage_path(local))
+        except TransferError as error:
+            raise HoldingsUnreachable(f"holdings file {error}; check holdings.path (COVERAGE_HOLDINGS_PATH)") from None
         wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor}
         # A file that has ids is taken at its word; a database's columns are only those named.
         scene_id = "scene_id" if self.tiles.scene_id is None and "scene_id" in table else self.tiles.scene_id
@@ -293,17 +306,8 @@ class PostgisHoldings:
 
     def _url(self) -> sa.URL:
         if self.db.url is not None:
-            try:
-                url = sa.make_url(self.db.url.get_secret_value())
-            except (sa.exc.ArgumentError, ValueError):  # their text would show the password, or a part of it
-                raise HoldingsRefused(
-                    "COVERAGE_DB_URL is not a database address; write postgresql://user:password@host:5432/name"
-                ) from None
-            if "@" in (url.host or ""):  # the password's second half: it must get into no message
-                raise HoldingsRefused("COVERAGE_DB_URL has more than one @: write an @ of the user or the password as %40")
-            if url.get_backend_name() != "postgresql":
-                raise HoldingsRefused(f"COVERAGE_DB_URL names {url.get_backend_name()!r}; only postgresql is possible")
-            return url.set(drivername="postgresql+psycopg2")
+            # The settings have checked it (``settings.check_database_address``): no part of a password can be taken for a host here.
+            return sa.make_url(self.db.url.get_secret_value()).set(drivername="postgresql+psycopg2")
         return sa.URL.create(
             "postgresql+psycopg2",
             username=self.db.user,
@@ -315,8 +319,9 @@ class PostgisHoldings:
 
     def _clean(self, error: BaseException) -> str:
         text = " ".join(str(getattr(error, "orig", None) or error).split())
-        password = self._url().password
-        return text.replace(str(password), "***") if password else text
+        url = self._url()
+        given = [url.password, *[url.query.get(name) for name in ("password", "sslpassword")]]
+        return redact(text, *(f"//:{quote(str(secret), safe='')}@host" for secret in given if secret))
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
@@ -330,7 +335,7 @@ class PostgisHoldings:
         try:
             engine = sa.create_engine(self._url(), connect_args=options, poolclass=sa.pool.NullPool)
         except ImportError as error:  # the module, or the libpq it was built for
-            raise HoldingsDriverMissing(f"the holdings' database driver is missing ({error}); pip install psycopg2-binary") from error
+            raise HoldingsDriverMissing(f"the holdings' database driver is missing ({error}); pip install psycopg2-binary") from None
         try:
             with engine.connect() as connection:
                 yield connection.execution_options(postgresql_readonly=True, stream_results=True)

@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline import geodata
+from coverage_pipeline.bounded_http import local_copy
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import GridSpec, touched
 from coverage_pipeline.grid_hex import hex_cells
+from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors import CoverageSensor
 from coverage_pipeline.store import is_local, storage_path, vector_source
 
@@ -158,11 +160,8 @@ def _is_url(source: str) -> bool:
 
 
 def _place(source: str) -> str:
-    """The source as messages name it: a URL without credentials or query."""
-    if not _is_url(source):
-        return source
-    parts = urlsplit(source)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    """The source as messages name it."""
+    return public_address(source)
 
 
 def _read(source: str, place: str) -> gpd.GeoDataFrame:
@@ -171,17 +170,18 @@ def _read(source: str, place: str) -> gpd.GeoDataFrame:
         raise LocationsError(f"targets: no file at {place}; set {ENVIRONMENT} to a GeoJSON, GeoParquet, GeoPackage or Shapefile")
     path = urlsplit(source).path if local is None else local.path
     try:
-        if path.lower().endswith((".parquet", ".geoparquet")):
-            table = gpd.read_parquet(source if local is None else path)
+        read = gpd.read_parquet if path.lower().endswith((".parquet", ".geoparquet")) else gpd.read_file
+        if local is not None:
+            table = read(path if read is gpd.read_parquet else vector_source(local))
         else:
-            table = gpd.read_file(source if local is None else vector_source(local))
+            with local_copy(source) as copy:
+                table = read(copy)
     except Exception as error:
-        # The readers' own words may repeat the address with its credentials.
-        words = f": {error}" if not _is_url(source) else ""
+        words = redact(str(error), source)
         raise LocationsError(
-            f"targets in {place} cannot be read ({type(error).__name__}{words}); set {ENVIRONMENT} to a GeoJSON, GeoParquet, "
+            f"targets in {place} cannot be read ({type(error).__name__}: {words}); set {ENVIRONMENT} to a GeoJSON, GeoParquet, "
             "GeoPackage or Shapefile"
-        ) from (None if _is_url(source) else error)
+        ) from None
     if not isinstance(table, gpd.GeoDataFrame):
         raise LocationsError(f"targets in {place}: a table without geometry; give a file of areas")
     return table

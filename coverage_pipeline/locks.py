@@ -28,6 +28,7 @@ import filelock
 from upath import UPath
 
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.redaction import redact
 from coverage_pipeline.store import is_local
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class _Series:
         self.folder, _, self.name = str(path.path).rpartition("/")
 
     def __str__(self) -> str:
-        return _without_login(f"{self.what} ({self.path})")
+        return redact(f"{self.what} ({self.path})")
 
     def numbers(self) -> list[int]:
         """The generations there are, in ascending order."""
@@ -223,7 +224,7 @@ class _Series:
 
     def failed(self, error: Exception) -> LockError:
         """The store's error in our words. The clients of the stores have no root of their errors in common, so it may be any."""
-        said = _without_login(" ".join(str(error).split())) or type(error).__name__
+        said = redact(" ".join(str(error).split())) or type(error).__name__
         return LockError(
             f"cannot lock {self}: {said}; check that the store can be reached and lets objects be listed, read, written and removed there, "
             "or set output.zarr (COVERAGE_OUTPUT_ZARR)"
@@ -312,7 +313,7 @@ class _Hold:
                     return
                 self.series.write(self.number, self.content())
             except Exception as error:
-                log.warning("no sign of life for the lock of %s: %s; trying again", self.series, _without_login(str(error)))
+                log.warning("no sign of life for the lock of %s: %s; trying again", self.series, redact(str(error)))
 
     def _is_lost(self, numbers: list[int]) -> bool:
         return max(numbers, default=0) != self.number
@@ -337,7 +338,7 @@ class _Hold:
         try:
             self.series.write(self.number, self.content(released=True))
         except Exception as error:
-            log.warning("the lock of %s frees itself in %.3g s only: %s", self.series, self.lease, _without_login(str(error)))
+            log.warning("the lock of %s frees itself in %.3g s only: %s", self.series, self.lease, redact(str(error)))
             return
         for number in numbers[:-1]:
             self.series.remove(number)
@@ -385,8 +386,3 @@ def _take(series: _Series, timeout: float) -> _Hold:
             )
         time.sleep(min(pause * _jitter.uniform(0.5, 1.0), timeout - waited))
         pause = min(1.5 * pause, _LONGEST_PAUSE)
-
-
-def _without_login(text: str) -> str:
-    """A text without the user and password of the URLs in it."""
-    return re.sub(r"//[^/@\s]+@", "//", text)

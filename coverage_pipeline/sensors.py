@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
+from coverage_pipeline.redaction import has_login, host_of, redact
 
 SourceKind = Literal["stac", "cmr", "earthaccess", "geoparquet", "static"]
 ApiKind = Literal["stac", "cmr", "earthaccess"]
@@ -77,8 +78,8 @@ class AvailableSource:
             raise SensorError(f"no endpoint for {self.collection_id}")
         if self.kind in get_args(ApiKind) and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise SensorError(f"bad endpoint {self.endpoint!r}: give the http(s) address of the API's landing page")
-        if parts.username or parts.password:
-            raise SensorError(f"bad endpoint at {parts.hostname!r}: credentials do not belong in an address")
+        if has_login(self.endpoint):
+            raise SensorError(f"bad endpoint at {host_of(self.endpoint)!r}: credentials do not belong in an address")
         if not self.collection_id:
             raise SensorError(f"no collection_id for {self.endpoint}")
         if self.covers is not None:
@@ -95,9 +96,8 @@ class AvailableSource:
         return urlsplit(self.endpoint).netloc or PurePath(self.endpoint).name
 
     def public(self, text: str) -> str:
-        """A text without what follows the ``?`` in the endpoint: that may be a key."""
-        query = urlsplit(self.endpoint).query
-        return text.replace(query, "…") if query else text
+        """A text without the secrets of the endpoint: what follows its ``?`` may be a key."""
+        return redact(text, self.endpoint)
 
 
 @dataclass(frozen=True)

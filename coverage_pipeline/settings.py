@@ -9,10 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import hashlib
+import ipaddress
 import json
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_origin
@@ -38,15 +40,18 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.wire import Patience
+from coverage_pipeline.catalog.wire import MAX_ANSWER_MB, Patience
 from coverage_pipeline.coverage import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.grid import CoverageRule, Engine, GridSpec
 from coverage_pipeline.months import Month, as_date, widened, window_months
+from coverage_pipeline.redaction import has_login
 from coverage_pipeline.sensors import (
     COVERAGE_SENSORS,
     AvailableSource,
@@ -58,6 +63,9 @@ from coverage_pipeline.store import Store, is_local, storage_path
 
 PREFIX = "COVERAGE_"
 DEFAULT_CONFIG = Path("config/build.toml")
+HOLDINGS_SECTIONS = frozenset({"db", "holdings", "tiles"})
+"""Sections that say how our holdings are got at, and may hold its secrets."""
+_LIBPQ_SECRETS = ("PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE")
 
 
 class SettingsError(PlannerError):
@@ -285,6 +293,21 @@ class OutputSettings(_Section):
     zarr: str | None = None
     parquet_dir: str | None = None
 
+    @field_validator("zarr", "parquet_dir")
+    @classmethod
+    def _without_login(cls, place: str | None) -> str | None:
+        return place if place is None else check_output_address(place)
+
+
+def check_output_address(address: str) -> str:
+    """An address that we write to, which stands in messages and in the files' own metadata: it holds no secret."""
+    if has_login(address):
+        raise ValueError(
+            "credentials do not belong in an address that is written to: give them as the store's own settings, such as AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY"
+        )
+    return address
+
 
 class HoldingsSettings(_Section):
     """``[holdings]``: where our own scenes are listed, and how they match the catalogue's."""
@@ -320,6 +343,8 @@ class ScanSettings(_Section):
     """Whether another provider is asked for its total before an empty or much too small month is believed."""
     publish_partial: bool = False
     """Whether what was found is published, as ``partial``, where no provider gave all."""
+    max_answer_mb: Annotated[float, Field(gt=0, le=4096)] = MAX_ANSWER_MB
+    """The largest answer of a catalogue that is read, decompressed, in MB."""
 
 
 class OrchestrationSettings(_Section):
@@ -353,6 +378,91 @@ class DatabaseSettings(_Section):
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
     connect_timeout: Annotated[int, Field(ge=1, le=600)] = 10
 
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            check_database_address(url.get_secret_value())
+        return url
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, host: str | None) -> str | None:
+        return host if host is None else check_database_host(host)
+
+    @field_validator("name", "user", "schema_name")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        return name if name is None else check_database_name(name)
+
+
+_HOST_NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?")
+_LONGEST_HOST = 253
+_LONGEST_NAME = 63
+"""Bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut there, and so names something else."""
+_ESCAPES = "write @ in a user or password as %40, / as %2F, ? as %3F, # as %23, : as %3A"
+
+
+def check_database_host(host: str) -> str:
+    """A database's host: its name, its number, several of them with commas, or the folder of its socket. An error does not repeat it:
+    people have put whole addresses there, password included.
+    """
+    if host.startswith("/"):  # the folder of a socket
+        wrong = "@" in host or "//" in host or not host.isprintable()
+    else:
+        wrong = len(host) > 10 * _LONGEST_HOST or not all(_is_host(one) for one in host.split(","))
+    if wrong:
+        raise ValueError(
+            "must be a host name, an IP address or the folder of a socket, such as db.example.org; the port belongs in "
+            f"{PREFIX}DB_PORT, and a whole address in {PREFIX}DB_URL"
+        )
+    return host
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return len(text) <= _LONGEST_HOST and _HOST_NAME.fullmatch(text) is not None
+    return True
+
+
+def check_database_name(name: str) -> str:
+    """The name of a database, user, schema, table or column: not an address, and not one that PostgreSQL would cut."""
+    if not name.isprintable() or "//" in name or has_login(name) or not 0 < len(name.encode()) <= _LONGEST_NAME:
+        raise ValueError(f"must be a plain name of 1 to {_LONGEST_NAME} bytes; a whole address belongs in {PREFIX}DB_URL")
+    return name
+
+
+def check_database_address(address: str) -> None:
+    """Refuse an address that cannot be taken apart for sure: where an ``@`` or ``/`` is not escaped, half of a password would be taken
+    for the host or the database, and shown. No error repeats any of it.
+    """
+    scheme, mark, rest = address.partition("://")
+    if not mark or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        raise ValueError("is not a database address; write postgresql://user:password@host:5432/name")
+    if scheme.partition("+")[0] != "postgresql":
+        raise ValueError("names another kind of database; write postgresql://user:password@host:5432/name")
+    if rest.count("@") > 1:
+        raise ValueError(f"has more than one @: {_ESCAPES}")
+    login, has_user, place = rest.rpartition("@")
+    if has_user and (re.search(r"[/?#\s]", login) or login.count(":") > 1):
+        raise ValueError(f"cannot be taken apart before its @: {_ESCAPES}")
+    try:
+        url = make_url(address)
+        # Several hosts with ports, or a host in the query, are libpq's own ways; each name is checked all the same.
+        hosts = [url.host] if url.host else []
+        given = {name: [value] if isinstance(value, str) else list(value) for name, value in url.query.items()}
+        for host in [*hosts, *(one.rpartition(":")[0] or one for one in given.get("host", []) if one)]:
+            check_database_host(host)
+        for name in filter(None, [url.database, *given.get("dbname", []), *given.get("user", [])]):
+            check_database_name(name)
+        whole = bool(place) or "host" in given
+    except (ArgumentError, ValueError):  # their text may hold a part of the password
+        whole = False
+    if not whole:
+        raise ValueError(f"names no host or database that can be; write postgresql://user:password@host:5432/name and {_ESCAPES}")
+
 
 class TilesSettings(_Section):
     """``COVERAGE_TILES_*``: which table and columns hold the holdings."""
@@ -364,6 +474,11 @@ class TilesSettings(_Section):
     cloud: str | None = "cloud"
     scene_id: str | None = None
     """Column with the scene's or product's id; None where there is none (then time and footprint match)."""
+
+    @field_validator("table", "geom", "date", "sensor", "cloud", "scene_id")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        return check_database_name(name) if name else name
 
 
 class PlannerSettings(BaseSettings):
@@ -417,12 +532,18 @@ class PlannerSettings(BaseSettings):
         overrides, file = init.get("overrides", {}), init.get("file", {})
         if not init.get("environment", True):
             return InitSettingsSource(settings_cls, overrides), InitSettingsSource(settings_cls, file)
+        left_out = frozenset() if init.get("holdings", True) else HOLDINGS_SECTIONS
         return (
             InitSettingsSource(settings_cls, overrides),
-            env_settings,
-            _OurDotEnv(cast("DotEnvSettingsSource", dotenv_settings), settings_cls),
-            InitSettingsSource(settings_cls, file),
+            _Only(cast("EnvSettingsSource", env_settings), settings_cls, left_out),
+            _Only(cast("DotEnvSettingsSource", dotenv_settings), settings_cls, left_out),
+            InitSettingsSource(settings_cls, {name: value for name, value in file.items() if name not in left_out}),
         )
+
+    @field_validator("data")
+    @classmethod
+    def _without_login(cls, data: str) -> str:
+        return check_output_address(data)
 
     @field_validator("providers")
     @classmethod
@@ -454,7 +575,7 @@ class PlannerSettings(BaseSettings):
         """How catalogues are asked."""
         scan = self.scan
         return ScanOptions(
-            patience=Patience(scan.timeout_seconds, scan.retries, scan.backoff_seconds, scan.deadline_seconds),
+            patience=Patience(scan.timeout_seconds, scan.retries, scan.backoff_seconds, scan.deadline_seconds, scan.max_answer_mb),
             providers={host: overridden(host, changes) for host, changes in self.providers.items()},
             window_pages=scan.window_pages,
             resume_hours=scan.resume_hours,
@@ -511,19 +632,19 @@ class PlannerSettings(BaseSettings):
         )
 
 
-class _OurDotEnv(PydanticBaseSettingsSource):
-    """``.env`` without other programs' variables, which ``extra='forbid'`` would refuse."""
+class _Only(PydanticBaseSettingsSource):
+    """The environment or ``.env`` without other programs' variables, which ``extra='forbid'`` would refuse, and without some sections."""
 
-    def __init__(self, inner: DotEnvSettingsSource, settings_cls: type[BaseSettings]) -> None:
+    def __init__(self, inner: EnvSettingsSource, settings_cls: type[BaseSettings], left_out: Set[str]) -> None:
         super().__init__(settings_cls)
-        self.inner = inner
+        self.inner, self.left_out = inner, left_out
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         return self.inner.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
         found = self.inner()
-        return {name: value for name, value in found.items() if name in PlannerSettings.model_fields}
+        return {name: value for name, value in found.items() if name in PlannerSettings.model_fields and name not in self.left_out}
 
 
 _SECRETS = {("db", "password"), ("db", "url")}
@@ -549,11 +670,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def load_settings(
-    config: Path | str | None = None, overrides: Mapping[str, Any] | None = None, *, environment: bool = True
+    config: Path | str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    environment: bool = True,
+    holdings: bool = True,
 ) -> PlannerSettings:
     """The settings from ``config`` (default: ``COVERAGE_CONFIG``, else ``config/build.toml`` where it exists), ``.env`` and
     the environment. ``overrides`` (nested dictionaries) win over all of them. Without ``environment`` neither ``.env`` nor the
-    environment is asked: the demo must not end in the real store.
+    environment is asked: the demo must not end in the real store. Without ``holdings`` the sections ``HOLDINGS_SECTIONS`` keep their
+    defaults, whatever is set: a process that only reads the cube gets no password of a database.
 
     Raises ``SettingsError`` that names each wrong value, its source and what is allowed.
     """
@@ -564,13 +690,24 @@ def load_settings(
     file = _read_toml(chosen) if (config or chosen != DEFAULT_CONFIG or chosen.exists()) else {}
     given = dict(overrides or {})
     try:
-        return PlannerSettings(overrides=given, file=file, environment=environment)  # type: ignore[call-arg]
+        return PlannerSettings(overrides=given, file=file, environment=environment, holdings=holdings)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError(_explain(error, given, file, chosen)) from None
     except PlannerError as error:
         raise SettingsError(str(error)) from None
     except ValueError as error:  # a variable whose JSON cannot be read
         raise SettingsError(_unreadable_json() or f"an environment variable {PREFIX}… cannot be read: {error}") from None
+
+
+def without_holdings_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that only reads the cube: without what says how the holdings are got at."""
+
+    def is_secret(name: str) -> bool:
+        upper = name.upper()  # our settings' names are read without regard to case
+        ours = [f"{PREFIX}{section.upper()}" for section in HOLDINGS_SECTIONS]
+        return upper in ours or upper.startswith(tuple(f"{section}_" for section in ours)) or upper in _LIBPQ_SECRETS
+
+    return {name: value for name, value in environment.items() if not is_secret(name)}
 
 
 def _dotenv() -> dict[str, str | None]:

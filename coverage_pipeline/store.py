@@ -185,7 +185,7 @@ def write_together(files: Sequence[tuple[UPath, bytes]]) -> None:
             if not is_local(path):
                 _put(path, content)
     except OSError as error:
-        raise StoreError(f"cannot write {at}: {error}; check COVERAGE_DATA and the output settings") from error
+        raise StoreError(f"cannot write {at}: {error}; check COVERAGE_DATA and the output settings") from None
     finally:
         for temporary, _ in ready:
             with contextlib.suppress(OSError):
@@ -275,7 +275,7 @@ def _whole_file(path: UPath) -> Iterator[BinaryIO]:
         else:
             path.fs.put_file(str(temporary), path.path)  # no PUT of half a file
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from error
+        raise StoreError(f"cannot write {path}: {error}; check COVERAGE_DATA and the output settings") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -310,7 +310,7 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from error
+        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from None
     return table, _metadata(path, kept)
 
 
@@ -322,7 +322,7 @@ def read_metadata(path: UPath) -> FileMetadata:
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from error
+        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -37,7 +37,7 @@ from coverage_pipeline.holdings import (
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, HoldingsRefused
 from coverage_pipeline.months import UTC, Month, MonthError
 from coverage_pipeline.sensors import COVERAGE_SENSORS
-from coverage_pipeline.settings import PlannerSettings, load_settings
+from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
 from coverage_pipeline.store import Store, read_parquet
 
 JANUARY = Month(2025, 1)
@@ -346,7 +346,7 @@ def test_an_address_that_is_none_is_refused_without_showing_it(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("COVERAGE_DB_URL", address)
-    with caplog.at_level(logging.DEBUG), pytest.raises(HoldingsRefused, match="COVERAGE_DB_URL") as refused:
+    with caplog.at_level(logging.DEBUG), pytest.raises(SettingsError, match="COVERAGE_DB_URL") as refused:
         fetch_holdings(start="2025-01-01", end="2025-01-31")
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
     assert "hush" not in str(refused.value) + caplog.text

@@ -11,9 +11,18 @@ from typing import Any
 
 import pytest
 
+from coverage_pipeline.catalog.providers import PROVIDERS
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS
-from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
+from coverage_pipeline.settings import (
+    DatabaseSettings,
+    HoldingsSettings,
+    PlannerSettings,
+    SettingsError,
+    TilesSettings,
+    load_settings,
+    without_holdings_secrets,
+)
 
 PROJECT = Path(__file__).resolve().parents[1]
 DECLARED = """
@@ -336,6 +345,61 @@ def test_no_error_repeats_a_secret(given: dict[str, str], monkeypatch: pytest.Mo
     said = refusal()
     assert "hunter2" not in said
     assert next(iter(given)).rpartition("_")[0] in said
+
+
+def test_who_only_reads_the_cube_gets_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither from the environment, in any spelling, nor from ``.env`` or the file; the rest of the settings is read."""
+    Path(".env").write_text("COVERAGE_DB_URL=postgresql://me:hunter2@db/eo\nCOVERAGE_GRID_RESOLUTION=0.5\n")
+    monkeypatch.setenv("coverage_db_password", "hunter2")
+    monkeypatch.setenv("COVERAGE_DB", '{"user": "hunter2"}')
+    monkeypatch.setenv("COVERAGE_HOLDINGS_PATH", "https://example.org/h.parquet?sig=hunter2")
+    assert load_settings().db.url is not None
+    settings = load_settings(holdings=False)
+    assert (settings.db, settings.holdings, settings.tiles) == (DatabaseSettings(), HoldingsSettings(), TilesSettings())
+    assert settings.grid.resolution == 0.5
+    assert "hunter2" not in str(settings.model_dump())
+
+
+def test_the_environment_of_a_process_that_reads_the_cube() -> None:
+    given = {
+        "PATH": "/usr/bin", "COVERAGE_DATA": "s3://bucket/coverage", "AWS_SECRET_ACCESS_KEY": "of the store", "COVERAGE_DBX": "x",
+        "COVERAGE_DB": "{}", "coverage_db_password": "x", "COVERAGE_DB_URL": "x", "COVERAGE_HOLDINGS_PATH": "x",
+        "COVERAGE_TILES_TABLE": "x",
+        "PGPASSWORD": "x", "PGPASSFILE": "x",
+    }  # fmt: skip
+    assert set(without_holdings_secrets(given)) == {"PATH", "COVERAGE_DATA", "AWS_SECRET_ACCESS_KEY", "COVERAGE_DBX"}
+
+
+@pytest.mark.parametrize("host", ["db", "db.example.org", "127.0.0.1", "::1", "[::1]", "/var/run/postgresql", "a.example,b.example"])
+def test_what_a_database_host_can_be(host: str) -> None:
+    assert load_settings(overrides={"db": {"host": host}}, environment=False).db.host == host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@db.example.org:5432/eo",
+        "postgresql+psycopg2://me:p%40ss%2F@db/eo?sslmode=require",
+        "postgresql:///eo?host=/var/run/postgresql",
+        "postgresql://me@[::1]/eo",
+    ],
+)
+def test_what_a_database_address_can_be(url: str) -> None:
+    found = load_settings(overrides={"db": {"url": url}}, environment=False).db.url
+    assert found is not None
+    assert found.get_secret_value() == url
+
+
+def test_the_largest_answer_is_a_setting() -> None:
+    assert load_settings(environment=False).scan_options().patience.max_answer_bytes == 32 << 20
+    changed = load_settings(overrides={"scan": {"max_answer_mb": 64}}, environment=False)
+    assert changed.scan_options().patience.max_answer_bytes == 64 << 20
+
+
+def test_netrc_is_a_setting_of_a_provider() -> None:
+    changed = load_settings(overrides={"providers": {"stac.example.org": {"netrc": True}}}, environment=False)
+    assert changed.scan_options().providers["stac.example.org"].netrc
+    assert not any(profile.netrc for profile in PROVIDERS.values())
 
 
 @pytest.mark.parametrize("name", ["password", "url"])

@@ -58,7 +58,7 @@ class _Page:
 
 
 class CmrSource:
-    """One collection of CMR. No credentials are needed to search, and none are sent."""
+    """One collection of CMR. No credentials are needed to search, and none are sent unless the profile sets ``netrc``."""
 
     windowed = True
     item_root: str | None = None  # a granule's address is made of its concept id
@@ -70,7 +70,7 @@ class CmrSource:
         self.collection = f"{source.collection_id}_{source.version}" if source.version else source.collection_id
         """Short name and version as CMR's ``entry_id`` joins them."""
         self._way = f"check collection_id, version and endpoint in [[sensors.sources.{what.split()[0]}]]"
-        self.wire: Wire = Wire(source.provider, profile, patience, self._failed, credentials=False)
+        self.wire: Wire = Wire(source.provider, profile, patience, self._failed)
 
     def newest(self) -> dt.datetime | None:
         """It is asked live."""

@@ -234,8 +234,7 @@ class _Examination:
 
     def _without_secrets(self, text: str) -> str:
         """An address of a file may carry its signature."""
-        text = self.source.public(text)
-        return re.sub(r"(?i)\b(sig|signature|token|key|secret|password)=[^\s&'\"]+", r"\1=…", text)
+        return self.source.public(text)
 
     # A STAC API
 

@@ -12,8 +12,6 @@ import contextlib
 import datetime as dt
 import json
 import os
-import shutil
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +31,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
+from coverage_pipeline.bounded_http import RemoteFile, TransferError
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scene_key import parse_time
@@ -84,6 +83,7 @@ class _FileSource:
         """``what`` names the sensor and month in every error."""
         self.source = source
         self.profile = profile
+        self.patience = patience
         self.what = what
         self._section = f"[[sensors.sources.{what.split()[0]}]]"
         self._way = f"check endpoint in {self._section}"
@@ -160,6 +160,8 @@ _TIMES = ("datetime", "start_datetime", "end_datetime")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _CORNERS_3D = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")
 _SUFFIXES = (".parquet", ".geoparquet")
+MOST_DUMP_MB = 16 * 1024
+"""The largest dump that is copied from a server that gives no parts of it; one that gives parts may be of any size."""
 _BATCH = 8192
 """Rows decoded at a time."""
 _BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
@@ -269,16 +271,18 @@ class GeoParquetSource(_FileSource):
             yield
         except CatalogError:
             raise
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             missing = f"is not there, or cannot be reached: {name} does not exist; {self._way}"
-            raise self._failed(CatalogUnavailable, missing) from error
+            raise self._failed(CatalogUnavailable, missing) from None
+        except TransferError as error:
+            raise self._failed(CatalogUnavailable, f"cannot be read: {error}; {self._way}") from None
         except Exception as error:  # every file system has errors of its own
             # Arrow tells of broken content by a ValueError, or by an OSError that the system knows nothing of.
             broken = isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno is None)
             raise self._failed(
                 CatalogUnreadable if broken else CatalogUnavailable,
                 f"cannot be read: {name}: {type(error).__name__}: {excerpt(str(error))}; {self._way}, and that it is stac-geoparquet",
-            ) from error
+            ) from None
 
     def _files(self) -> tuple[Any, list[str]]:
         """The file system, and the paths of all files in it; raises ``CatalogUnavailable`` where there is none."""
@@ -293,7 +297,9 @@ class GeoParquetSource(_FileSource):
             else:
                 fs.invalidate_cache()  # a process that lives long would not see a renewed dump
                 # No folders over http: what is below an address is whatever a page happens to link to.
-                if root.protocol in ("http", "https") or fs.isfile(root.path):
+                if root.protocol in ("http", "https"):
+                    return fs, [self.source.endpoint]
+                if fs.isfile(root.path):
                     return fs, [root.path]
                 paths = sorted(fs.find(root.path))
                 if not paths:
@@ -312,14 +318,23 @@ class GeoParquetSource(_FileSource):
             local = is_local(root)
             how: dict[str, Any] = {"buffer_size": 1 << 20} if local else {"pre_buffer": True}
             with contextlib.ExitStack() as stack:
-                if root.protocol in ("http", "https") and not fs.info(path).get("partial"):
-                    file = stack.enter_context(tempfile.TemporaryFile())  # the server gives no ranges, only the whole
-                    with fs.open(path, "rb", block_size=0) as whole:
-                        shutil.copyfileobj(whole, file, 1 << 20)
+                if root.protocol in ("http", "https"):
+                    file = stack.enter_context(self._remote(path))
                 else:
                     file = stack.enter_context(fs.open(path, "rb", **({} if local else {"cache_type": "none"})))
                 parquet = stack.enter_context(pq.ParquetFile(file, **how))
                 yield parquet, self._layout(path, parquet)
+
+    def _remote(self, address: str) -> RemoteFile:
+        patience = self.patience
+        return RemoteFile(
+            address,
+            most_bytes=MOST_DUMP_MB << 20,
+            seconds=patience.answer_seconds,
+            copy_seconds=patience.deadline_seconds,
+            timeout=patience.timeout_seconds,
+            netrc=self.profile.netrc,
+        )
 
     def _layout(self, name: str, parquet: pq.ParquetFile) -> _Layout:
         schema = parquet.schema_arrow

@@ -47,6 +47,8 @@ class ProviderProfile:
     window_hours: float | None = None
     """Length of the windows in which the globe is asked for from the start, where it is known that a month is too much; None: the whole is
     asked for, and cut where it turns out too large."""
+    netrc: bool = False
+    """Whether a login for the host is taken from ``~/.netrc`` (or the file that ``NETRC`` names) and sent, to this host alone."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Page that each fact above was taken from, by field name."""
 

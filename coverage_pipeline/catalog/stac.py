@@ -129,7 +129,7 @@ class StacSource:
                     CatalogUnreadable,
                     f"has no STAC landing page: {type(error).__name__}: {excerpt(str(error))}; check endpoint in "
                     f"[[sensors.sources.{self.what.split()[0]}]]",
-                ) from error
+                ) from None
             self._fields = "fields" in self.profile.features and opened.conforms_to("FIELDS")
             self._opened = opened
             return opened
@@ -156,7 +156,7 @@ class StacSource:
         except (CatalogError, Cancelled):
             raise
         except Exception as error:
-            raise self._failed(CatalogUnreadable, f"gave no collection: {excerpt(str(error))}; {self._way}") from error
+            raise self._failed(CatalogUnreadable, f"gave no collection: {excerpt(str(error))}; {self._way}") from None
         if found is None or found.id != self.source.collection_id:
             raise self._failed(CatalogUnavailable, f"has no such collection; {self._way}")
 
@@ -184,7 +184,7 @@ class StacSource:
         except (CatalogError, Cancelled):
             raise
         except Exception as error:
-            raise self._failed(CatalogUnreadable, f"cannot be searched: {excerpt(str(error))}; {self._way}") from error
+            raise self._failed(CatalogUnreadable, f"cannot be searched: {excerpt(str(error))}; {self._way}") from None
         self._require_same_host(str(search.url), "its search")
         return _Request(self._safe(str(search.url)), self.profile.method, content)
 

@@ -23,12 +23,13 @@ from urllib.parse import urljoin, urlsplit
 import orjson
 import requests
 import tenacity
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from coverage_pipeline.bounded_http import CHUNK, Exchange, bounded_session
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.months import UTC
+from coverage_pipeline.redaction import host_of
 
 LATER = "try again later, or name another source"
 """What to do about a provider that does not do its part."""
@@ -38,8 +39,12 @@ _LONGEST_WAIT = 60.0
 """Upper bound of a wait that the provider does not name, seconds."""
 _LONGEST_HOLD = 900.0
 """How long a provider's ``Retry-After`` keeps other scans from asking it, seconds."""
-_LONGEST_ANSWER = 256 << 20
-"""Bytes. No page of items is as large; a server that never ends must not fill the memory."""
+MAX_ANSWER_MB = 32
+"""Default of ``scan.max_answer_mb``. A page of 250 items with all their assets has 8 MB (recorded: Earth Search, Sentinel-2)."""
+_TIMEOUTS_AN_ANSWER = 5
+"""A whole answer, from looking up the host to its last byte, may take so many times ``timeout_seconds``."""
+_TIMES_IN_MEMORY = 10
+"""JSON may take so many times ``max_answer_mb`` once it is parsed: ``[[],[],…`` takes 25 times its own size."""
 _AWAY_TRIES = 2
 """A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
 _MOST_REDIRECTS = 5
@@ -60,11 +65,27 @@ class Patience:
     """Bound of the first wait; it doubles with each."""
     deadline_seconds: float = 7200.0
     """The longest that one provider is asked for one scan, waits included."""
+    max_answer_mb: float = MAX_ANSWER_MB
+    """The largest answer that is read, decompressed, in MB (2**20 bytes)."""
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """The same in bytes."""
+        return int(self.max_answer_mb * (1 << 20))
+
+    @property
+    def answer_seconds(self) -> float:
+        """The longest that one answer may take from connecting to its last byte."""
+        return _TIMEOUTS_AN_ANSWER * self.timeout_seconds
 
     @property
     def timeouts(self) -> tuple[float, float]:
         """Seconds to connect and to wait for the next bytes, as requests takes them."""
         return min(10.0, self.timeout_seconds), self.timeout_seconds
+
+
+class _TooLate(Exception):
+    """The deadline of one answer is over, though each of its bytes came in time."""
 
 
 class Cancelled(Exception):
@@ -91,7 +112,7 @@ class _Passing(Exception):
 
 
 class _TooLarge(Exception):
-    """An answer that would fill the memory."""
+    """An answer that would fill the memory; the text says how large it is."""
 
 
 class _Pace:
@@ -172,8 +193,10 @@ def _parsed(content: bytes) -> Any:
             raise ValueError("nested too deeply") from None
 
 
-def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def _fits_in_memory(content: bytes, most: int) -> bool:
+    """Whether JSON will take no more than so many bytes as Python's objects: about 64 each list or object, 32 each other value."""
+    opened = content.count(b"[") + content.count(b"{")
+    return 64 * opened + 32 * (content.count(b",") + opened) <= most
 
 
 class Wire:
@@ -185,12 +208,8 @@ class Wire:
         profile: ProviderProfile,
         patience: Patience,
         fail: Callable[[type[CatalogError], str], CatalogError],
-        *,
-        credentials: bool = True,
     ) -> None:
-        """``fail`` makes an error that names the sensor, month, provider and collection. Without ``credentials`` no login is taken
-        from ``~/.netrc`` for the host.
-        """
+        """``fail`` makes an error that names the sensor, month, provider and collection."""
         self.host = host
         self.profile = profile
         self.patience = patience
@@ -206,15 +225,8 @@ class Wire:
         """Requests repeated, by what was wrong with the answer before."""
         self.bytes = 0
         """Bytes of all answers, decompressed."""
-        self._session = requests.Session()
-        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=profile.parallel + 1)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
-        self._session.headers["User-Agent"] = "coverage-planner"
-        if not credentials:
-            # requests takes a login for the host from ~/.netrc wherever no other authentication is set, and people who download from
-            # NASA have one there. Leaving trust_env off would keep it back, too, but with it the proxy and the certificates.
-            self._session.auth = _without_credentials
+        self._running: set[Exchange] = set()
+        self._session = bounded_session(netrc=profile.netrc, parallel=profile.parallel + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -223,8 +235,12 @@ class Wire:
         self._session.close()
 
     def cancel(self) -> None:
-        """Let no thread ask anything more; each that would gets ``Cancelled``."""
+        """Let no thread ask anything more; each that would, or that waits for an answer, gets ``Cancelled``."""
         self._cancelled.set()
+        with self._lock:
+            running = list(self._running)
+        for exchange in running:
+            exchange.end()
 
     def fetch(
         self,
@@ -272,7 +288,7 @@ class Wire:
         except _Passing as error:
             made = self._fail(error.kind, f"{error.said} ({doing}); {LATER}{f'; {way}' if way else ''}")
             made.narrower_may_help = error.narrower_may_help
-            raise made from error
+            raise made from None  # a library's own words may repeat the address with its key
 
     def _sleep(self, seconds: float) -> None:
         """Wait, unless that would be longer than the whole scan may take, or the scan is over."""
@@ -309,6 +325,8 @@ class Wire:
             refused.narrower_may_help = status == 413  # what is too large for a gateway may pass in parts
             raise refused
         kind = answered.get("Content-Type", "no content type")
+        if not _fits_in_memory(content, _TIMES_IN_MEMORY * self.patience.max_answer_bytes):
+            raise self._too_large(f"of so many small values that it needs more than {_TIMES_IN_MEMORY} times", doing, way)
         try:
             answer = _parsed(content)
         except ValueError:
@@ -317,7 +335,7 @@ class Wire:
         if check is not None:
             try:
                 check(answer, answered)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
                 raise _Passing(f"did not answer as asked: {excerpt(str(error))}", "unusable answer", CatalogUnreadable) from None
         if len(self._answered) < _MOST_PLACES:
             self._answered.add(_place(url))
@@ -344,22 +362,22 @@ class Wire:
                 label = "no connection" if away else "connection broken"
                 tries = min(_AWAY_TRIES, self.patience.retries) + 1 if away else None
                 said = f"could not be reached: {cause(error)}"
-                raise _Passing(said, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from error
-            except (requests.Timeout, ReadTimeoutError) as error:
+                raise _Passing(said, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from None
+            except _TooLate:
+                self._sleep(0)  # raises where the whole scan's time is over
+                said = f"gave no whole answer within {self.patience.answer_seconds:g} s"
+                raise _Passing(said, "timeout", CatalogUnavailable) from None
+            except (requests.Timeout, ReadTimeoutError):
                 said = f"could not be reached: no answer within {self.patience.timeout_seconds:g} s"
-                raise _Passing(said, "timeout", CatalogUnavailable) from error
+                raise _Passing(said, "timeout", CatalogUnavailable) from None
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError, HTTPError) as error:
-                raise _Passing(f"broke off in the middle of its answer: {cause(error)}", "broken answer", CatalogUnavailable) from error
-            except _TooLarge as error:
-                refused = self._fail(
-                    CatalogUnavailable, f"gave an answer of more than {_LONGEST_ANSWER >> 20} MB ({doing}); {way or LATER}"
-                )
-                refused.narrower_may_help = True
-                raise refused from error
+                raise _Passing(f"broke off in the middle of its answer: {cause(error)}", "broken answer", CatalogUnavailable) from None
+            except _TooLarge:
+                raise self._too_large("of more than", doing, way) from None
             except _NO_ADDRESS as error:
-                raise self._fail(CatalogUnavailable, f"cannot be asked: {cause(error)} ({doing}); {way or 'check the endpoint'}") from error
+                raise self._fail(CatalogUnavailable, f"cannot be asked: {cause(error)} ({doing}); {way or 'check the endpoint'}") from None
             except (requests.RequestException, OSError, ValueError) as error:
-                raise _Passing(f"could not be reached: {cause(error)}", "broken answer", CatalogUnavailable) from error
+                raise _Passing(f"could not be reached: {cause(error)}", "broken answer", CatalogUnavailable) from None
             with self._lock:
                 self.bytes += len(content)
             if not 300 <= status < 400 or "Location" not in answered:
@@ -369,20 +387,49 @@ class Wire:
 
     def _redirected(self, url: str, method: str, status: int, answered: Mapping[str, str], doing: str) -> str:
         """Where to go on: only on the same host, and never by a redirect that turns a search into a plain GET."""
-        to = urljoin(url, answered["Location"])
-        host = urlsplit(to).netloc
+        try:
+            to = urljoin(url, answered["Location"])
+            host = urlsplit(to).netloc
+        except ValueError:
+            raise self._fail(CatalogUnavailable, f"redirects to no address ({status}, {doing}); check the endpoint") from None
         weaker = url.startswith("https:") and not to.startswith("https:")
         if weaker or host != urlsplit(url).netloc or (method != "GET" and status not in (307, 308)):
             raise self._fail(
                 CatalogUnavailable,
-                f"redirects to {host} ({status}, {doing}); not followed: name that address as the endpoint if it is right",
+                f"redirects to {excerpt(host_of(to))} ({status}, {doing}); not followed: name that address as the endpoint if it is right",
             )
         return to
 
     def _send(
         self, url: str, method: str, params: Sequence[tuple[str, str]] | None, body: Any, headers: Mapping[str, str] | None
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        ends = time.monotonic() + 5 * self.patience.timeout_seconds
+        exchange = Exchange(min(self.patience.answer_seconds, self._ends - time.monotonic()))
+        with self._lock:
+            self._running.add(exchange)
+        try:
+            if self._cancelled.is_set():
+                raise Cancelled
+            with exchange:
+                answer = self._received(method, url, params, body, headers)
+        except Exception:
+            if self._cancelled.is_set():
+                raise Cancelled from None
+            if exchange.over:
+                raise _TooLate from None
+            raise
+        finally:
+            with self._lock:
+                self._running.discard(exchange)
+        if self._cancelled.is_set():
+            raise Cancelled
+        if exchange.over:  # an answer without a length that is cut looks whole
+            raise _TooLate
+        return answer
+
+    def _received(
+        self, method: str, url: str, params: Sequence[tuple[str, str]] | None, body: Any, headers: Mapping[str, str] | None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        most = self.patience.max_answer_bytes
         with self._session.request(
             method,
             url,
@@ -393,19 +440,26 @@ class Wire:
             allow_redirects=False,
             stream=True,
         ) as response:
-            chunks: list[bytes] = []
-            size = 0
-            # What has come, however little: waiting for a whole chunk, a server that drips would never be found out.
-            while chunk := response.raw.read1(1 << 18, decode_content=True):
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > _LONGEST_ANSWER:
+            announced = response.headers.get("Content-Length", "")
+            if announced.isdecimal() and len(announced) < 20 and int(announced) > most:
+                raise _TooLarge
+            content = bytearray()
+            # Take what has come, however little. Decompressed, a piece is no longer than asked for, whatever it is made of.
+            while chunk := response.raw.read1(CHUNK, decode_content=True):
+                if len(content) + len(chunk) > most:
+                    content.clear()  # the traceback would keep it
                     raise _TooLarge
-                if time.monotonic() > ends:  # each of its bytes came in time
-                    raise requests.ReadTimeout
-                if self._cancelled.is_set():
-                    raise Cancelled
-            return response.status_code, b"".join(chunks), response.headers
+                content += chunk
+            return response.status_code, bytes(content), response.headers
+
+    def _too_large(self, how: str, doing: str, way: str) -> CatalogError:
+        refused = self._fail(
+            CatalogUnavailable,
+            f"gave an answer {how} scan.max_answer_mb = {self.patience.max_answer_mb:g} MB ({doing}); "
+            f"raise that if such answers are right{f'; {way}' if way else ''}",
+        )
+        refused.narrower_may_help = True
+        return refused
 
 
 def _error_of(state: tenacity.RetryCallState) -> _Passing:
