@@ -83,6 +83,8 @@ class HoldingsDriverMissing(HoldingsUnavailable):
 class HoldingsUnreachable(HoldingsUnavailable):
     """The database does not answer, or the file's place cannot be reached."""
 
+    may_pass = True
+
 
 class HoldingsRefused(PlannerError):
     """The holdings are there but do not fit the settings: wrong password, table, column or file. This is an error, not *off*."""
