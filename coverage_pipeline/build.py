@@ -43,7 +43,7 @@ from coverage_pipeline.coverage import (
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid import Engine, GridSpec, row_strips
-from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
+from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
@@ -139,7 +139,12 @@ class Planner:
         return area_mask(area.scope, self.grid, coastal_margin_km=area.coastal_margin_km, targets=targets)
 
     def ensure_cube(self) -> None:
-        """Make the cube or grow its axes, so that every partition of this build has its place."""
+        """Make the cube or grow its axes, so that every partition of this build has its place.
+
+        Raises ``LocationsError`` before anything is made where no target lies in the grid, or within any sensor's reach.
+        """
+        if self.settings.area.scope == "targets":
+            require_in_reach(self.spec.sensors, self._area, self.grid)
         ensure_cube(self.store.zarr, self.spec, lambda sensor: scope_mask(sensor, self._area, self.grid))
 
     def availability(self, sensor: CoverageSensor, month: Month) -> ScanReport:
