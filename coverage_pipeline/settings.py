@@ -176,7 +176,7 @@ class WindowSettings(_Section):
     @field_validator("start", "end", mode="before")
     @classmethod
     def _dated(cls, day: Any, info: ValidationInfo) -> Any:
-        if not isinstance(day, str):
+        if not isinstance(day, str) or not day.strip():
             return day
         month_only = info.field_name == "end" and len(day.strip()) == 7
         return Month.parse(day).end.date() - dt.timedelta(days=1) if month_only else as_date(day)
