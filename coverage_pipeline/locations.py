@@ -176,13 +176,14 @@ def _name_those_outside(targets: gpd.GeoDataFrame, mask: Mask, grid: GridSpec) -
     """Refuse targets of which none has a cell in the grid, and name those of several that lie outside its extent."""
     if grid.extent is None and mask.any():
         return
+    ids = (targets["id"] if "id" in targets.columns else targets.index.to_series()).astype(str)
     extent = "the globe" if grid.extent is None else "the grid's extent " + ", ".join(f"{edge:g}" for edge in grid.extent)
     if not mask.any():
         raise LocationsError(
-            f"none of the {len(targets)} targets (first id {targets['id'].iloc[0]!r}) lies in {extent} (west, south, east, north): nothing "
+            f"none of the {len(targets)} targets (first id {ids.iloc[0]!r}) lies in {extent} (west, south, east, north): nothing "
             f"would be in scope; set grid.extent (COVERAGE_GRID_EXTENT) to a region that holds them, or {ENVIRONMENT} to other places"
         )
-    outside = targets["id"][~shapely.intersects(targets.geometry.to_numpy(), shapely.box(*grid.extent))].to_list()
+    outside = ids[~shapely.intersects(targets.geometry.to_numpy(), shapely.box(*grid.extent))].to_list()
     if outside:
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
         _log.warning("%d of %d targets lie outside %s: id %s%s", len(outside), len(targets), extent, ", ".join(outside[:5]), more)
