@@ -669,7 +669,10 @@ def points(path: str, longitude: float, latitude: float) -> str:
             "none of the 1 targets (first id 'site') lies in the grid's extent 5, 45, 16, 56",
         ),
         ({"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "pole.geojson"}, "outside the latitudes that the sensors reach"),
-        ({"COVERAGE_SENSORS_DECLARED": json.dumps({"r" * 300: {"nominal_revisit_days": 1, "default_desired_per_month": 1}})}, "300 letters"),
+        (
+            {"COVERAGE_SENSORS_DECLARED": json.dumps({"r" * 300: {"nominal_revisit_days": 1, "default_desired_per_month": 1}})},
+            "300 letters",
+        ),
     ],
 )
 def test_what_cannot_be_started_ends_with_2_in_one_sentence(

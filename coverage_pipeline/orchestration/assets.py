@@ -68,9 +68,7 @@ def planner_assets(
         yield from materialised(context, plan.sensors, lambda part: plan.holdings(part.sensor, part.month))
 
     @dg.asset(**derived, deps=[availability], kinds={"parquet"})
-    def availability_stats(
-        context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource
-    ) -> AssetEvents:
+    def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
         """Listed scenes by cell: how many, how many clear, their cloud, on which days. One row a covered cell."""
         plan = planner.of_run()
 

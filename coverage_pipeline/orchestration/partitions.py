@@ -36,8 +36,13 @@ def sensor_months_definition(settings: PlannerSettings) -> dg.MultiPartitionsDef
     return dg.MultiPartitionsDefinition({"month": months, "sensor": sensors})
 
 
-def sensor_months_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, sensors: dict[str, CoverageSensor]) -> Iterator[SensorMonth]:
-    """The partitions of a run: one, or the range of a ranged backfill. Raises ``SensorError`` for a sensor that the settings lack."""
+def sensor_months_of(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, sensors: dict[str, CoverageSensor]
+) -> Iterator[SensorMonth]:
+    """The partitions of a run: one, or the range of a ranged backfill.
+
+    Raises ``SensorError`` for a sensor that the settings lack.
+    """
     for key in context.partition_keys:
         month, sensor = key.split("|")  # dimensions in the order of their names
         if sensor not in sensors:
