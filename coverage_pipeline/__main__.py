@@ -40,6 +40,7 @@ from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.windows import Progress as ScanProgress
 from coverage_pipeline.catalog.windows import parts_folder
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.locations import LocationsError
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
 from coverage_pipeline.redaction import redact
@@ -69,7 +70,7 @@ BBoxOption = Annotated[
 def _exit_codes() -> Iterator[None]:
     try:
         yield
-    except (SettingsError, SensorError, MonthError) as error:
+    except (SettingsError, SensorError, MonthError, LocationsError) as error:
         console.print(f"[red]{_plain(error)}[/red]", soft_wrap=True)
         raise typer.Exit(2) from error
     except PlannerError as error:
@@ -108,6 +109,8 @@ def _settings(
     out: str | None = None,
 ) -> PlannerSettings:
     overrides: dict[str, Any] = {}
+    if out is not None and not out.strip():
+        raise SettingsError("--out is empty: name the cube to write, for example data/coverage.zarr")
     if sensors is not None:
         overrides["sensors"] = {"keys": sensors}
     window = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
@@ -192,6 +195,8 @@ def migrate_command(
       coverage-planner migrate --to s3://bucket/coverage-2.zarr
     """
     with _exit_codes(), _progress() as progress:
+        if to is not None and not to.strip():
+            raise SettingsError("--to is empty: name the new cube, for example data/coverage-2.zarr")
         planner = Planner.from_settings(_settings(config))
         task = progress.add_task("migrating", total=None)
 

@@ -46,7 +46,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid import Engine, GridSpec, refuse_too_large, row_strips
 from coverage_pipeline.leftovers import clean_files
-from coverage_pipeline.locations import area_mask, fetch_targets, scope_mask
+from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
@@ -166,8 +166,13 @@ class Planner:
         return area_mask(area.scope, self.grid, coastal_margin_km=area.coastal_margin_km, targets=targets)
 
     def ensure_cube(self) -> None:
-        """Make the cube or grow its axes, so that every partition of this build has its place."""
+        """Make the cube or grow its axes, so that every partition of this build has its place.
+
+        Raises ``LocationsError`` before anything is made where no target lies in the grid, or within any sensor's reach.
+        """
         grid = self.grid
+        if self.settings.area.scope == "targets":
+            require_in_reach(self.spec.sensors, self._area, grid)
         ensure_cube(self.store.zarr, self.spec, lambda sensor: scope_mask(sensor, self._area, grid))
         if is_local(self.store.root) or is_local(self.store.parquet_dir):
             with metadata_lock(self.store.zarr):

@@ -11,6 +11,7 @@ from coverage_pipeline.orchestration.assets import planner_assets
 from coverage_pipeline.orchestration.automation import automation_conditions, automation_sensor
 from coverage_pipeline.orchestration.checks import planner_checks
 from coverage_pipeline.orchestration.partitions import sensor_months_definition
+from coverage_pipeline.orchestration.ranges import lenient_executor
 from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.settings import PlannerSettings, load_settings
 
@@ -41,8 +42,7 @@ def _definitions(settings: PlannerSettings, planner: PlannerResource) -> dg.Defi
         jobs=[dg.define_asset_job("everything", selection=dg.AssetSelection.all())],
         sensors=[automation_sensor(wanted)],
         resources={"planner": planner, "duckdb": DuckDBResource(database=":memory:")},
-        # A process costs more than a partition's work: the steps of a run share one.
-        executor=dg.in_process_executor,
+        executor=lenient_executor,
     )
 
 

@@ -11,5 +11,9 @@ class PlannerError(Exception):
     The message never holds a secret of an address: every text is redacted here.
     """
 
+    may_pass: bool = False
+    """Whether the same call may succeed later though nobody changes anything: a catalogue that does not answer, a lock that is held. A
+    wrong setting, a refused login or a cube of another grid waits for a person."""
+
     def __init__(self, *args: object) -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))

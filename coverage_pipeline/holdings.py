@@ -103,6 +103,8 @@ class HoldingsDriverMissing(HoldingsUnavailable):
 class HoldingsUnreachable(HoldingsUnavailable):
     """The database does not answer, or the file's place cannot be reached."""
 
+    may_pass = True
+
 
 class HoldingsSource(Protocol):
     """A place that lists holdings. Whatever it cannot give whole is an error: a hole in the holdings would look like a gap."""

@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -70,7 +71,7 @@ def fetch_targets(source: str | None = None) -> gpd.GeoDataFrame:
         the coordinates are not degrees.
 
     """
-    source = source or os.environ.get(ENVIRONMENT) or None
+    source = next((text for text in (source, os.environ.get(ENVIRONMENT)) if text and text.strip()), None)
     if source is None:
         return _no_targets()
     place = _place(source)
@@ -127,7 +128,8 @@ def area_mask(area: Area, grid: GridSpec, *, coastal_margin_km: float = 20.0, ta
     Raises
     ------
     LocationsError
-        ``targets`` are asked for and there are none, or the area is unknown.
+        ``targets`` are asked for and there are none, or none lies in the grid's extent; or the area is unknown. Of several targets
+        those outside are named in a warning.
 
     """
     match area:
@@ -141,13 +143,53 @@ def area_mask(area: Area, grid: GridSpec, *, coastal_margin_km: float = 20.0, ta
                     f"the area of interest is 'targets', but there are no targets: set {ENVIRONMENT} to a file of areas, "
                     "or choose 'land' or 'all'"
                 )
-            return _targets_mask(targets.geometry.to_numpy(), grid)
+            mask = _targets_mask(targets.geometry.to_numpy(), grid)
+            _name_those_outside(targets, mask, grid)
+            return mask
     raise LocationsError(f"unknown area {area!r}: use one of {', '.join(get_args(Area))}")
 
 
 def scope_mask(sensor: CoverageSensor, area_mask: Mask, grid: GridSpec) -> Mask:
     """Cells where the sensor can be expected to have coverage: its reach within the area of interest."""
     return reach_mask(sensor, grid) & area_mask
+
+
+def require_in_reach(sensors: Iterable[CoverageSensor], area_mask: Mask, grid: GridSpec) -> None:
+    """Refuse targets that none of the sensors can image; warn for a sensor that can image none of them.
+
+    Raises
+    ------
+    LocationsError
+        No target lies within the reach of any sensor: everything would be out of scope.
+
+    """
+    sensors = list(sensors)
+    blind = [sensor for sensor in sensors if not scope_mask(sensor, area_mask, grid).any()]
+    reaches = ", ".join(f"{sensor.key} {sensor.reach[0]:g}..{sensor.reach[1]:g}" for sensor in blind)
+    if blind and len(blind) == len(sensors):
+        raise LocationsError(
+            f"the targets lie outside the latitudes that the sensors reach ({reaches}): nothing would be in scope; "
+            f"set {ENVIRONMENT} to places within reach, or choose other sensors"
+        )
+    if blind:
+        _log.warning("no target lies within the latitudes that these sensors reach: %s; they are out of scope everywhere", reaches)
+
+
+def _name_those_outside(targets: gpd.GeoDataFrame, mask: Mask, grid: GridSpec) -> None:
+    """Refuse targets of which none has a cell in the grid, and name those of several that lie outside its extent."""
+    if grid.extent is None and mask.any():
+        return
+    ids = (targets["id"] if "id" in targets.columns else targets.index.to_series()).astype(str)
+    extent = "the globe" if grid.extent is None else "the grid's extent " + ", ".join(f"{edge:g}" for edge in grid.extent)
+    if not mask.any():
+        raise LocationsError(
+            f"none of the {len(targets)} targets (first id {ids.iloc[0]!r}) lies in {extent} (west, south, east, north): nothing "
+            f"would be in scope; set grid.extent (COVERAGE_GRID_EXTENT) to a region that holds them, or {ENVIRONMENT} to other places"
+        )
+    outside = ids[~shapely.intersects(targets.geometry.to_numpy(), shapely.box(*grid.extent))].to_list()
+    if outside:
+        more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
+        _log.warning("%d of %d targets lie outside %s: id %s%s", len(outside), len(targets), extent, ", ".join(outside[:5]), more)
 
 
 def _no_targets() -> gpd.GeoDataFrame:

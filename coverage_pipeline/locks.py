@@ -54,6 +54,8 @@ _conditional: set[tuple[int, str]] = set()
 class LockTimeout(PlannerError):
     """Another run held the lock for all of the time one was ready to wait."""
 
+    may_pass = True
+
 
 class LockError(PlannerError):
     """A lock cannot be taken or given back: its place cannot be written, or the store answers with an error."""
@@ -61,6 +63,8 @@ class LockError(PlannerError):
 
 class LockLost(LockError):
     """The holder gave no sign of life for so long that another took its lock: both may have written."""
+
+    may_pass = True
 
 
 class Lease(Protocol):

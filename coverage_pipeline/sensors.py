@@ -6,6 +6,7 @@ for these, are declared in ``config/build.toml`` (see ``settings.SensorSettings`
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ SceneFamily = Literal["sentinel-2", "landsat", "emit", "enmap", "other"]
 CloudMeaning = Literal["percentage", "not_applicable"]
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9-]*")
+_LONGEST_KEY = 64
+"""Letters of a sensor key: it is part of file names, which may have 255, and of partition keys."""
 
 
 class SensorError(PlannerError, ValueError):
@@ -136,13 +139,17 @@ class CoverageSensor:
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key):
             raise SensorError(f"sensor key {self.key!r} must be lower-case letters, digits and hyphens")
+        if len(self.key) > _LONGEST_KEY:
+            raise SensorError(
+                f"sensor key {self.key[:20]!r}… has {len(self.key)} letters; file names carry it, so it may have {_LONGEST_KEY} at most"
+            )
         south, north = self.reach
         if not -90 <= south < north <= 90:
             raise SensorError(f"sensor {self.key}: reach {self.reach} must be (south, north) within -90..90")
         if self.first_month and self.last_month and self.last_month < self.first_month:
             raise SensorError(f"sensor {self.key}: last_month {self.last_month} is before first_month {self.first_month}")
-        if not self.nominal_revisit_days > 0 or not self.default_desired_per_month >= 0:
-            raise SensorError(f"sensor {self.key}: nominal_revisit_days must be > 0 and default_desired_per_month >= 0")
+        if not 0 < self.nominal_revisit_days < math.inf or not 0 <= self.default_desired_per_month < math.inf:
+            raise SensorError(f"sensor {self.key}: nominal_revisit_days must be > 0 and default_desired_per_month >= 0, both finite")
         if self.max_scene_km2 is not None and not self.max_scene_km2 > 0:
             raise SensorError(f"sensor {self.key}: max_scene_km2 {self.max_scene_km2} must be > 0, or left out where anything goes")
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))

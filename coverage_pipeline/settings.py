@@ -6,6 +6,7 @@ in the environment; lists and tables are JSON there (a list of keys may also be 
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import difflib
 import hashlib
@@ -17,10 +18,11 @@ import tomllib
 from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import (
+    AllowInfNan,
     BaseModel,
     ConfigDict,
     Field,
@@ -72,8 +74,40 @@ class SettingsError(PlannerError):
     """A setting that cannot be used; the message names it, where it came from and what is allowed."""
 
 
+def _given(value: Any, info: ValidationInfo, model: type[BaseModel]) -> Any:
+    """A setting that is given empty or as spaces alone: none, where it may be left out; else refused. No setting falls back on the
+    current folder or on an unnamed place.
+    """
+    if not isinstance(value, str):
+        return value
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    if value.strip():
+        return value
+    field = model.model_fields[info.field_name or ""]
+    if type(None) in get_args(field.annotation):
+        return None
+    default = field.get_default(call_default_factory=True)
+    usual = f" (its default is {default})" if isinstance(default, str | int | float) else ""
+    raise ValueError(f"is empty; give a value, or leave it out{usual}")
+
+
+def _place(place: str) -> str:
+    """A place to write to; raises ``ValueError`` for the root of a file system, and for an address without a bucket or a folder."""
+    scheme, mark, rest = place.strip().rpartition("://")
+    if not rest.strip("/ ") and (mark or rest):
+        what = f"names no bucket or folder after {scheme}://" if mark and scheme != "file" else "is the root of the file system"
+        raise ValueError(f"{what}; name a folder or an address such as s3://bucket/folder")
+    return place
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_blank(cls, value: Any, info: ValidationInfo) -> Any:
+        return _given(value, info, cls)
 
 
 class GridSettings(_Section):
@@ -150,7 +184,7 @@ class WindowSettings(_Section):
     @field_validator("start", "end", mode="before")
     @classmethod
     def _dated(cls, day: Any, info: ValidationInfo) -> Any:
-        if not isinstance(day, str):
+        if not isinstance(day, str) or not day.strip():
             return day
         month_only = info.field_name == "end" and len(day.strip()) == 7
         return Month.parse(day).end.date() - dt.timedelta(days=1) if month_only else as_date(day)
@@ -268,7 +302,7 @@ class GapSettings(_Section):
 
     desired: dict[str, Annotated[float, Field(ge=0, le=31)]] = {}
     """Clear observations wanted a month, by sensor; the registry's default where none is given."""
-    weights: dict[str, float] = dict(DEFAULT_WEIGHTS)
+    weights: dict[str, Annotated[float, AllowInfNan(True)]] = dict(DEFAULT_WEIGHTS)
     """Shares of the priority, summing to 1."""
 
     @field_validator("weights")
@@ -295,8 +329,8 @@ class OutputSettings(_Section):
 
     @field_validator("zarr", "parquet_dir")
     @classmethod
-    def _without_login(cls, place: str | None) -> str | None:
-        return place if place is None else check_output_address(place)
+    def _somewhere(cls, place: str | None) -> str | None:
+        return None if place is None else check_output_address(_place(place))
 
 
 def check_output_address(address: str) -> str:
@@ -494,6 +528,7 @@ class PlannerSettings(BaseSettings):
         frozen=True,
         validate_default=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     data: str = "data"
@@ -540,10 +575,15 @@ class PlannerSettings(BaseSettings):
             InitSettingsSource(settings_cls, {name: value for name, value in file.items() if name not in left_out}),
         )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_blank(cls, value: Any, info: ValidationInfo) -> Any:
+        return _given(value, info, cls)
+
     @field_validator("data")
     @classmethod
-    def _without_login(cls, data: str) -> str:
-        return check_output_address(data)
+    def _somewhere(cls, place: str) -> str:
+        return check_output_address(_place(place))
 
     @field_validator("providers")
     @classmethod
@@ -655,18 +695,34 @@ _CHECKED_TOGETHER = ("gap", "desired")
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        if path.is_dir():
+            raise SettingsError(f"the settings file {path} is a folder; name the TOML file itself (--config or {PREFIX}CONFIG)")
+        content = tomllib.loads(_utf8(path.read_bytes(), str(path)))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except RecursionError:
+        raise SettingsError(f"{path} is not valid TOML: its values are nested too deeply") from None
+    except (OSError, ValueError) as error:  # the second for a path with a NUL character
+        raise SettingsError(f"cannot read the settings file {path}: {getattr(error, 'strerror', None) or error}") from None
     for section, name in _SECRETS:
         if name in (content[section] if isinstance(content.get(section), Mapping) else {}):
             raise SettingsError(
                 f"{section}.{name} does not belong in {path}: put {PREFIX}{section.upper()}_{name.upper()} into .env or the environment"
             )
     return content
+
+
+def _utf8(content: bytes, name: str) -> str:
+    """The text of a settings file; raises ``SettingsError`` for other bytes than UTF-8 without a byte order mark."""
+    marks = {codecs.BOM_UTF8: "a byte order mark", codecs.BOM_UTF16_LE: "the mark of UTF-16", codecs.BOM_UTF16_BE: "the mark of UTF-16"}
+    for mark, words in marks.items():
+        if content.startswith(mark):
+            raise SettingsError(f"{name} begins with {words}; save it as UTF-8 without a byte order mark (BOM)")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{name} is not UTF-8: byte 0x{content[error.start]:02x} in line {line}; save it as UTF-8") from None
 
 
 def load_settings(
@@ -685,8 +741,10 @@ def load_settings(
     """
     if environment:
         _refuse_misspelt()
-    named = _variables(os.environ).get(f"{PREFIX}CONFIG") or _variables(_dotenv()).get(f"{PREFIX}CONFIG")
-    chosen = Path(config or named or DEFAULT_CONFIG)
+    if config is not None and not str(config).strip():
+        raise SettingsError("the settings file is named by an empty text; name a file, or leave it out (--config)")
+    named = [_variables(source).get(f"{PREFIX}CONFIG", "").strip() for source in (os.environ, _dotenv())]
+    chosen = Path(config or named[0] or named[1] or DEFAULT_CONFIG)
     file = _read_toml(chosen) if (config or chosen != DEFAULT_CONFIG or chosen.exists()) else {}
     given = dict(overrides or {})
     try:
@@ -711,6 +769,11 @@ def without_holdings_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _dotenv() -> dict[str, str | None]:
+    try:
+        content = Path(".env").read_bytes()
+    except OSError:  # there is none, or it is another program's folder
+        return {}
+    _utf8(content, ".env")
     return dotenv_values(".env", encoding="utf-8")
 
 

@@ -647,3 +647,55 @@ def test_a_scan_stopped_by_ctrl_c_says_what_is_kept() -> None:
     assert re.search(r"finished windows? (is|are) kept: the same command goes on from there", told)
     assert "stopped; every file is whole" in told
     assert out == ""
+
+
+def points(path: str, longitude: float, latitude: float) -> str:
+    feature = {"type": "Feature", "properties": {"id": "site"}, "geometry": {"type": "Point", "coordinates": [longitude, latitude]}}
+    Path(path).write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"COVERAGE_DATA": ""}, "COVERAGE_DATA = '' (from the environment): is empty"),
+        ({"COVERAGE_DATA": "/"}, "is the root of the file system"),
+        ({"COVERAGE_CONFIG": "utf-16.toml"}, "utf-16.toml begins with the mark of UTF-16"),
+        ({"COVERAGE_CONFIG": "folder"}, "the settings file folder is a folder"),
+        ({"COVERAGE_AREA_SCOPE": "targets"}, "there are no targets: set COVERAGE_TARGETS"),
+        ({"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "none.geojson"}, "none.geojson"),
+        (
+            {"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "site.geojson", "COVERAGE_GRID_EXTENT": "5,45,16,56"},
+            "none of the 1 targets (first id 'site') lies in the grid's extent 5, 45, 16, 56",
+        ),
+        ({"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "pole.geojson"}, "outside the latitudes that the sensors reach"),
+        (
+            {"COVERAGE_SENSORS_DECLARED": json.dumps({"r" * 300: {"nominal_revisit_days": 1, "default_desired_per_month": 1}})},
+            "300 letters",
+        ),
+    ],
+)
+def test_what_cannot_be_started_ends_with_2_in_one_sentence(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("folder").mkdir()
+    Path("utf-16.toml").write_bytes("cloud_lt = 20\n".encode("utf-16"))
+    points("site.geojson", 100, -10)
+    points("pole.geojson", 0, 89.5)
+    before = set(Path.cwd().rglob("*"))
+    for name, value in {"COVERAGE_GRID_RESOLUTION": "5", **variables}.items():
+        monkeypatch.setenv(name, value)
+    result = run("build", "--start", "2025-01-01", "--end", "2025-01-31", "--sensors", "emit")
+    assert result.exit_code == 2, result.output
+    assert message in said(result)
+    assert "Traceback" not in result.output
+    assert set(Path.cwd().rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [("build", "--out", ""), ("build", "--out", " "), ("migrate", "--to", ""), ("gap", "--config", "")])
+def test_an_empty_place_on_the_command_line_is_refused(arguments: tuple[str, ...]) -> None:
+    """An empty name of the cube made the current folder the data root."""
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "empty" in said(result) or "is a folder" in said(result)
+    assert list(Path.cwd().iterdir()) == []

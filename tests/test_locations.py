@@ -21,6 +21,7 @@ from coverage_pipeline.locations import (
     fetch_targets,
     land_mask,
     reach_mask,
+    require_in_reach,
     scope_mask,
     targets_union,
 )
@@ -256,3 +257,51 @@ def test_shipped_layers_are_sound() -> None:
         on_seam = np.abs(coordinates[:, 0]) > 179.999
         assert not (on_seam[1:] & on_seam[:-1] & (np.diff(owner) == 0)).any()
     assert (Path(geodata.__file__).parent / "natural_earth.parquet").stat().st_size < 1_500_000
+
+
+EUROPE = GridSpec(1.0, extent=(5.0, 45.0, 16.0, 56.0))
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [shapely.box(100, -10, 101, -9), shapely.Point(100, -10), shapely.LineString([(100, -10), (110, -10)]), shapely.box(16, 45, 17, 46)],
+    ids=["polygon", "point", "line", "polygon that abuts"],
+)
+def test_targets_wholly_outside_the_grid_are_refused(geometry: shapely.Geometry, tmp_path: Path) -> None:
+    """Everything would be out of scope, without a word."""
+    targets = fetch_targets(write(tmp_path / "far.parquet", geometry, id=["far"]))
+    with pytest.raises(LocationsError) as error:
+        area_mask("targets", EUROPE, targets=targets)
+    said = str(error.value)
+    assert "none of the 1 targets (first id 'far') lies in the grid's extent 5, 45, 16, 56" in said
+    assert "COVERAGE_GRID_EXTENT" in said
+    assert "\n" not in said
+
+
+def test_targets_of_which_some_lie_outside_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = write(tmp_path / "some.parquet", shapely.Point(100, -10), shapely.Point(7.5, 50.5), id=["far", "near"])
+    with caplog.at_level(logging.WARNING):
+        mask = area_mask("targets", EUROPE, targets=fetch_targets(source))
+    assert mask.sum() == 1
+    assert "1 of 2 targets lie outside the grid's extent" in caplog.text
+    assert "id far" in caplog.text
+    assert "near" not in caplog.text
+
+
+def test_targets_beyond_every_sensors_reach_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mask = area_mask("targets", DEGREE, targets=fetch_targets(write(tmp_path / "north.parquet", shapely.box(10, 75, 12, 77))))
+    emit, landsat = COVERAGE_SENSORS["emit"], COVERAGE_SENSORS["landsat-8-9"]
+    with pytest.raises(LocationsError, match=r"outside the latitudes that the sensors reach \(emit -52\.\.52\)"):
+        require_in_reach([emit], mask, DEGREE)
+    with caplog.at_level(logging.WARNING):
+        require_in_reach([emit, landsat], mask, DEGREE)
+    assert "emit -52..52" in caplog.text
+    assert "landsat" not in caplog.text
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_an_empty_source_is_none(blank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERAGE_TARGETS", blank)
+    assert len(fetch_targets(blank)) == 0
+    monkeypatch.setenv("COVERAGE_TARGETS", write(tmp_path / "env.parquet", shapely.Point(1, 2)))
+    assert len(fetch_targets(blank)) == 1

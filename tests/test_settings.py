@@ -507,3 +507,146 @@ def test_the_example_loads_with_every_line_taken_in(monkeypatch: pytest.MonkeyPa
     assert settings.db.host == "db.example.org"
     assert settings.tiles.scene_id == "scene_id"
     assert not any(name.startswith("COVERAGE_DB") for name in os.environ)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xef\xbb\xbfcloud_lt = 20\n", "begins with a byte order mark; save it as UTF-8"),
+        ("cloud_lt = 20\n".encode("utf-16"), "begins with the mark of UTF-16; save it as UTF-8"),
+        ("cloud_lt = 20\n".encode("utf-16-le"), "not valid TOML"),
+        ("# ok\nnote = 'Z\xfcrich'\n".encode("latin-1"), "is not UTF-8: byte 0xfc in line 2; save it as UTF-8"),
+        (b"\x00\x01\x02", "not valid TOML"),
+        (b"note = " + b"[" * 100_000, "nested too deeply"),
+    ],
+    ids=["BOM", "UTF-16", "UTF-16 without a mark", "latin-1", "binary", "nested"],
+)
+def test_a_settings_file_of_other_bytes(content: bytes, said: str) -> None:
+    Path("odd.toml").write_bytes(content)
+    message = refusal(config="odd.toml")
+    assert message.startswith("odd.toml ")
+    assert said in message
+    assert "\n" not in message
+
+
+def test_a_folder_in_place_of_the_settings_file() -> None:
+    Path("folder").mkdir()
+    assert refusal(config="folder") == "the settings file folder is a folder; name the TOML file itself (--config or COVERAGE_CONFIG)"
+    assert "empty text" in refusal(config=" ")
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfCOVERAGE_CLOUD_LT=20\n", "COVERAGE_NOTE=Z\xfcrich\n".encode("latin-1")])
+def test_an_env_file_of_other_bytes_is_refused(content: bytes) -> None:
+    """Its first variable would go unread without a word."""
+    Path(".env").write_bytes(content)
+    assert refusal().startswith(".env ")
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\t"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "COVERAGE_DATA",
+        "COVERAGE_CLOUD_LT",
+        "COVERAGE_GRID_RESOLUTION",
+        "COVERAGE_GRID_MEMORY_MB",
+        "COVERAGE_WINDOW_START",
+        "COVERAGE_AREA_SCOPE",
+        "COVERAGE_HOLDINGS_SOURCE",
+        "COVERAGE_DB_PORT",
+        "COVERAGE_TILES_TABLE",
+        "COVERAGE_ORCHESTRATION_CRON",
+        "COVERAGE_SCAN_CROSS_CHECK",
+    ],
+)
+def test_a_setting_given_empty_is_refused(variable: str, blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty data root was the current folder."""
+    monkeypatch.setenv(variable, blank)
+    said = refusal()
+    assert f"{variable} = {blank!r} (from the environment): is empty; give a value, or leave it out" in said
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_setting_that_may_be_left_out_is_none_where_it_is_empty(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_toml("[holdings]\npath = 'elsewhere.parquet'\n")
+    names = ["TARGETS", "NOTE", "OUTPUT_ZARR", "OUTPUT_PARQUET_DIR", "HOLDINGS_PATH", "DB_URL", "DB_HOST", "DB_PASSWORD", "DB_SCHEMA"]
+    for name in [*names, "DB_SSLMODE", "TILES_CLOUD", "TILES_SCENE_ID", "WINDOW_END", "GRID_EXTENT", "GRID_H3_RES", "CONFIG"]:
+        monkeypatch.setenv(f"COVERAGE_{name}", blank)
+    settings = load_settings()
+    assert (settings.targets, settings.note, settings.output.zarr, settings.output.parquet_dir) == (None, None, None, None)
+    assert (settings.holdings.path, settings.db.url, settings.db.host, settings.db.password) == (None, None, None, None)
+    assert (settings.db.schema_name, settings.db.sslmode, settings.tiles.cloud, settings.tiles.scene_id) == (None, None, None, None)
+    assert (settings.window.end, settings.grid.extent, settings.grid.h3_res) == (None, None, None)
+    assert str(settings.store().zarr) == "data/coverage.zarr"
+
+
+@pytest.mark.parametrize("place", ["/", "//", "/ ", "s3://", "s3:///", "file://", "file:///"])
+@pytest.mark.parametrize("variable", ["COVERAGE_DATA", "COVERAGE_OUTPUT_ZARR", "COVERAGE_OUTPUT_PARQUET_DIR"])
+def test_nothing_is_written_to_a_root(variable: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, place)
+    said = refusal()
+    assert variable in said
+    assert "name a folder or an address such as s3://bucket/folder" in said
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "COVERAGE_CLOUD_LT",
+        "COVERAGE_GRID_RESOLUTION",
+        "COVERAGE_GRID_MIN_FRACTION",
+        "COVERAGE_AREA_COASTAL_MARGIN_KM",
+        "COVERAGE_HOLDINGS_MIN_IOU",
+        "COVERAGE_HOLDINGS_MATCH_TOLERANCE_SECONDS",
+        "COVERAGE_SCAN_TIMEOUT_SECONDS",
+        "COVERAGE_SCAN_RESUME_HOURS",
+        "COVERAGE_ORCHESTRATION_RETRY_DELAY_SECONDS",
+    ],
+)
+def test_numbers_are_finite(variable: str, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, number)
+    assert f"{variable} = " in refusal()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grid = 5",
+        "gird = 5",
+        "[gird]\nresolution = 1",
+        "[grid]\nresolutoin = 1",
+        "[grid]\nresolution = 'fine'",
+        "[grid]\nmemory_mb = -1",
+        "[grid]\nextent = [1, 2, 3]",
+        "[grid]\nextent = [nan, 45, 16, 56]",
+        "[window]\nstart = 2025-03-01\nend = 2025-01-31",
+        "[window]\nstart = 12",
+        "[sensors]\nkeys = []",
+        "[sensors]\nkeys = [1]",
+        "[sensors]\nkeys = 'emit,,'\nsources = 3",
+        "[gap.desired]\nemit = nan",
+        'data = "a\\u0000b"',
+        "data = 3",
+        "[orchestration]\nmonths_per_run = 0",
+        DECLARED.replace("nominal_revisit_days = 12", "nominal_revisit_days = inf"),
+        DECLARED.replace("default_desired_per_month = 2", "default_desired_per_month = nan"),
+        DECLARED.replace("reach = [-60, 60]", "reach = [nan, 60]"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(text: str) -> None:
+    write_toml(text)
+    said = refusal()
+    assert "\n" not in said
+    assert "pydantic" not in said
+    assert said.startswith("wrong setting: ") or "sensors.declared" in said
+
+
+def test_a_sensor_key_that_no_file_name_holds() -> None:
+    write_toml(DECLARED.replace("my-radar", "r" * 300))
+    said = refusal()
+    assert "has 300 letters" in said
+    assert "64 at most" in said
+    assert len(said) < 700
+    write_toml(DECLARED.replace("my-radar", "r" * 64))
+    assert load_settings().sensors.keys == ["r" * 64, "emit"]

@@ -17,16 +17,23 @@ class CatalogError(PlannerError):
 class CatalogUnavailable(CatalogError):
     """The provider could not be reached, refused, timed out or answered with an error after all retries."""
 
+    may_pass = True
+
 
 class CatalogUnreadable(CatalogError):
     """The provider answered with something that is not a page of STAC items, such as a maintenance page."""
+
+    may_pass = True
 
 
 class CatalogTruncated(CatalogError):
     """A provider stopped short: it gave fewer scenes than it announced, or a full page with no way on."""
 
+    may_pass = True
     narrower_may_help = True
 
 
 class CatalogDisagreement(CatalogError):
     """A month that looks empty or much too small here is none at the next provider."""
+
+    may_pass = True

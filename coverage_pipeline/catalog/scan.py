@@ -467,10 +467,14 @@ def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanRepor
     # The errors of libraries below may hold the whole address, with what it carries behind its question mark.
     if len(failed) == 1:
         only = failed[0][1]
-        raise type(only)(f"{only}{kept}") from None
+        alone = type(only)(f"{only}{kept}")
+        alone.may_pass = only.may_pass
+        raise alone from None
     # Something that may pass, where one of them is: then it is worth trying again later.
     kind = next((type(e) for _, e in failed if isinstance(e, CatalogUnavailable | CatalogTruncated | CatalogUnreadable)), CatalogError)
-    raise kind(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept) from None
+    together = kind(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
+    together.may_pass = any(e.may_pass for _, e in failed)
+    raise together from None
 
 
 def _failures(failed: list[tuple[AvailableSource, CatalogError]]) -> dict[str, str]:

@@ -322,6 +322,7 @@ class Wire:
                 raise _Passing(said, str(status), CatalogUnavailable, wait=_retry_after(answered))
             refused = self._fail(CatalogUnavailable, f"{said} ({doing}); {way or 'check the endpoint and collection'}")
             refused.status = status
+            refused.may_pass = False  # a login, an address or a collection that is wrong stays wrong
             refused.narrower_may_help = status == 413  # what is too large for a gateway may pass in parts
             raise refused
         kind = answered.get("Content-Type", "no content type")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors import CoverageSensor, SensorError
 from coverage_pipeline.settings import PlannerSettings
 
 
@@ -36,8 +36,15 @@ def sensor_months_definition(settings: PlannerSettings) -> dg.MultiPartitionsDef
     return dg.MultiPartitionsDefinition({"month": months, "sensor": sensors})
 
 
-def sensor_months_of(context: dg.AssetExecutionContext, sensors: dict[str, CoverageSensor]) -> Iterator[SensorMonth]:
-    """The partitions of a run: one, or the range of a ranged backfill."""
+def sensor_months_of(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, sensors: dict[str, CoverageSensor]
+) -> Iterator[SensorMonth]:
+    """The partitions of a run: one, or the range of a ranged backfill.
+
+    Raises ``SensorError`` for a sensor that the settings lack.
+    """
     for key in context.partition_keys:
         month, sensor = key.split("|")  # dimensions in the order of their names
+        if sensor not in sensors:
+            raise SensorError(f"partition {key}: {sensor} is not among the sensors of the settings any more; set sensors.keys, or reload")
         yield SensorMonth(key, sensors[sensor], Month.parse(month))

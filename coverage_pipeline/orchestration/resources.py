@@ -3,6 +3,7 @@
 import dagster as dg
 
 from coverage_pipeline.build import Planner
+from coverage_pipeline.orchestration.ranges import failing_in_words
 from coverage_pipeline.settings import load_settings
 
 
@@ -18,3 +19,8 @@ class PlannerResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def planner(self) -> Planner:
         """A planner of the current settings."""
         return Planner.from_settings(load_settings(self.config, environment=self.environment))
+
+    def of_run(self) -> Planner:
+        """The planner of a run: settings that cannot be used fail the run at once, for waiting does not mend them."""
+        with failing_in_words():
+            return self.planner()

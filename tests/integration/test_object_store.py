@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import dagster as dg
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
@@ -15,6 +16,7 @@ from upath import UPath
 
 from coverage_pipeline.build import Planner, build
 from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.settings import load_settings
 from tests.orchestration.conftest import items_of
@@ -66,3 +68,30 @@ available_sources = [{{ kind = "stac", endpoint = "{address}", collection_id = "
         np.testing.assert_array_equal(there[name].values, here[name].values)
     assert int(there["scenes_total"].sum()) == 5
     assert remote.store.scenes("mine", remote.spec.months[0]).protocol == "s3"
+
+
+def test_a_dagster_run_and_its_checks_on_s3(bucket: str, serve_items: Callable[..., str], tmp_path: Path) -> None:
+    """Regression: the checks opened the files of the object store as local paths, and failed the run."""
+    address = serve_items(items_of(["2025-01"]))
+    path = tmp_path / "build.toml"
+    path.write_text(f"""
+data = {json.dumps(bucket)}
+[grid]
+resolution = 5.0
+[window]
+start = 2025-01-01
+end = 2025-01-31
+[sensors]
+keys = ["mine"]
+[sensors.declared.mine]
+nominal_revisit_days = 8
+default_desired_per_month = 3
+available_sources = [{{ kind = "stac", endpoint = "{address}", collection_id = "scenes" }}]
+""")
+    job = planner_definitions(load_settings(path), str(path)).resolve_job_def("everything")
+    with dg.instance_for_test() as instance:
+        result = job.execute_in_process(instance=instance, partition_key="2025-01|mine")
+    evaluations = {found.check_name: found for found in result.get_asset_check_evaluations()}
+    assert {name: found.passed for name, found in evaluations.items()} == {"scene_keys_unique": True, "held_is_listed": True}
+    assert {found.description for found in evaluations.values()} == {None}
+    assert int(open_coverage(UPath(bucket) / "coverage.zarr")["scenes_total"].sum()) == 5
