@@ -44,7 +44,7 @@ from coverage_pipeline.months import Month, MonthError
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
 from coverage_pipeline.store import StatsLayer, sibling
-from coverage_pipeline.topcells import TopBy, top_cells
+from coverage_pipeline.topcells import TopBy, notes, top_cells
 
 app = typer.Typer(
     name="coverage-planner",
@@ -235,7 +235,10 @@ def top(
         shown = Table(*table.column_names)
         for row in table.to_pylist():
             shown.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
-        Console().print(shown)
+        if table.num_rows:
+            Console().print(shown)
+        for note in notes(table):
+            console.print(_plain(note), soft_wrap=True, highlight=False)
 
 
 @app.command()
