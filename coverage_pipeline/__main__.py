@@ -489,7 +489,9 @@ def serve(
     address: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST[:PORT]", help="Another name that browsers may call this server by; may be repeated. Else only this machine's."),
+        typer.Option(
+            metavar="HOST[:PORT]", help="Another name that browsers may call this server by; may be repeated. Else only this machine's."
+        ),
     ] = None,
 ) -> None:
     """Serve the dashboard of the cube.

@@ -5,7 +5,6 @@ What it holds is in ``cube_schema``, how it is written in ``cube_store``; both a
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import warnings

@@ -44,9 +44,13 @@ def check_sign_in(environ: Mapping[str, str]) -> None:
     meant = sorted(name for name in environ if name.startswith(_PREFIXES))
     for name in meant:
         if name not in _KNOWN:
-            raise SettingsError(f"{name} is no variable of Panel, so it protects nothing: unset it, or use {', '.join(sorted(_near(name)))}")
+            raise SettingsError(
+                f"{name} is no variable of Panel, so it protects nothing: unset it, or use {', '.join(sorted(_near(name)))}"
+            )
         if not environ[name].strip():
-            raise SettingsError(f"{name} is set and empty, and Panel would serve the page as if it were not set: give it a value, or unset it")
+            raise SettingsError(
+                f"{name} is set and empty, and Panel would serve the page as if it were not set: give it a value, or unset it"
+            )
     if "BOKEH_AUTH_MODULE" in environ and not Path(environ["BOKEH_AUTH_MODULE"]).is_file():
         raise SettingsError("BOKEH_AUTH_MODULE names no file: correct the path, or unset the variable")
     basic, provider = environ.get("PANEL_BASIC_AUTH"), environ.get("PANEL_OAUTH_PROVIDER")
@@ -100,7 +104,9 @@ def _check_users(value: str) -> None:
     try:
         users: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"PANEL_BASIC_AUTH: cannot read the users file {value} ({error.strerror}): let the server's user read it") from None
+        raise SettingsError(
+            f"PANEL_BASIC_AUTH: cannot read the users file {value} ({error.strerror}): let the server's user read it"
+        ) from None
     except (ValueError, RecursionError):
         raise SettingsError(f"PANEL_BASIC_AUTH: the users file {value} is not JSON, so nobody could sign in: {_USERS}") from None
     if not isinstance(users, dict) or not users:

@@ -251,7 +251,9 @@ def test_a_sensor_without_a_scene_in_a_cell_does_not_hide_the_mean_cloud_of_othe
 
 
 def test_a_mean_that_cannot_be_weighted_is_refused() -> None:
-    with pytest.raises(CoverageError, match="weighted by their scenes of known cloud, and the dataset lacks scenes_count and cloud_unknown"):
+    with pytest.raises(
+        CoverageError, match="weighted by their scenes of known cloud, and the dataset lacks scenes_count and cloud_unknown"
+    ):
         select(cells("mean_scene_cloud_pct", THREE, OTHER), query("mean_scene_cloud_pct", sensors=BOTH))
     assert first(select(cells("mean_scene_cloud_pct", THREE, OTHER), query("mean_scene_cloud_pct")), 1) == [3]
 

@@ -235,9 +235,7 @@ OFF = {"holdings_status": "off", "scan_status": "complete"}
 def test_holdings_that_are_off_are_never_an_empty_answer(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     store = Store.below(tmp_path)
     write_stats(store, "emit", MONTHS[0], {}, layer="unheld", **OFF)
-    with pytest.raises(
-        TopCellsError, match="what exists and is not held is not known: emit 2025-01: the holdings could not be reached"
-    ):
+    with pytest.raises(TopCellsError, match="what exists and is not held is not known: emit 2025-01: the holdings could not be reached"):
         top_cells(db, store, "unheld", "scenes", ["emit"], MONTHS, GRID)
     write_stats(store, "emit", MONTHS[0], {}, layer="held", schema=HELD_SCHEMA, status="off")
     with pytest.raises(TopCellsError, match="what is held is not known: emit 2025-01: the holdings could not be reached"):
@@ -269,9 +267,7 @@ def test_partitions_that_are_not_known_are_named_beside_the_answer(db: duckdb.Du
     table = top_cells(db, store, "unheld", "scenes", SENSORS, MONTHS[:2], GRID)
     assert placed(table) == [(5, 3, 1), (7, 3, 1), (70, 1, 1)]
     off, missing, provisional = notes(table)
-    assert off == (
-        "what exists and is not held is not known, and not counted here: emit 2025-02: the holdings could not be reached"
-    )
+    assert off == ("what exists and is not held is not known, and not counted here: emit 2025-02: the holdings could not be reached")
     assert missing == "not materialised, and not counted here: enmap 2025-02"
     assert provisional == "the scan is provisional or partial, so a cell that is not listed may have some: enmap 2025-01"
     assert off in as_markdown(table)
