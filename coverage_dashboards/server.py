@@ -4,18 +4,19 @@
 either, so this is a subclass of its ``serve``.
 
 The policy is as tight as Panel allows. Bokeh compiles the code of ``CustomJSHover`` with ``new Function`` (``'unsafe-eval'``), Panel
-loads its components as modules from ``blob:`` addresses, and both set styles in elements (``'unsafe-inline'`` for styles alone). Inline
-scripts are allowed by the hash of their text as the server sends them, so that text that gets into the page later cannot run: neither
-``<script>`` nor ``onerror=``. No other host is allowed for anything.
+loads its components as modules from ``blob:`` addresses, and both set styles in elements (``'unsafe-inline'`` for styles alone). The
+scripts of the page as the server sends it, into which no text from outside goes, carry a nonce that is new for every answer (the
+module loader takes it from there for its import maps). So text that gets into the page later cannot run: neither ``<script>`` nor
+``onerror=``. The login page and error pages have no nonce: what they repeat of an address cannot run either. No other host is allowed
+for anything.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import os
 import re
+import secrets
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,8 +37,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 compared, never bound
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(?::([0-9]{1,5}))?", re.ASCII)
-_INLINE = re.compile(rb"<script(?P<attributes>[^>]*)>(?P<text>.*?)</script\s*>", re.IGNORECASE | re.DOTALL)
-_SOURCE = re.compile(rb"\ssrc\s*=", re.IGNORECASE)
+_SCRIPT = re.compile(rb"<script(?=[\s>])", re.IGNORECASE)
+_PAGE = f"/{APP.stem}"
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -102,19 +103,14 @@ class _Refused(RequestHandler):
         self.finish("This server does not answer to that host name. Use http://127.0.0.1 with its port, or start it with --allow-host.\n")
 
 
-def content_security_policy(html: bytes, host: str | None) -> str:
-    """The policy for an answer: ``html`` is its text where it is a page, whose inline scripts are allowed by their hash."""
-    hashes = []
-    for script in _INLINE.finditer(html):
-        if not _SOURCE.search(script["attributes"]):
-            # The browser hashes the text after it has made every line end a line feed.
-            text = script["text"].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            hashes.append(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'")
+def content_security_policy(nonce: str | None, host: str | None) -> str:
+    """The policy for an answer: ``nonce`` is that of the page's own scripts, ``host`` the one whose websocket it may open."""
     sockets = f" ws://{host} wss://{host}" if host else ""
+    own = f" 'nonce-{nonce}'" if nonce else ""
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src 'self' blob: 'unsafe-eval' {' '.join(dict.fromkeys(hashes))}".rstrip(),
+            f"script-src 'self' blob: 'unsafe-eval'{own}",
             "script-src-attr 'none'",
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",
@@ -136,12 +132,19 @@ def _security_headers(allowed: frozenset[str]) -> type[OutputTransform]:
         def __init__(self, request: HTTPServerRequest) -> None:
             host = host_of(request)
             self._host = host if host in allowed else None
+            self._is_page = request.path.rstrip("/") == _PAGE
 
         def transform_first_chunk(
             self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
         ) -> tuple[int, HTTPHeaders, bytes]:
-            html = headers.get("Content-Type", "").startswith("text/html")
-            headers["Content-Security-Policy"] = content_security_policy(chunk if html else b"", self._host)
+            nonce = None
+            if self._is_page and status_code == 200 and finishing and headers.get("Content-Type", "").startswith("text/html"):
+                nonce = secrets.token_urlsafe(16)
+                chunk = _SCRIPT.sub(f'<script nonce="{nonce}"'.encode(), chunk)
+                if "Content-Length" in headers:
+                    headers["Content-Length"] = str(len(chunk))
+                headers.pop("Etag", None)  # of the text without the nonce
+            headers["Content-Security-Policy"] = content_security_policy(nonce, self._host)
             for name, value in SECURITY_HEADERS.items():
                 headers[name] = value
             if "Server" in headers:
