@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zarr
 
@@ -322,7 +323,8 @@ def hostile(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     cube = build_cube(folder / "coverage.zarr", 20.0, 2, note=f"simulated data: {' '.join(HOSTILE)} {TURNED}")
     root = zarr.open_group(str(cube), mode="r+")
     names = [str(name) for name in root["sensor"][:]]
-    root["sensor"][:] = [{"sentinel-2": IMAGE, "landsat-8-9": "hostile"}.get(name, name) for name in names]
+    renamed = {"sentinel-2": IMAGE, "landsat-8-9": "hostile"}
+    root["sensor"][:] = np.array([renamed.get(name, name) for name in names], dtype=object)
     root["scan_status"][names.index("emit"), :] = SCAN_STATUS.index("provisional")
     root.attrs["catalog_snapshot"] = f"2026 {IMAGE}{QUOTES}"
     zarr.consolidate_metadata(str(cube))
