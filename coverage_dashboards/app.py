@@ -1,4 +1,4 @@
-"""The page that ``panel serve coverage_dashboards/app.py --warm`` makes, once for every planner who opens it."""
+"""The page that ``coverage_dashboards.server`` makes, once for every planner who opens it (``coverage-planner serve``)."""
 
 import os
 

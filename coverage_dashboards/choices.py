@@ -14,6 +14,7 @@ from typing import get_args
 
 import xarray as xr
 
+from coverage_dashboards.escape import plain
 from coverage_pipeline.coverage import (
     AGGREGATIONS,
     HOLDINGS_STATUS,
@@ -126,16 +127,24 @@ class Choices:
 
     def lacks(self, sensor: str, metric: str) -> str | None:
         """Why a sensor has no such metric, in words; None where it has."""
-        layer = METRICS[metric].layer
-        if (layer == "available" or metric == "unmet_supply") and sensor in self.without_catalogue:
+        if METRICS[metric].needs in ("catalogue", "both") and sensor in self.without_catalogue:
             return f"{title_of(sensor)} has no public catalogue"
-        if layer == "acquired" and sensor in self.not_held:
+        if METRICS[metric].layer == "acquired" and sensor in self.not_held:
             return f"{title_of(sensor)} is not in our holdings"
         return None
 
     def sensors_of(self, metric: str) -> list[str]:
         """Sensors that have the metric."""
         return [s for s in self.sensors if self.lacks(s, metric) is None]
+
+    def labels_of(self, metric: str) -> dict[str, str]:
+        """What stands beside each box of a sensor that has the metric, and its key. No two labels are the same."""
+        keys = self.sensors_of(metric)
+        labels = [plain(title_of(key)) for key in keys]
+        return {
+            label if labels.count(label) == 1 else f"{label} ({number}: {plain(key)})": key
+            for number, (label, key) in enumerate(zip(labels, keys, strict=True), start=1)
+        }
 
     def first_view(self) -> View:
         """What a planner sees who asks for nothing: scenes of EMIT over the first half year."""
@@ -153,8 +162,9 @@ class Choices:
         aggregation = view.aggregation if view.aggregation in aggregations_of(metric) else METRICS[metric].default
         has = self.sensors_of(metric)
         sensors = tuple(s for s in self.sensors if s in view.sensors and s in has)
-        month = min(max(view.month, view.first), view.last)
-        return replace(view, metric=metric, aggregation=aggregation, sensors=sensors, month=month)
+        first, last = (min(max(month, self.months[0]), self.months[-1]) for month in (view.first, view.last))
+        month = min(max(view.month, first), last)
+        return replace(view, metric=metric, aggregation=aggregation, sensors=sensors, first=first, last=last, month=month)
 
     def from_address(self, asked: Mapping[str, Sequence[bytes | str]]) -> tuple[View, list[str]]:
         """The view an address asks for, and which of its parts had to be left out (names of ours, never its own

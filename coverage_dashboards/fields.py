@@ -22,7 +22,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from coverage_dashboards.viewport import OUT_OF_SCOPE
-from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageError, CoverageQuery, grid_of, open_coverage, select
+from coverage_pipeline.coverage import ACTIONS, METRICS, SCAN_STATUS, CoverageError, CoverageQuery, grid_of, open_coverage, select
 from coverage_pipeline.grid import BBox, GridSpec
 from coverage_pipeline.overviews import row_areas
 
@@ -133,6 +133,12 @@ class Field:
     shares: Mapping[str, Share] = field(default_factory=dict)
     resolution: float = 0.1
     """Degrees a cell."""
+    provisional: int = 0
+    """Months whose scan is provisional, where the metric needs a catalogue: a zero of theirs is no known none."""
+    without_catalogue: tuple[str, ...] = ()
+    """Sensors of the map whose archive cannot be asked: of them an action follows from the holdings alone."""
+    sensors: int = 1
+    """How many sensors the map unites."""
 
     @property
     def nbytes(self) -> int:
@@ -223,7 +229,17 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
     months = int(selected.attrs["months"])
     known_range = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
     unit = str(selected.attrs["unit_in_words"])
-    return Field(query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares, grid.resolution)
+    return Field(
+        query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares, grid.resolution,
+        int(selected.attrs["provisional_months"]), _without_catalogue(cube.ds, query), len(query.sensors),
+    )  # fmt: skip
+
+
+def _without_catalogue(ds: xr.Dataset, query: CoverageQuery) -> tuple[str, ...]:
+    """The sensors whose archive cannot be asked in any month of the window."""
+    status = ds["scan_status"].sel(sensor=query.sensors, time=slice(query.t0.isoformat(), query.t1.isoformat()))
+    none = (status == SCAN_STATUS.index("not_applicable")).all("time").values
+    return tuple(sensor for sensor, lacks in zip(query.sensors, none, strict=True) if lacks)
 
 
 def _scope(ds: xr.Dataset, sensors: list[str]) -> NDArray[np.bool_]:

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
 import panel as pn
 import panel_material_ui as pmui
@@ -22,8 +22,9 @@ from coverage_dashboards.choices import (
     address_of,
     aggregations_of,
     metrics_of,
-    title_of,
 )
+from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
+from coverage_dashboards.escape import html
 from coverage_dashboards.fields import Cube, Field, Limits, extent_of, field_of, frames_limits, open_cube
 from coverage_dashboards.outlines import prepare_outlines
 from coverage_dashboards.viewport import compile_kernels
@@ -31,6 +32,7 @@ from coverage_dashboards.worldmap import Shown, WorldMap, op_of
 from coverage_pipeline.coverage import METRICS, CoverageError
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.settings import SettingsError, load_settings
+from coverage_pipeline.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,14 @@ pn.extension(notifications=False)
 def cube_location() -> str:
     """Where the settings say the cube is; raises ``SettingsError`` where they are wrong."""
     return str(load_settings(holdings=False).store().zarr)
+
+
+def store_at_hand() -> Store | None:
+    """Where the settings say that the scan reports are; None where they are wrong, which the page says elsewhere."""
+    try:
+        return load_settings().store()
+    except SettingsError:
+        return None
 
 
 @cache
@@ -70,18 +80,16 @@ def page() -> pmui.Page:
 
 def _no_cube(error: PlannerError) -> pmui.Page:
     how = f"""
-## There is no coverage to show yet
-
-The planner draws what the pipeline builds, and found nothing to draw: *{escape(str(error))}*
-
-Build one, then load this page again:
-
-- `make demo` makes a small simulated one in a few minutes, without the internet;
-- `coverage-planner build` makes the real one, from the settings in `config/build.toml`.
-
-If it is already built somewhere else, set `COVERAGE_OUTPUT_ZARR` to its path.
+<h2>There is no coverage to show yet</h2>
+<p>The planner draws what the pipeline builds, and found nothing to draw: <em>{html(error)}</em></p>
+<p>Build one, then load this page again:</p>
+<ul>
+<li><code>make demo</code> makes a small simulated one in a few minutes, without the internet;</li>
+<li><code>coverage-planner build</code> makes the real one, from the settings in <code>config/build.toml</code>.</li>
+</ul>
+<p>If it is already built somewhere else, set <code>COVERAGE_OUTPUT_ZARR</code> to its path.</p>
 """
-    card = pmui.Paper(pn.pane.Markdown(how, styles={"font-size": "16px"}), elevation=1, margin=30, max_width=820)
+    card = pmui.Paper(pn.pane.HTML(how, styles={"font-size": "16px"}), elevation=1, margin=30, max_width=820)
     return pmui.Page(title=TITLE, main=[card])
 
 
@@ -96,6 +104,7 @@ class Planner:
         self._wanted_sensors = view.sensors
         self._quiet = False
         self._drawn: tuple[Field, Limits] | None = None
+        self._problem: str | None = None
 
         self.map = WorldMap(extent=extent_of(cube))
         self._make_widgets()
@@ -122,7 +131,7 @@ class Planner:
         )
         self.metric = pmui.Select(label="Metric", **wide)
         self.sensors = pmui.CheckBoxGroup(label="Sensors", **wide)
-        self.left_out = pmui.Typography("", variant="body2", sx={"opacity": 0.8}, margin=(0, 10, 5, 10), **wide)
+        self.left_out = pn.pane.HTML("", margin=(0, 10, 5, 10), styles={"font-size": "14px"}, **wide)
         self.window_said = pmui.Typography("", variant="body1", margin=(0, 10, 0, 10), **wide)
         self.window = pmui.IntRangeSlider(
             label="", start=0, end=max(months, 1), step=1, value=(0, max(months, 1)),
@@ -155,12 +164,17 @@ class Planner:
 
     def _make_places(self, refused: list[str]) -> None:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
-        attrs = self.cube.ds.attrs
-        self.simulated = pn.pane.HTML(words.simulated(attrs), visible=words.is_simulated(attrs), margin=(0, 10), styles=_BADGE)
+        self.simulated = pn.pane.HTML("", margin=(0, 10), styles=_BADGE)
+        self._say_simulated()
         notice = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
         self.notice = pmui.Alert(object=notice, severity="info", visible=bool(refused), closeable=True, margin=(0, 0, 6, 0), **wide)
-        self.caption = pmui.Typography("", variant="subtitle1", css_classes=["caption"], margin=(0, 2, 8, 2), **wide)
-        self.message = pmui.Alert(object="", severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
+        self.caption = pn.pane.HTML("", css_classes=["caption"], margin=(0, 2, 8, 2), styles={"font-size": "16px"}, **wide)
+        self.doubts = pn.pane.HTML(
+            "", css_classes=["doubts"], visible=False, margin=(0, 2, 8, 2),
+            styles={"font-size": "14px", "flex": "none", "max-height": "120px", "overflow-y": "auto"}, **wide,
+        )  # fmt: skip
+        self.said = pn.pane.HTML("", margin=0, styles={"font-size": "15px"}, **wide)
+        self.message = pmui.Alert(self.said, severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
         # The map takes what caption and legend leave, and never pushes the legend off the page.
         figure = pn.pane.HoloViews(self.map.plot, sizing_mode="stretch_both", margin=0)
         self.canvas = pn.Column(
@@ -171,7 +185,7 @@ class Planner:
 
     def _main(self) -> pn.Column:
         return pn.Column(
-            self.notice, self.caption, self.message, self.canvas, self.legend,
+            self.notice, self.caption, self.doubts, self.message, self.canvas, self.legend,
             sizing_mode="stretch_both", margin=(10, 16, 10, 16), styles={"height": "calc(100vh - 84px)", "min-height":
             "520px"},
         )  # fmt: skip
@@ -194,6 +208,7 @@ class Planner:
     def _chosen(self, event: Any) -> None:
         if self._quiet:
             return
+        self.notice.visible = False  # it was about the address, which is no longer what is shown
         if event.obj is self.sensors:
             # What is not offered for this metric stays wanted, for the metrics that have it.
             offered = set(self.choices.sensors_of(self.view.metric))
@@ -211,31 +226,53 @@ class Planner:
         month = shown[min(self.month.value, len(shown) - 1)]
         self._show(self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month)))
 
+    def _say_simulated(self) -> None:
+        attrs = self.cube.ds.attrs
+        simulated = words.is_simulated(attrs)
+        self.simulated.param.update(object=words.simulated(attrs) if simulated else "", visible=simulated)
+
+    def _follow_cube(self) -> None:
+        """Take over what stands in the cube's place now: the same cube after a run, a grown one, or another one."""
+        cube = open_cube(self.cube.location)
+        if cube is self.cube:
+            return
+        self.cube, self.choices = cube, Choices.of(cube.ds)
+        self.map.look_at(extent_of(cube))
+        self._say_simulated()
+
     def _show(self, view: View) -> None:
+        trouble: str | None = None
+        try:
+            self._follow_cube()
+        except CoverageError as error:
+            log.warning("%s", error)
+            trouble = str(error)
+        view = self.choices.settled(view)
         self.view = view
         with self._quietly():
             self._set_widgets(view)
         if pn.state.location is not None:
             wanted = address_of(view)
             if {k: str(v) for k, v in pn.state.location.query_params.items()} != wanted:
-                pn.state.location.search = "?" + "&".join(f"{k}={v}" for k, v in wanted.items())
+                pn.state.location.search = "?" + urlencode(wanted, safe=",")
+        severity = "info"
+        self._drawn = None
         try:
-            problem = self._look_up(view)
+            problem = trouble or self._look_up(view)
         except CoverageError as error:
             log.warning("%s", error)
-            problem, severity = str(error), "error"
-        else:
-            severity = "info"
+            problem = trouble = str(error)
+        if trouble:
+            severity = "error"
+        self._problem = problem
         self._draw(problem, severity)
 
     def _look_up(self, view: View) -> str | None:
         """Find what to draw; else say in words why there is nothing."""
-        self._drawn = None
         if not view.sensors:
             unable = [s for s in self._wanted_sensors if self.choices.lacks(s, view.metric)]
             reasons = ". ".join(str(self.choices.lacks(s, view.metric)) for s in unable)
             return f"{reasons + '. ' if reasons else ''}Choose at least one sensor on the left."
-        self.cube = open_cube(self.cube.location)
         field = field_of(self.cube, view.query())
         limits = field.limits
         if view.aggregation == "scrub":
@@ -246,36 +283,45 @@ class Planner:
         return None
 
     def _draw(self, problem: str | None, severity: str) -> None:
-        self.message.object, self.message.severity = problem or "", severity
+        dark = bool(self.page.dark_theme)
+        self.said.object, self.message.severity = words.paragraph(problem or "", dark), severity
         self.message.visible = problem is not None
+        self.left_out.object = words.paragraph(words.left_out(self.choices, self.view.metric), dark, quiet=True)
+        self._say_doubts(dark)
         there = self._drawn is not None
         self.canvas.visible = self.legend.visible = there
         if self._drawn is None:
-            self.caption.object = f"{LAYER_TITLES[self.view.layer]} · {METRICS[self.view.metric].title}"
+            self.caption.object = words.paragraph(f"{LAYER_TITLES[self.view.layer]} · {METRICS[self.view.metric].title}", dark)
             return
         field, limits = self._drawn
-        dark = bool(self.page.dark_theme)
         snapshot = self.cube.ds.attrs.get("catalog_snapshot")
         said = words.caption(self.view, field)
         if self.view.layer != "acquired":
             said += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
-        self.caption.object = said
+        self.caption.object = words.paragraph(said, dark)
         pixels = _PIXELS[op_of(field.metric)]
         self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.cube.ds.attrs), dark)
         self.map.show(Shown(field, limits, dark))
 
+    def _say_doubts(self, dark: bool) -> None:
+        """Name the doubts of the provisional months that are shown; what we hold does not depend on them."""
+        shown = self._drawn is not None and self.view.layer != "acquired"
+        found = provisional_partitions(self.view, self.cube.ds) if shown else []
+        lines = doubts_in_words(found, self.cube.ds, store_at_hand()) if found else []
+        self.doubts.param.update(object=words.doubts(lines, dark) if lines else "", visible=bool(lines))
+
     def _themed(self, *_: Any) -> None:
-        self._draw(self.message.object if self.message.visible else None, self.message.severity)
+        self._draw(self._problem, self.message.severity)
 
     def _set_widgets(self, view: View) -> None:
         months = self.choices.months
         self.layer.value = view.layer
         self.metric.param.update(options={METRICS[m].title: m for m in metrics_of(view.layer)}, value=view.metric)
-        sensors = self.choices.sensors_of(view.metric)
-        self.sensors.param.update(options={title_of(s): s for s in sensors}, value=list(view.sensors))
-        reasons = words.left_out(self.choices, view.metric)
-        self.left_out.param.update(object=reasons, visible=bool(reasons))
-        self.window.value = (months.index(view.first), months.index(view.last))
+        self.sensors.param.update(options=self.choices.labels_of(view.metric), value=list(view.sensors))
+        self.left_out.visible = bool(words.left_out(self.choices, view.metric))
+        last = len(months) - 1
+        span = (months.index(view.first), months.index(view.last))
+        self.window.param.update(end=max(last, 1), disabled=last == 0, value=span)
         self._say_window()
         self.aggregation.param.update(options={AGGREGATION_TITLES[a]: a for a in aggregations_of(view.metric)}, value=view.aggregation)
         shown = view.months

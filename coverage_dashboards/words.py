@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coverage_dashboards import palette
 from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
+from coverage_dashboards.escape import html, plain
 from coverage_dashboards.fields import Field, Limits
-from coverage_pipeline.coverage import ACTIONS, HOLDINGS_STATUS, METRICS, SCAN_STATUS
+from coverage_pipeline.coverage import ACTIONS, GAP_VARIABLES, HOLDINGS_STATUS, METRICS, SCAN_STATUS
 from coverage_pipeline.months import Month
 
 ACTION_TITLES: Mapping[str, str] = {
@@ -28,7 +28,7 @@ ACTION_WORDS: Mapping[str, str] = {
     "task": "none exists, the sensor can be pointed",
     "none": "wait for the next pass",
     "met": "we hold what we want",
-    "unknown": "could not be looked up",
+    "unknown": "could not be looked up, or a scan found nothing and is provisional",
     "out_of_scope": "nobody wants it here",
 }
 """What to do, in the order of the legend: first what must not be overlooked."""
@@ -90,37 +90,67 @@ def caption(view: View, field: Field) -> str:
         window_in_words(view.first, view.last),
         known_in_words(field.known_range, field.months),
     ]
-    return " · ".join(parts)
+    if field.provisional:
+        parts.append(provisional_in_words(field))
+    return plain(" · ".join(parts))
+
+
+def provisional_in_words(field: Field) -> str:
+    """In how many of the months the scan is provisional."""
+    if field.provisional == field.months:
+        return "the scan is provisional" if field.months == 1 else "the scans of all months are provisional"
+    return f"the scan of {field.provisional} of {field.months} months is provisional"
+
+
+def none_found(field: Field) -> str:
+    """What a zero of the map means where a scan is provisional; nothing where all scans are believed."""
+    return f"none found yet; {provisional_in_words(field)}" if field.provisional else ""
+
+
+def action_words(name: str, field: Field) -> str:
+    """What an action means on this map. Where an archive cannot be asked nobody knows that no scene exists."""
+    if name != "task" or not field.without_catalogue:
+        return ACTION_WORDS[name]
+    titles = ", ".join(title_of(sensor) for sensor in field.without_catalogue)
+    unasked = f"{titles}: from our holdings alone, the archive cannot be asked"
+    if len(field.without_catalogue) == field.sensors:
+        return plain(f"we hold too few, the sensor can be pointed ({unasked})")
+    return plain(f"{ACTION_WORDS[name]} ({unasked})")
 
 
 def nothing_known(view: View, ds: Any) -> str:
     """Why a map would be empty: what was not looked up, for which sensor."""
     reasons = []
     window = ds.sel(sensor=list(view.sensors), time=[m.to_datetime64() for m in view.months])
-    catalogue = METRICS[view.metric].layer == "available" or view.metric == "unmet_supply"
+    needs = METRICS[view.metric].needs
+    catalogue, holdings = needs in ("catalogue", "both"), needs in ("holdings", "both")
     for sensor in view.sensors:
-        name = "scan_status" if catalogue else "holdings_status"
-        found = {int(v) for v in window[name].sel(sensor=sensor).values}
-        if catalogue and found <= {SCAN_STATUS.index("not_applicable")}:
+        scans = {int(v) for v in window["scan_status"].sel(sensor=sensor).values}
+        held = {int(v) for v in window["holdings_status"].sel(sensor=sensor).values}
+        if catalogue and scans <= {SCAN_STATUS.index("not_applicable")}:
             reasons.append(f"{title_of(sensor)} has no public catalogue")
-        elif catalogue and found <= {SCAN_STATUS.index("not_scanned"), SCAN_STATUS.index("not_applicable")}:
+        elif catalogue and scans <= {SCAN_STATUS.index("not_scanned"), SCAN_STATUS.index("not_applicable")}:
             reasons.append(f"the catalogue of {title_of(sensor)} has not been scanned")
-        elif not catalogue and HOLDINGS_STATUS.index("off") in found:
+        elif holdings and HOLDINGS_STATUS.index("off") in held:
             reasons.append(f"the holdings of {title_of(sensor)} could not be reached")
-        elif not catalogue and found <= {HOLDINGS_STATUS.index("not_read")}:
+        elif holdings and held <= {HOLDINGS_STATUS.index("not_read")}:
             reasons.append(f"the holdings of {title_of(sensor)} have not been read")
-        elif METRICS[view.metric].layer == "gap":
-            reasons.append(f"the gap of {title_of(sensor)} has not been made")
+        elif METRICS[view.metric].variable(view.metric) in GAP_VARIABLES:
+            made = window["gap_revision"].sel(sensor=sensor).values
+            stale = bool((made != 0).any())
+            reasons.append(f"the gap of {title_of(sensor)} has not been made{' since its coverage changed' if stale else ''}")
         else:
             reasons.append(f"no cell of {title_of(sensor)} was looked up")
-    return f"Nothing is known here yet: {'; '.join(reasons)} ({window_in_words(view.first, view.last)})."
+    return plain(f"Nothing is known here yet: {'; '.join(reasons)} ({window_in_words(view.first, view.last)}).")
 
 
-def beside_in_words(metric: str) -> str:
+def beside_in_words(field: Field) -> str:
     """What a cell that is known and yet has no value is: nobody wants anything there, or there is no scene to take a mean of."""
-    if METRICS[metric].layer == "gap":
+    if METRICS[field.metric].layer == "gap":
         return "out of scope"
-    return "no scenes" if metric == "mean_scene_cloud_pct" else ""
+    if field.metric != "mean_scene_cloud_pct":
+        return ""
+    return "no scenes of known cloud" + (f": {none_found(field)}" if field.provisional else "")
 
 
 def number(value: float) -> str:
@@ -141,7 +171,13 @@ _GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));
 
 def _swatch(colour: str, ink: str, label: str) -> str:
     box = f"{_BOX};width:18px;height:18px;border:1px solid {ink}55;background:{colour}"
-    return f'<span style="{_ENTRY}"><span style="{box}"></span><span>{label}</span></span>'
+    return f'<span style="{_ENTRY}"><span style="{box}"></span><span>{html(label)}</span></span>'
+
+
+def _action_swatch(colour: str, around: palette.Theme, title: str, words: str, amount: str) -> str:
+    box = f"{_BOX};width:18px;height:18px;border:1px solid {around.ink}55;background:{colour}"
+    text = f"<b>{html(title)}</b>: {html(words)}<br><span style='color:{around.quiet_ink}'>{html(amount)}</span>"
+    return f'<span style="{_ENTRY}"><span style="{box}"></span><span>{text}</span></span>'
 
 
 def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark: bool) -> str:
@@ -159,19 +195,21 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
         labels[-1] = f"≥ {labels[-1]}"
     row = "".join(f"<span>{label}</span>" for label in labels)
     swatches = [_swatch(around.unknown, around.ink, "not known")]
-    if beside := beside_in_words(field.metric):
+    if beside := beside_in_words(field):
         swatches.append(_swatch(around.out_of_scope, around.ink, beside))
     notes = [pixels]
+    if field.provisional and field.metric != "mean_scene_cloud_pct":
+        notes.append(f"0: {none_found(field)}")
     if field.metric == "days_since_last_held":
         notes.append(f"never held within {lookback_months} months counts as that long")
     bar = (
         '<div style="flex:1 1 300px;max-width:520px;min-width:220px">'
-        f'<div style="font-weight:600;margin-bottom:4px">{escape(legend_title(field))}</div>'
+        f'<div style="font-weight:600;margin-bottom:4px">{html(legend_title(field))}</div>'
         f'<div style="{_BOX};height:16px;border:1px solid {around.ink}55;'
         f'background:linear-gradient(to right,{stops})"></div>'
         f'<div style="display:flex;justify-content:space-between;margin-top:2px">{row}</div></div>'
     )
-    words = f'<span style="color:{around.quiet_ink}">{escape("; ".join(n for n in notes if n))}</span>'
+    words = f'<span style="color:{around.quiet_ink}">{html("; ".join(n for n in notes if n))}</span>'
     side = f'<div style="display:flex;gap:8px 24px;flex-wrap:wrap;align-items:center">{"".join(swatches)}{words}</div>'
     return _frame(f'{bar}<div style="flex:1 1 320px;align-self:center">{side}</div>', around)
 
@@ -185,14 +223,13 @@ def _action_legend(field: Field, dark: bool) -> str:
     around = palette.theme(dark)
     colours = dict(zip(ACTIONS, palette.action_colours(ACTIONS, dark), strict=True))
     entries = []
-    for name, words in ACTION_WORDS.items():
+    for name in ACTION_WORDS:
         share = field.shares[name]
         if name == "out_of_scope":
             amount = f"{share.cells:,} cells"
         else:
             amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
-        text = f"<b>{ACTION_TITLES[name]}</b>: {escape(words)}<br><span style='color:{around.quiet_ink}'>{amount}</span>"
-        entries.append(_swatch(colours[name], around.ink, text))
+        entries.append(_action_swatch(colours[name], around, ACTION_TITLES[name], action_words(name, field), amount))
     title = '<div style="font-weight:600;width:100%">Action the evidence asks for</div>'
     return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
 
@@ -227,6 +264,7 @@ const seen = image[0][flat_index]
 if (seen == null || Number.isNaN(seen)) return 'not known'
 if (seen < -1e30) return said.beside
 if (said.actions.length) return said.actions[Math.round(seen)]
+if (seen === 0 && said.none) return '0 ' + said.unit + ': ' + said.none
 const text = Math.abs(seen) >= 100 ? seen.toFixed(0) : Number(seen.toPrecision(3)).toString()
 return text + (said.unit == '%' ? ' %' : ' ' + said.unit) + said.pixel
 """
@@ -244,8 +282,9 @@ def hover_words(field: Field, pixel: str, many: bool) -> dict[str, Any]:
         "many": many,
         "unit": field.unit,
         "pixel": pixel,
-        "beside": beside_in_words(field.metric),
-        "actions": [f"{ACTION_TITLES[a]}: {ACTION_WORDS[a]}" for a in ACTIONS] if field.metric == "action" else [],
+        "beside": beside_in_words(field),
+        "none": none_found(field),
+        "actions": [f"{ACTION_TITLES[a]}: {action_words(a, field)}" for a in ACTIONS] if field.metric == "action" else [],
     }
 
 
@@ -258,7 +297,21 @@ def simulated(attrs: Mapping[str, Any]) -> str:
     """The badge of a cube of made-up data, with what the cube itself says of them."""
     said = str(attrs.get("comment", "")).strip()
     rest = said.split(":", 1)[1].strip() if said.lower().startswith("simulated data:") else said
-    return f"<b>Simulated data</b> – {escape(rest)}"
+    return f"<b>Simulated data</b> – {html(rest)}"
+
+
+def paragraph(text: str, dark: bool, *, quiet: bool = False) -> str:
+    """Text that may come from anybody, as HTML for a pane."""
+    around = palette.theme(dark)
+    return f'<div style="color:{around.quiet_ink if quiet else around.ink}">{html(text)}</div>'
+
+
+def doubts(lines: Sequence[str], dark: bool) -> str:
+    """The doubts of provisional months as HTML, a line each."""
+    around = palette.theme(dark)
+    said = "".join(f"<div>{html(line)}</div>" for line in lines)
+    title = "<b>Provisional: nothing found there is no proof that nothing exists</b>"
+    return f'<div style="color:{around.ink};border-left:4px solid #ffb300;padding-left:10px">{title}{said}</div>'
 
 
 def lookback_months(attrs: Mapping[str, Any]) -> int:
@@ -272,4 +325,4 @@ def lookback_months(attrs: Mapping[str, Any]) -> int:
 def left_out(choices: Choices, metric: str) -> str:
     """Why some sensors are not offered, one sentence each."""
     reasons = [reason for s in choices.sensors if (reason := choices.lacks(s, metric))]
-    return " ".join(f"{reason}." for reason in reasons)
+    return plain(" ".join(f"{reason}." for reason in reasons))

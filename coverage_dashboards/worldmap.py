@@ -113,6 +113,14 @@ class WorldMap:
         self._version += 1
         self._changed.event(version=self._version)
 
+    def look_at(self, extent: BBox) -> None:
+        """Show another cube's place: the next drawing begins with all of it."""
+        if extent == self._extent:
+            return
+        self._extent = extent
+        self._view = fit_extent(extent, *(self._size or FIRST_SIZE))
+        self._moved, self._move = False, True
+
     def _options(self) -> Any:
         hover = HoverTool(tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal")
         wheel = WheelZoomTool(zoom_on_axis=False)

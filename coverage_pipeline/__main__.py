@@ -46,8 +46,9 @@ from coverage_pipeline.months import Month, MonthError
 from coverage_pipeline.redaction import redact
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings, without_holdings_secrets
+from coverage_pipeline.sign_in import check_sign_in
 from coverage_pipeline.store import StatsLayer, is_local, sibling, storage_path
-from coverage_pipeline.topcells import TopBy, top_cells
+from coverage_pipeline.topcells import TopBy, notes, top_cells
 
 app = typer.Typer(
     name="coverage-planner",
@@ -242,7 +243,10 @@ def top(
         shown = Table(*table.column_names)
         for row in table.to_pylist():
             shown.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
-        Console().print(shown)
+        if table.num_rows:
+            Console().print(shown)
+        for note in notes(table):
+            console.print(_plain(note), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -490,31 +494,38 @@ def serve(
     config: ConfigOption = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5006,
     address: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST[:PORT]", help="Another name that browsers may call this server by; may be repeated. Else only this machine's."
+        ),
+    ] = None,
 ) -> None:
     """Serve the dashboard of the cube.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       coverage-planner serve --port 5006
+
+      coverage-planner serve --address 0.0.0.0 --allow-host planner.example.org
     """
     with _exit_codes():
         settings = load_settings(config, holdings=False)
-        _serve_dashboard(str(settings.store().zarr), config, port, address)
+        _serve_dashboard(str(settings.store().zarr), config, port, address, allow_host or [])
 
 
-def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str) -> NoReturn:
+def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str, allow_host: Sequence[str] = ()) -> NoReturn:
     """Panel in a process of its own: the pipeline never imports plotting."""
+    check_sign_in(os.environ)
     from importlib.util import find_spec
 
     package = find_spec("coverage_dashboards")
     if package is None or package.origin is None:
         raise PlannerError("the dashboard is not installed: install the project with make setup")
-    app_file = Path(package.origin).with_name("app.py")
-    console.print(f"dashboard: [bold]http://{address}:{port}/app[/bold]  (Ctrl-C stops it)")
-    command = [sys.executable, "-m", "panel", "serve", str(app_file), "--port", str(port), "--address", address]
-    command += ["--warm", "--websocket-compression-level", "1"]
-    if address in ("127.0.0.1", "localhost"):
-        command += ["--allow-websocket-origin", f"{address}:{port}", "--allow-websocket-origin", f"localhost:{port}"]
+    host = "localhost" if address in ("", "0.0.0.0", "::") else f"[{address}]" if ":" in address else address  # noqa: S104 compared, never bound
+    console.print(_plain(f"dashboard: http://{host}:{port}/app  (Ctrl-C stops it)"), soft_wrap=True, highlight=False)
+    command = [sys.executable, "-m", "coverage_dashboards.server", "--port", str(port), "--address", address]
+    command += [argument for name in allow_host for argument in ("--allow-host", name)]
     environment = without_holdings_secrets(os.environ) | {"COVERAGE_OUTPUT_ZARR": zarr}
     environment |= {"COVERAGE_CONFIG": str(config)} if config else {}
     sys.stdout.flush()
@@ -540,6 +551,8 @@ def demo(
     with _exit_codes():
         from coverage_pipeline.orchestration.demo import build_demo, summary  # Dagster takes seconds to import
 
+        if not build_only:
+            check_sign_in(os.environ)  # before a build of minutes rather than after it
         place = storage_path(root)
         if not is_local(place):
             raise SettingsError(f"--root {root}: the demo is made in a folder of this machine; give its path")

@@ -32,6 +32,7 @@ from coverage_pipeline.cube_schema import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
     HOLDINGS_STATUS,
+    KNOWN_SHARES,
     METRICS,
     PARTITION_DIMS,
     REBUILD,
@@ -236,6 +237,12 @@ def _opened_again(ds: xr.Dataset) -> xr.Dataset:
         raise CoverageError(f"{source} was rewritten since this gap was computed from it: open it and compute the gap again")
     now = open_coverage(source if stored is None else stored.path)
     try:
+        if "cells" in ds.dims and now.sizes["cells"] != ds.sizes["cells"]:
+            there, wanted = now["cell_ids"].values, ds["cell_ids"].values
+            at = np.searchsorted(there, wanted).clip(0, len(there) - 1)
+            if not np.array_equal(there[at], wanted):
+                raise KeyError("cell_ids")
+            now = now.isel(cells=at)
         return now.sel({dim: ds[dim].values for dim in CELL_DIMS if dim in now.dims and now.sizes[dim] != ds.sizes[dim]})
     except KeyError as error:
         raise CoverageError(f"{source} is another cube now: open it again") from error
@@ -275,7 +282,8 @@ def select(ds: xr.Dataset, q: CoverageQuery, *, resolution: float | None = None)
     ``rate`` is the mean over the known months, ``total`` their sum, ``recent`` the latest known one, ``worst`` the worse
     direction for that metric, ``scrub`` every month. NaN where no month is known; the coordinate ``known_months`` says how
     many are. Several sensors become one by the metric's rule (``METRICS``): a cell's month is known where every sensor
-    that has the metric at all is known there. ``action`` gives flag values (``ACTIONS``). Only what is asked for is read. A
+    that has the metric at all is known there. ``action`` gives flag values (``ACTIONS``). The attribute ``provisional_months`` counts the
+    months whose scan is provisional: a 0 of such a month means "none found yet", not "none". Only what is asked for is read. A
     ``bbox`` across the antimeridian (west > east) gives its cells from west to east, so that ``lon`` falls once.
 
     ``resolution``, in degrees, lets a coarser level of the cube answer: the coarsest whose cells are not larger. There, counts and
@@ -341,6 +349,12 @@ def _check(ds: xr.Dataset, q: CoverageQuery) -> list[Month]:
     unknown = [s for s in q.sensors if s not in sensors]
     if unknown or not q.sensors:
         raise CoverageError(f"choose sensors of the cube ({', '.join(sorted(sensors))}); not there: {', '.join(unknown) or 'none chosen'}")
+    weights = ("scenes_count", "cloud_unknown_scene_count")
+    if METRICS[q.metric].across_sensors == "mean" and len(set(q.sensors)) > 1 and (missing := [name for name in weights if name not in ds]):
+        raise CoverageError(
+            f"{q.metric} of several sensors is weighted by their scenes of known cloud, and the dataset lacks {' and '.join(missing)}: "
+            "add them, or choose one sensor"
+        )
     _, chosen = _asked(ds, q)
     if not chosen:
         months = _months(ds)
@@ -439,14 +453,24 @@ def _positions(ds: xr.Dataset) -> NDArray[np.int64]:
 
 def _applies(ds: xr.Dataset, metric: str, sensor: str, months: Sequence[Month]) -> list[bool]:
     """Whether a sensor has that metric at all in each month: PRISMA has no catalogue, Sentinel-2 may not be held."""
-    layer, status = METRICS[metric].layer, None
-    if (layer == "available" or metric == "unmet_supply") and "scan_status" in ds:
-        status, lacking = "scan_status", SCAN_STATUS.index("not_applicable")
-    elif layer == "acquired" and "holdings_status" in ds:
-        status, lacking = "holdings_status", HOLDINGS_STATUS.index("not_held")
-    if status is None:
-        return [True] * len(months)
-    return [bool(code != lacking) for code in _told(ds, status, _at(ds, [sensor], months))[0]]
+    lacking = []
+    if METRICS[metric].needs in ("catalogue", "both"):
+        lacking.append(("scan_status", SCAN_STATUS.index("not_applicable")))
+    if METRICS[metric].layer == "acquired":  # for the gap, a sensor that is not in our holdings is a known zero
+        lacking.append(("holdings_status", HOLDINGS_STATUS.index("not_held")))
+    applies = np.ones(len(months), bool)
+    for status, code in lacking:
+        if status in ds:
+            applies &= _told(ds, status, _at(ds, [sensor], months))[0] != code
+    return [bool(one) for one in applies]
+
+
+def _provisional_months(ds: xr.Dataset, q: CoverageQuery, months: Sequence[Month]) -> int:
+    """Months of the window in which the scan of a sensor that the metric needs is provisional: a zero there is no known none."""
+    if METRICS[q.metric].needs == "holdings" or "scan_status" not in ds:
+        return 0
+    status = _told(ds, "scan_status", _at(ds, list(dict.fromkeys(q.sensors)), months))
+    return int((status == SCAN_STATUS.index("provisional")).any(axis=0).sum())
 
 
 def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, months: Sequence[Month]) -> Iterator[NDArray[Any] | None]:
@@ -462,7 +486,8 @@ def _fields(ds: xr.Dataset, place: _Place, name: str, metric: str, sensor: str, 
     s, times = stored.sensors.index(sensor), [stored.months.index(m) for m in months]
     here = _at(ds, [sensor], months)
     revision, gap_revision = (_told(ds, n, here)[0] for n in ("revision", "gap_revision"))
-    whole = (revision != 0) & ((gap_revision == revision) | (name not in GAP_VARIABLES))
+    of_gap = KNOWN_SHARES.get(name, (name,))[0] in GAP_VARIABLES  # what an overview says is known of a stale gap is stale, too
+    whole = (revision != 0) & ((gap_revision == revision) | (not of_gap))
     most = max(1, _BYTES_AT_ONCE // (math.prod(place.shape) * array.dtype.itemsize))
     i = 0
     while i < len(months):
@@ -511,23 +536,29 @@ def _combined(metric: Metric, name: str, month: Month, fields: Sequence[NDArray[
     return combined
 
 
-def _mean_of(fields: Sequence[NDArray[Any]], counts: Sequence[NDArray[Any] | None], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The mean over the sensors that have a value; not known where one of them was not looked at. A sensor without a scene in a cell
-    has no mean there, which hides nothing.
+def _mean_of(
+    fields: Sequence[NDArray[Any]], scenes: Sequence[NDArray[Any]], unclear: Sequence[NDArray[Any]], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The sensors' means, each weighted by its scenes of known cloud; not known where a sensor was not looked at. A sensor without such
+    a scene in a cell has no mean there, which hides nothing.
     """
-    total, count, looked = np.zeros(shape, np.float32), np.zeros(shape, np.int16), np.ones(shape, bool)
-    for values, scenes in zip(fields, counts, strict=True):
-        there = ~np.isnan(values)
-        np.add(total, values, out=total, where=there)
-        count += there
-        looked &= there if scenes is None else there | ~np.isnan(scenes)
-    return np.divide(total, count, out=np.full(shape, np.nan, np.float32), where=looked & (count > 0))
+    total, weight, looked = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, bool)
+    for values, count, unknown in zip(fields, scenes, unclear, strict=True):
+        known = count - unknown  # NaN where either is not known
+        there = known > 0
+        np.add(total, values * known, out=total, where=there)
+        np.add(weight, known, out=weight, where=there)
+        looked &= ~np.isnan(known)
+    return np.divide(total, weight, out=np.full(shape, np.nan, np.float32), where=looked & (weight > 0))
 
 
 def _urgency(action: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Actions ranked so that the larger one is the one to see; unknown ranks above ``none``: it must not vanish."""
     rank = np.array([len(ACTION_ORDER) - 1 - ACTION_ORDER.index(name) for name in ACTIONS], np.float32)
     return rank[action]
+
+
+_UNKNOWN_RANK = np.float32(len(ACTION_ORDER) - 1 - ACTION_ORDER.index("unknown"))
 
 
 def _from_urgency(rank: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -544,24 +575,24 @@ def _by_month(
     """Each month of the metric, its sensors combined, NaN where it has no value; and where it is known."""
     metric = METRICS[q.metric]
     sensors = list(dict.fromkeys(q.sensors))
-    streams = [_fields(ds, place, metric.variable(q.metric), q.metric, s, months) for s in sensors]
     # A cell without a scene has no mean cloud and was looked at all the same.
     by_scenes = q.metric == "mean_scene_cloud_pct" and "scenes_count" in ds
-    counts = [
-        _fields(ds, place, "scenes_count", q.metric, s, months) if by_scenes else itertools.repeat(None, len(months)) for s in sensors
-    ]
-    for month, *both in zip(months, *streams, *counts, strict=True):
-        pairs = [(f, c) for f, c in zip(both[: len(sensors)], both[len(sensors) :], strict=True) if f is not None]
-        fields, scenes = [f for f, _ in pairs], [c for _, c in pairs]
-        if metric.across_sensors == "mean" and len(fields) > 1:
-            values = _mean_of(fields, scenes, place.shape)
+    of_several = metric.across_sensors == "mean" and len(sensors) > 1
+    names = [metric.variable(q.metric), *(["scenes_count"] if by_scenes else []), *(["cloud_unknown_scene_count"] if of_several else [])]
+    streams = [[_fields(ds, place, name, q.metric, s, months) for s in sensors] for name in names]
+    for month, *by_name in zip(months, *(zip(*stream, strict=True) for stream in streams), strict=True):
+        # A sensor lacks all of them or none: they have the metric's layer.
+        fields, *counts = [[f for f in by_sensor if f is not None] for by_sensor in by_name]
+        if of_several and len(fields) > 1:
+            values = _mean_of(fields, *counts, place.shape)
         else:
             values = _combined(metric, q.metric, month, fields, place.shape)
         known = ~np.isnan(values)
         if q.metric == "action":
-            known &= values != ACTION_ORDER[::-1].index("unknown")
+            # The most urgent action is shown, but the cell's month is known only where every sensor's action is.
+            known &= np.logical_and.reduce([f != ACTIONS.index("unknown") for f in fields]) if fields else False
         elif by_scenes and fields:
-            known = ~np.isnan(_combined(METRICS["scenes_count"], "scenes_count", month, [c for c in scenes if c is not None], place.shape))
+            known = ~np.isnan(_combined(METRICS["scenes_count"], "scenes_count", month, counts[0], place.shape))
         yield values, known
 
 
@@ -581,7 +612,8 @@ def _select(ds: xr.Dataset, q: CoverageQuery, resolution: float | None = None) -
             case "scrub":
                 frames.append(values)
             case "recent":
-                np.copyto(result, values, where=(known & there) | np.isnan(result))
+                newer = there & (values != _UNKNOWN_RANK) if q.metric == "action" else known & there
+                np.copyto(result, values, where=newer | np.isnan(result))
             case "worst":
                 result = worst(result, values)
             case _:
@@ -609,6 +641,7 @@ def _select(ds: xr.Dataset, q: CoverageQuery, resolution: float | None = None) -
         "aggregation": q.aggregation,
         "sensors": ", ".join(q.sensors),
         "months": len(months),
+        "provisional_months": _provisional_months(ds, q, months),
         "window": f"{months[0]}..{months[-1]}",
     }
     return xr.DataArray(data, coords=coords, dims=dims, name=q.metric, attrs=attrs)
@@ -634,6 +667,8 @@ def grid_of(ds: xr.Dataset) -> GridSpec:
     if "grid" in settings:
         return GridSpec.from_description(settings["grid"])
     resolution = ds.attrs.get("grid_resolution")
+    if resolution is None and "lat" not in ds.dims:
+        raise CoverageError("the dataset does not say which H3 resolution its cells have: keep the attribute settings of open_coverage")
     return GridSpec(float(resolution) if resolution is not None else 180.0 / ds.sizes["lat"])
 
 

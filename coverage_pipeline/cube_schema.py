@@ -21,6 +21,7 @@ CELLS_CHUNK = 1 << 16
 """H3 cells in a chunk."""
 
 Layer = Literal["available", "acquired", "gap"]
+Needs = Literal["catalogue", "holdings", "both"]
 Aggregation = Literal["rate", "total", "recent", "worst", "scrub"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("rate", "total", "recent", "worst", "scrub")
 
@@ -150,6 +151,11 @@ class Metric:
     """How several sensors become one map; ``or`` unites their days."""
     unit: str
     """In words, for one month."""
+    needs: Needs
+    """What must be known for the metric to be known (design section 4, several sensors in one figure). A sensor without a public catalogue
+    has no metric that needs one. A sensor that is not in our holdings has no metric of the layer ``acquired``; for the gap its
+    holdings are a known zero.
+    """
     mask: str | None = None
     """The day mask that it is derived from on reading; None: it is a variable of the cube."""
     measure: Literal["observations", "longest_wait"] = "observations"
@@ -161,17 +167,19 @@ class Metric:
 
 
 METRICS: Mapping[str, Metric] = {
-    "scenes_count": Metric("available", "Scenes", "rate", "low", "sum", "scenes"),
-    "cloud_free_scene_count": Metric("available", "Clear scenes", "rate", "low", "sum", "scenes"),
-    "cloud_unknown_scene_count": Metric("available", "Scenes of unknown cloud", "rate", "high", "sum", "scenes"),
-    "observations": Metric("available", "Observations", "rate", "low", "or", "days with a scene", "available_days"),
-    "clear_observations": Metric("available", "Clear observations", "rate", "low", "or", "days with a clear scene", "clear_days"),
-    "mean_scene_cloud_pct": Metric("available", "Mean cloud cover", "rate", "high", "mean", "%"),
-    "held_count": Metric("acquired", "Scenes held", "rate", "low", "sum", "scenes"),
-    "held_clear_count": Metric("acquired", "Clear scenes held", "rate", "low", "sum", "scenes"),
-    "held_observations": Metric("acquired", "Observations held", "rate", "low", "or", "days with a scene held", "held_days"),
+    "scenes_count": Metric("available", "Scenes", "rate", "low", "sum", "scenes", "catalogue"),
+    "cloud_free_scene_count": Metric("available", "Clear scenes", "rate", "low", "sum", "scenes", "catalogue"),
+    "cloud_unknown_scene_count": Metric("available", "Scenes of unknown cloud", "rate", "high", "sum", "scenes", "catalogue"),
+    "observations": Metric("available", "Observations", "rate", "low", "or", "days with a scene", "catalogue", "available_days"),
+    "clear_observations": Metric(
+        "available", "Clear observations", "rate", "low", "or", "days with a clear scene", "catalogue", "clear_days"
+    ),
+    "mean_scene_cloud_pct": Metric("available", "Mean cloud cover", "rate", "high", "mean", "%", "catalogue"),
+    "held_count": Metric("acquired", "Scenes held", "rate", "low", "sum", "scenes", "holdings"),
+    "held_clear_count": Metric("acquired", "Clear scenes held", "rate", "low", "sum", "scenes", "holdings"),
+    "held_observations": Metric("acquired", "Observations held", "rate", "low", "or", "days with a scene held", "holdings", "held_days"),
     "held_clear_observations": Metric(
-        "acquired", "Clear observations held", "rate", "low", "or", "days with a clear scene held", "held_clear_days"
+        "acquired", "Clear observations held", "rate", "low", "or", "days with a clear scene held", "holdings", "held_clear_days"
     ),
     "longest_wait": Metric(
         "acquired",
@@ -180,17 +188,18 @@ METRICS: Mapping[str, Metric] = {
         "high",
         "or",
         "days without a clear scene held",
+        "holdings",
         "held_clear_days",
         "longest_wait",
     ),
-    "days_since_last_held": Metric("acquired", "Days since last held", "recent", "high", "min", "days"),
-    "action": Metric("gap", "Action", "recent", "high", "max", ""),
-    "deficit": Metric("gap", "Deficit", "worst", "high", "max", "clear observations"),
-    "unmet_supply": Metric("gap", "Unmet supply", "rate", "high", "sum", "clear scenes"),
+    "days_since_last_held": Metric("acquired", "Days since last held", "recent", "high", "min", "days", "holdings"),
+    "action": Metric("gap", "Action", "recent", "high", "max", "", "holdings"),
+    "deficit": Metric("gap", "Deficit", "worst", "high", "max", "clear observations", "holdings"),
+    "unmet_supply": Metric("gap", "Unmet supply", "rate", "high", "sum", "clear scenes", "both"),
     "ingestable_observations": Metric(
-        "gap", "Days to download", "rate", "high", "or", "days with a clear scene not held", "ingestable_days"
+        "gap", "Days to download", "rate", "high", "or", "days with a clear scene not held", "both", "ingestable_days"
     ),
-    "priority_score": Metric("gap", "Priority", "worst", "high", "max", "score 0 to 1"),
+    "priority_score": Metric("gap", "Priority", "worst", "high", "max", "score 0 to 1", "holdings"),
 }
 """Every metric the dashboard offers, in its order."""
 

@@ -47,13 +47,17 @@ def request_kind(sensor: str, *, unmet_supply: int, sensors: Mapping[str, Covera
 
 
 def taskable_mask(ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, CoverageSensor] = COVERAGE_SENSORS) -> xr.DataArray:
-    """Whether each of ``sensors`` can be pointed, as booleans ``(sensor, lat, lon)`` over the dataset's grid."""
+    """Whether each of ``sensors`` can be pointed, as booleans over the dataset's cells: ``(sensor, lat, lon)``, of H3 cells
+    ``(sensor, cells)``.
+    """
     flags = xr.DataArray(
         [_sensor(key, known).taskable for key in sensors], dims="sensor", coords={"sensor": list(sensors)}, name="taskable"
     )
-    field = xr.DataArray(
-        np.ones((ds.sizes["lat"], ds.sizes["lon"]), bool), dims=("lat", "lon"), coords={"lat": ds["lat"], "lon": ds["lon"]}
-    )
+    dims = ("cells",) if "cells" in ds.dims else ("lat", "lon")
+    if missing := [dim for dim in dims if dim not in ds.dims]:
+        raise RequestError(f"the dataset has no dimension {missing[0]!r}: give a cube as open_coverage opens it")
+    coords = {name: ds[name] for name in ("lat", "lon", "cell_ids") if name in ds.coords and set(ds[name].dims) <= set(dims)}
+    field = xr.DataArray(np.ones([ds.sizes[dim] for dim in dims], bool), dims=dims, coords=coords)
     return (flags & field).rename("taskable")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import duckdb
@@ -35,6 +36,15 @@ _COLUMNS: dict[TopBy, str] = {
 }
 
 
+_NOTES = b"notes"
+"""Key of the table's metadata: what is not known of the partitions that were asked for, as a JSON list of sentences."""
+_LAYER_WORDS: dict[StatsLayer, str] = {
+    "available": "what exists",
+    "held": "what is held",
+    "unheld": "what exists and is not held",
+}
+
+
 class TopCellsError(PlannerError):
     """The question cannot be asked, or there is nothing to ask it of."""
 
@@ -53,13 +63,17 @@ def top_cells(
     """The cells with the most ``by`` over the sensors and months, the most first; ties by cell.
 
     Columns: ``lat``, ``lon`` (of the centre, degrees), for H3 cells ``cell_id`` (uint64), and then ``value`` (int64) and ``partitions``
-    (int64, the partitions in which the cell has a row). Partitions that are not materialised are left out.
+    (int64, the partitions in which the cell has a row). Partitions that are not materialised, or of which the layer is not known
+    (holdings that could not be reached, no public catalogue), are left out; ``notes`` names them.
 
-    Raises ``TopCellsError`` for an unknown ``by``, or where no partition is materialised or one was made on another grid.
+    Raises ``TopCellsError`` for an unknown ``by``, or where no partition is materialised, none is known, or one was made on another grid.
     """
     if by not in _SUMS:
         raise TopCellsError(f"top cells by {by!r}: choose one of {', '.join(get_args(TopBy))}")
     found: list[UPath] = []
+    unknown: list[str] = []
+    missing: list[str] = []
+    doubtful: list[str] = []
     for sensor in sensors:
         for month in months:
             path = store.stats(layer, sensor, month)
@@ -68,10 +82,18 @@ def top_cells(
             except StoreError:
                 if path.exists():
                     raise
+                missing.append(f"{sensor} {month}")
                 continue
             if metadata.get("grid") != grid.describe():
                 raise TopCellsError(f"{path} was made on another grid than {grid.in_words()}, or by an older version: materialise it again")
+            if reason := _not_known(layer, metadata):
+                unknown.append(f"{sensor} {month}: {reason}")
+                continue
+            if metadata.get("scan_status" if layer == "unheld" else "status") in ("provisional", "partial"):
+                doubtful.append(f"{sensor} {month}")
             found.append(path)
+    if not found and unknown:
+        raise TopCellsError(f"{_LAYER_WORDS[layer]} is not known: {_listed(unknown, '; ')}")
     if not found:
         window = f"{months[0]}..{months[-1]}" if months else "no month"
         raise TopCellsError(f"no {layer} statistics of {', '.join(sensors)} in {window} at {store.root}: materialise them first")
@@ -86,13 +108,47 @@ def top_cells(
     place = {"lat": lats, "lon": lons}
     if grid.h3_res is not None:
         place |= {"cell_id": grid.cell_ids[cell]}
-    return pa.table({**place, "value": top["value"], "partitions": top["partitions"]})
+    table = pa.table({**place, "value": top["value"], "partitions": top["partitions"]})
+    notes = []
+    if unknown:
+        notes.append(f"{_LAYER_WORDS[layer]} is not known, and not counted here: {_listed(unknown, '; ')}")
+    if missing:
+        notes.append(f"not materialised, and not counted here: {_listed(missing)}")
+    if doubtful:
+        notes.append(f"the scan is provisional or partial, so a cell that is not listed may have some: {_listed(doubtful)}")
+    if not table.num_rows:
+        rest = "; more may be in what is not known" if notes else ""
+        notes.insert(0, f"no cell has a scene in the {len(found)} known {'partition' if len(found) == 1 else 'partitions'}{rest}")
+    return table.replace_schema_metadata({_NOTES: json.dumps(notes)})
+
+
+def _not_known(layer: StatsLayer, metadata: Mapping[str, Any]) -> str | None:
+    """Why a partition says nothing of the layer; None where it does."""
+    held = metadata.get({"held": "status", "unheld": "holdings_status"}.get(layer, ""))
+    if held in ("off", "not_read"):
+        return "the holdings could not be reached" if held == "off" else "the holdings have not been read"
+    scan = metadata.get({"available": "status", "unheld": "scan_status"}.get(layer, ""))
+    if scan == "not_applicable":
+        return "no public catalogue, or none in that month"
+    return "the catalogue has not been scanned" if scan == "not_scanned" else None
+
+
+def _listed(names: Sequence[str], between: str = ", ", most: int = 12) -> str:
+    more = f"{between}and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
+
+
+def notes(table: pa.Table) -> list[str]:
+    """What the answer of ``top_cells`` does not know, one sentence each; the first says so where no cell has a scene."""
+    kept = (table.schema.metadata or {}).get(_NOTES)
+    return [str(note) for note in json.loads(kept)] if kept else []
 
 
 def as_markdown(table: pa.Table) -> str:
-    """The table as Markdown."""
+    """The table as Markdown, and its notes below; the notes alone where no cell has a scene."""
     lines = [f"| {' | '.join(table.column_names)} |", f"|{'---|' * table.num_columns}"]
     lines += [
         f"| {' | '.join(f'{value:g}' if isinstance(value, float) else str(value) for value in row.values())} |" for row in table.to_pylist()
     ]
-    return "\n".join(lines)
+    said = [f"\n{note}" for note in notes(table)]
+    return "\n".join([*(lines if table.num_rows or not said else []), *said]).lstrip("\n")

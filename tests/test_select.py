@@ -205,7 +205,6 @@ OTHER = [[10, 10, 10, NAN, 5], [20, NAN, 20, NAN, 5], [30, 30, 30, NAN, 5]]
     [
         ("scenes_count", [11, 14, NAN, NAN, 5]),
         ("unmet_supply", [11, 14, NAN, NAN, 5]),
-        ("mean_scene_cloud_pct", [5.5, 7, NAN, NAN, 2.5]),
         ("days_since_last_held", [1, 4, NAN, NAN, 0]),
         ("deficit", [10, 10, NAN, NAN, 5]),
         ("priority_score", [10, 10, NAN, NAN, 5]),
@@ -221,16 +220,42 @@ def test_several_sensors_become_one_by_the_metric_s_rule(metric: str, expected: 
     assert known(quarter, 5) == [3, 1, 1, 0, 3]  # a month is known where every sensor is
 
 
+def clouds(means: tuple[Any, Any], counts: tuple[Any, Any], unclear: tuple[Any, Any]) -> xr.Dataset:
+    """Mean cloud, scenes, and scenes of unknown cloud of two sensors, the same in each month."""
+    named = {"mean_scene_cloud_pct": means, "scenes_count": counts, "cloud_unknown_scene_count": unclear}
+    return xr.merge([cells(name, [one] * 3, [other] * 3) for name, (one, other) in named.items()])
+
+
+BOTH = ["emit", "landsat-8-9"]
+
+
+def test_the_mean_cloud_of_several_sensors_is_weighted_by_their_scenes_of_known_cloud() -> None:
+    # 3 scenes of 40 % and 1 of 80 %; 2 of 6 scenes have a known cloud of 10 %, and 4 of 4 of 70 %; no scene of the second is known.
+    ds = clouds(([40, 10, 30], [80, 70, NAN]), ([3, 6, 2], [1, 4, 5]), ([0, 4, 0], [0, 0, 5]))
+    result = select(ds, query("mean_scene_cloud_pct", "recent", sensors=BOTH))
+    assert first(result, 3) == pytest.approx([(3 * 40 + 80) / 4, (2 * 10 + 4 * 70) / 6, 30])
+    assert known(result, 3) == [3, 3, 3]
+    turned = query("mean_scene_cloud_pct", "rate", sensors=BOTH[::-1])
+    assert first(select(ds, turned), 3) == pytest.approx(first(result, 3))
+
+
 def test_a_sensor_without_a_scene_in_a_cell_does_not_hide_the_mean_cloud_of_others() -> None:
     """A mean over no scenes is NaN and yet known; a cell nobody looked at is another matter."""
-    clouds = [[40, 40, 40, NAN]] * 3, [[60, NAN, NAN, NAN]] * 3
-    counts = [[1, 1, 1, 0]] * 3, [[2, 0, NAN, 0]] * 3
-    ds = cells("mean_scene_cloud_pct", *clouds).assign(scenes_count=cells("scenes_count", *counts)["scenes_count"])
-    both = query("mean_scene_cloud_pct", "recent", sensors=["emit", "landsat-8-9"])
+    ds = clouds(([40, 40, 40, NAN], [60, NAN, NAN, NAN]), ([1, 1, 1, 0], [2, 0, NAN, 0]), ([0, 0, 0, 0], [0, 0, NAN, 0]))
+    both = query("mean_scene_cloud_pct", "recent", sensors=BOTH)
     result = select(ds, both)
-    assert equal(first(result, 4), [50, 40, NAN, NAN])
+    assert first(result, 2) == pytest.approx([160 / 3, 40])
+    assert equal(first(result, 4)[2:], [NAN, NAN])
     assert known(result, 4) == [3, 3, 0, 3]  # the last was looked at, and has no scene
-    assert equal(first(select(ds, replace(both, aggregation="rate")), 4), [50, 40, NAN, NAN])
+    assert first(select(ds, replace(both, aggregation="rate")), 2) == pytest.approx([160 / 3, 40])
+
+
+def test_a_mean_that_cannot_be_weighted_is_refused() -> None:
+    with pytest.raises(
+        CoverageError, match="weighted by their scenes of known cloud, and the dataset lacks scenes_count and cloud_unknown"
+    ):
+        select(cells("mean_scene_cloud_pct", THREE, OTHER), query("mean_scene_cloud_pct", sensors=BOTH))
+    assert first(select(cells("mean_scene_cloud_pct", THREE, OTHER), query("mean_scene_cloud_pct")), 1) == [3]
 
 
 def test_a_sensor_named_twice_counts_once() -> None:
@@ -261,6 +286,46 @@ def test_a_sensor_we_do_not_hold_does_not_hide_what_we_hold_of_others() -> None:
     assert equal(first(select(ds, query("held_count", "total", sensors=["emit", "landsat-8-9"])), 5), [9, 10, 3, NAN, 0])
 
 
+# A sensor that cannot have a metric at all hides nothing of the others (design section 4, "Several sensors in one figure").
+
+NO_CATALOGUE = {name for name, metric in METRICS.items() if metric.layer == "available"} | {"unmet_supply", "ingestable_observations"}
+NOT_HELD = {name for name, metric in METRICS.items() if metric.layer == "acquired"}
+
+
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "action"])
+def test_each_metric_of_a_sensor_and_prisma_is_known_where_it_is_known_for_those_that_can_have_it(tmp_path: Path, metric: str) -> None:
+    """PRISMA has no public catalogue and is in the holdings; Sentinel-2 the other way round."""
+    path = make_cube(tmp_path / "coverage.zarr", cube_spec(["emit", "prisma", "sentinel-2"], [JANUARY]))
+    some = {"scenes_count": 3, "mean_scene_cloud_pct": 5, "clear_days": 0b111, "ingestable_days": 0b110, "unmet_supply": 2}
+    held = {"held_count": 1, "held_days": 1, "held_clear_days": 1, "held_clear_count": 1, "days_since_last_held": 30}
+    unasked = {name: SCHEMA[name].fill for name in known_fields() if name not in held}
+    unheld = dict.fromkeys(held, -1) | {"held_days": 1 << 31, "held_clear_days": 1 << 31, "days_since_last_held": NAN}
+    write_partition(path, "emit", JANUARY, known_fields(**some, **held))
+    write_partition(path, "prisma", JANUARY, known_fields(**unasked, **held), scan="not_applicable")
+    write_partition(path, "sentinel-2", JANUARY, known_fields(**some, **unheld), holdings="not_held")
+    ds = open_coverage(path)
+    window = {"t1": dt.date(2025, 1, 31)}
+
+    def known_of(*sensors: str) -> bool:
+        return bool((select(ds, query(metric, "recent", sensors=list(sensors), **window))["known_months"] == 1).all())
+
+    assert known_of("emit")
+    assert known_of("emit", "prisma")
+    assert known_of("emit", "sentinel-2")
+    assert known_of("prisma") == (metric not in NO_CATALOGUE)
+    assert known_of("sentinel-2") == (metric not in NOT_HELD)
+    days = select(ds, query("ingestable_observations", "recent", sensors=["emit", "prisma"], **window))
+    assert (days == 2).all()
+
+
+def test_days_to_download_stay_unknown_where_a_sensor_that_can_have_them_is_unknown(tmp_path: Path) -> None:
+    path = make_cube(tmp_path / "coverage.zarr", cube_spec(["emit", "enmap"], [JANUARY]))
+    write_partition(path, "emit", JANUARY, known_fields(ingestable_days=1))
+    write_partition(path, "enmap", JANUARY, known_fields(ingestable_days=1 << 31), scan="not_scanned")
+    both = query("ingestable_observations", "recent", sensors=["emit", "enmap"], t1=dt.date(2025, 1, 31))
+    assert np.isnan(select(open_coverage(path), both)).all()
+
+
 def codes(*names: str) -> list[float]:
     return [float(ACTIONS.index(name)) for name in names]
 
@@ -287,15 +352,56 @@ def test_the_recent_action_is_the_latest_known_one() -> None:
     assert [first(month, 3) for month in scrubbed] == months
 
 
+def test_a_month_of_actions_is_known_where_every_sensor_s_is() -> None:
+    ds = cells("action", [codes("ingest", "ingest", "met")] * 3, [codes("unknown", "met", "unknown")] * 3)
+    result = select(ds, query("action", "recent", sensors=["emit", "landsat-8-9"]))
+    assert first(result, 3) == codes("ingest", "ingest", "unknown")  # what is to be done is not hidden by what is not known
+    assert known(result, 3) == [0, 3, 0]
+
+
+def test_the_latest_action_of_several_sensors_is_not_hidden_by_one_that_is_not_known() -> None:
+    one = [codes("met"), codes("ingest"), codes("met")]
+    other = [codes("met"), codes("unknown"), codes("unknown")]
+    ds = cells("action", one, other)
+    result = select(ds, query("action", "recent", sensors=["emit", "landsat-8-9"]))
+    assert first(result, 1) == codes("ingest")
+    assert known(result, 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("metric", "provisional"),
+    [("scenes_count", 2), ("observations", 2), ("unmet_supply", 2), ("ingestable_observations", 2), ("held_count", 0), ("deficit", 0)],
+)
+def test_a_selection_says_how_many_of_its_months_are_provisional(tmp_path: Path, metric: str, provisional: int) -> None:
+    """Where the scan is provisional a 0 means that nothing was found yet."""
+    path = make_cube(tmp_path / "coverage.zarr")
+    for sensor, status in (("emit", ("provisional", "complete", "complete")), ("landsat-8-9", ("provisional", "complete", "provisional"))):
+        for month, scan in zip(QUARTER, status, strict=True):
+            write_partition(path, sensor, month, scan=scan)
+    ds = open_coverage(path)
+    both = query(metric, sensors=["emit", "landsat-8-9"])
+    assert select(ds, both).attrs["provisional_months"] == provisional
+    assert select(ds, replace(both, sensors=["emit"], t0=dt.date(2025, 2, 1))).attrs["provisional_months"] == 0
+
+
 # --- an independent implementation ----------------------------------------------------------------------------------
 
 VALUES = st.one_of(st.just(NAN), st.integers(0, 300).map(float))
 CUBES = hnp.arrays(np.float32, (2, 3, 2, 4), elements=VALUES.map(np.float32))
 
 
+KNOWN_CLOUD = (3, 1)
+"""Scenes of known cloud of each of the two sensors, in each cell."""
+
+
+def weighted(means: Sequence[float]) -> float:
+    weights = KNOWN_CLOUD[: len(means)]
+    return sum(w * v for w, v in zip(weights, means, strict=True)) / sum(weights)
+
+
 def plain(values: list[list[float]], metric: str, aggregation: str) -> tuple[float, int]:
     """One cell: ``values`` by sensor and month, reduced in plain Python."""
-    across: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "mean": lambda v: sum(v) / len(v), "min": min, "max": max}
+    across: dict[str, Callable[[Sequence[float]], float]] = {"sum": sum, "mean": weighted, "min": min, "max": max}
     rule = across[METRICS[metric].across_sensors]
     months = []
     for month in zip(*values, strict=True):
@@ -321,6 +427,10 @@ def plain(values: list[list[float]], metric: str, aggregation: str) -> tuple[flo
 @settings(max_examples=80, deadline=None)
 def test_select_agrees_with_plain_python(values: np.ndarray[Any, Any], metric: str, aggregation: str, sensors: list[str]) -> None:
     ds = memory_cube({metric: values}, ["emit", "landsat-8-9"], grid=COARSE)
+    if metric == "mean_scene_cloud_pct":
+        # Five and two scenes, of which two and one have an unknown cloud; a cell without a mean was not looked at.
+        for name, counts in (("scenes_count", (5, 2)), ("cloud_unknown_scene_count", (2, 1))):
+            ds[name] = ds[metric] * 0 + np.reshape(counts, (2, 1, 1, 1)).astype(np.float32)
     result = select(ds, query(metric, aggregation, sensors=sensors))
     chosen = [["emit", "landsat-8-9"].index(s) for s in sensors]
     for row in range(2):
@@ -398,6 +508,46 @@ def test_a_partition_rewritten_since_the_cube_was_opened_is_read_again(cube: Pat
     ds = open_coverage(cube)
     write_partition(cube, "emit", MARCH, known_fields(scenes_count=30))
     assert (select(ds, query("scenes_count", "total")) == 33).all()
+
+
+def test_the_known_share_of_a_stale_gap_is_nothing(tmp_path: Path) -> None:
+    """A coarser level kept the share that its gap had before the coverage was written anew."""
+    grid = GridSpec(1.0)
+    path = make_cube(tmp_path / "fine.zarr", cube_spec(["emit"], [JANUARY], grid))
+    write_partition(path, "emit", JANUARY, known_fields(grid, scenes_count=1))
+    window = {"t1": dt.date(2025, 1, 31)}
+    for metric in ("deficit", "action", "priority_score"):
+        fresh = select(open_coverage(path), query(metric, "recent", **window), resolution=10.0)
+        assert (fresh["known_share"] == 1).all(), metric
+    write_partition(path, "emit", JANUARY, known_fields(grid, scenes_count=2), gap=False)
+    ds = open_coverage(path)
+    for metric in ("deficit", "action", "priority_score"):
+        stale = select(ds, query(metric, "recent", **window), resolution=10.0)
+        assert (stale["known_share"] == 0).all(), metric
+        assert (stale["known_months"] == 0).all(), metric
+    for metric in ("scenes_count", "held_count", "unmet_supply"):  # these are not made from the gap
+        assert (select(ds, query(metric, "recent", **window), resolution=10.0)["known_share"] == 1).all(), metric
+
+
+def test_the_mean_cloud_of_several_sensors_is_weighted_on_coarser_levels_too(tmp_path: Path) -> None:
+    grid = GridSpec(1.0)
+    path = make_cube(tmp_path / "fine.zarr", cube_spec(["emit", "landsat-8-9"], [JANUARY], grid))
+    write_partition(path, "emit", JANUARY, known_fields(grid, scenes_count=3, mean_scene_cloud_pct=40))
+    write_partition(path, "landsat-8-9", JANUARY, known_fields(grid, scenes_count=2, cloud_unknown_scene_count=1, mean_scene_cloud_pct=80))
+    both = query("mean_scene_cloud_pct", "recent", sensors=["emit", "landsat-8-9"], t1=dt.date(2025, 1, 31))
+    for resolution in (None, 10.0):
+        assert np.allclose(select(open_coverage(path), both, resolution=resolution), 50)
+
+
+def test_a_part_of_an_h3_cube_stays_that_part_when_it_is_read_again(tmp_path: Path) -> None:
+    grid = GridSpec(h3_res=0)
+    path = make_cube(tmp_path / "h3.zarr", cube_spec(["emit"], [JANUARY], grid))
+    write_partition(path, "emit", JANUARY, known_fields(grid, scenes_count=np.arange(122)))
+    part = open_coverage(path).isel(cells=[5, 6, 40])
+    write_partition(path, "emit", JANUARY, known_fields(grid, scenes_count=np.arange(122) * 2))
+    result = select(part, query("scenes_count", "recent", t1=dt.date(2025, 1, 31)))
+    assert result.values.tolist() == [10, 12, 80]
+    assert result["cell_ids"].values.tolist() == grid.cell_ids[[5, 6, 40]].tolist()
 
 
 def rewrite_while_loading(monkeypatch: pytest.MonkeyPatch, cube: Path, times: int) -> list[int]:

@@ -14,6 +14,8 @@ import pytest
 import shapely
 import xarray as xr
 
+from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.grid import GridSpec
 from coverage_pipeline.sensors import COVERAGE_SENSORS, SensorError
 from coverage_pipeline.tasking import (
     RequestError,
@@ -24,6 +26,7 @@ from coverage_pipeline.tasking import (
     submit_request,
     taskable_mask,
 )
+from tests.cubes import cube_spec, make_cube
 
 TODAY = dt.date(2025, 6, 15)
 NEXT_MONTH = (dt.date(2025, 7, 1), dt.date(2025, 7, 31))
@@ -78,6 +81,24 @@ def test_taskable_mask_lies_on_the_datasets_grid() -> None:
     assert np.array_equal(mask.values, np.broadcast_to(np.array([0, 1, 1, 0, 1], bool)[:, None, None], (5, 2, 3)))
     with pytest.raises(SensorError, match="unknown sensor"):
         taskable_mask(ds, ["emit", "hubble"])
+
+
+def test_taskable_mask_lies_on_h3_cells(tmp_path: Path) -> None:
+    grid = GridSpec(h3_res=0)
+    ds = open_coverage(make_cube(tmp_path / "h3.zarr", cube_spec(grid=grid)))
+    mask = taskable_mask(ds, ["emit", "landsat-8-9"])
+    assert mask.dims == ("sensor", "cells")
+    assert mask["cell_ids"].values.tolist() == grid.cell_ids.tolist()
+    assert mask.values.tolist() == [[True] * 122, [False] * 122]  # H3 has 122 cells of resolution 0
+    some = taskable_mask(ds.isel(cells=slice(3, 5)), ["emit"])
+    assert some["cell_ids"].values.tolist() == grid.cell_ids[3:5].tolist()
+    # It goes with the cube's own arrays.
+    assert (ds["in_scope"].sel(sensor="emit") * mask.sel(sensor="emit")).dims == ("cells",)
+
+
+def test_taskable_mask_of_something_else_is_refused() -> None:
+    with pytest.raises(RequestError, match="no dimension 'lat': give a cube as open_coverage opens it"):
+        taskable_mask(xr.Dataset(coords={"y": [0.0]}), ["emit"])
 
 
 # The record

@@ -23,7 +23,7 @@ from coverage_pipeline.holdings import HELD_SCHEMA
 from coverage_pipeline.months import Month
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.store import StatsLayer, Store, StoreError, write_cells
-from coverage_pipeline.topcells import TopBy, TopCellsError, as_markdown, top_cells
+from coverage_pipeline.topcells import TopBy, TopCellsError, as_markdown, notes, top_cells
 
 GRID = GridSpec(30.0)
 HEXAGONS = GridSpec(h3_res=1)
@@ -50,6 +50,7 @@ def write_stats(
     layer: StatsLayer = "available",
     grid: GridSpec = GRID,
     schema: pa.Schema = CELL_SCHEMA,
+    **status: str,
 ) -> None:
     """A statistics file as the assets leave it."""
     rows = [
@@ -58,7 +59,7 @@ def write_stats(
         for cell, (scenes, clear, unknown, days, clear_days) in sorted(cells.items())
     ]
     table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
-    write_cells(store.stats(layer, sensor, month), schema, [table], {"grid": grid.describe(), "run": f"{sensor} {month}"})
+    write_cells(store.stats(layer, sensor, month), schema, [table], {"grid": grid.describe(), "run": f"{sensor} {month}", **status})
 
 
 def plain(files: Mapping[Any, Cells], by: TopBy, limit: int) -> list[tuple[int, int, int]]:
@@ -225,6 +226,62 @@ def test_statistics_without_a_column_are_refused_by_name(db: duckdb.DuckDBPyConn
         top_cells(db, store, "available", "unknown", ["emit"], MONTHS, GRID)
 
 
+# What is not known
+
+
+OFF = {"holdings_status": "off", "scan_status": "complete"}
+
+
+def test_holdings_that_are_off_are_never_an_empty_answer(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    store = Store.below(tmp_path)
+    write_stats(store, "emit", MONTHS[0], {}, layer="unheld", **OFF)
+    with pytest.raises(TopCellsError, match="what exists and is not held is not known: emit 2025-01: the holdings could not be reached"):
+        top_cells(db, store, "unheld", "scenes", ["emit"], MONTHS, GRID)
+    write_stats(store, "emit", MONTHS[0], {}, layer="held", schema=HELD_SCHEMA, status="off")
+    with pytest.raises(TopCellsError, match="what is held is not known: emit 2025-01: the holdings could not be reached"):
+        top_cells(db, store, "held", "scenes", ["emit"], MONTHS, GRID)
+
+
+def test_a_sensor_without_a_catalogue_is_never_an_empty_answer(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    store = Store.below(tmp_path)
+    write_stats(store, "prisma", MONTHS[0], {}, status="not_applicable")
+    write_stats(store, "prisma", MONTHS[0], {}, layer="unheld", holdings_status="read", scan_status="not_applicable")
+    for layer, words in (("available", "what exists is not known"), ("unheld", "what exists and is not held is not known")):
+        with pytest.raises(TopCellsError, match=f"{words}: prisma 2025-01: no public catalogue"):
+            top_cells(db, store, layer, "scenes", ["prisma"], MONTHS, GRID)  # type: ignore[arg-type]
+
+
+def test_a_sensor_that_is_not_in_our_holdings_is_a_known_zero(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    store = Store.below(tmp_path)
+    write_stats(store, "emit", MONTHS[0], {}, layer="held", schema=HELD_SCHEMA, status="not_held")
+    table = top_cells(db, store, "held", "scenes", ["emit"], MONTHS[:1], GRID)
+    assert table.num_rows == 0
+    assert notes(table) == ["no cell has a scene in the 1 known partition"]
+
+
+def test_partitions_that_are_not_known_are_named_beside_the_answer(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    store = Store.below(tmp_path)
+    write_stats(store, "emit", MONTHS[0], CELLS, layer="unheld", holdings_status="read", scan_status="complete")
+    write_stats(store, "emit", MONTHS[1], {}, layer="unheld", **OFF)
+    write_stats(store, "enmap", MONTHS[0], {}, layer="unheld", holdings_status="read", scan_status="provisional")
+    table = top_cells(db, store, "unheld", "scenes", SENSORS, MONTHS[:2], GRID)
+    assert placed(table) == [(5, 3, 1), (7, 3, 1), (70, 1, 1)]
+    off, missing, provisional = notes(table)
+    assert off == ("what exists and is not held is not known, and not counted here: emit 2025-02: the holdings could not be reached")
+    assert missing == "not materialised, and not counted here: enmap 2025-02"
+    assert provisional == "the scan is provisional or partial, so a cell that is not listed may have some: enmap 2025-01"
+    assert off in as_markdown(table)
+
+
+def test_an_empty_answer_of_a_provisional_scan_does_not_say_that_there_is_none(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    store = Store.below(tmp_path)
+    write_stats(store, "emit", MONTHS[0], {}, status="provisional")
+    said = notes(table := top_cells(db, store, "available", "scenes", ["emit"], MONTHS[:1], GRID))
+    assert said[0] == "no cell has a scene in the 1 known partition; more may be in what is not known"
+    assert "provisional" in said[1]
+    assert as_markdown(table) == "\n\n".join(said)
+
+
 # Elsewhere than in a folder, and in words
 
 
@@ -252,6 +309,6 @@ def test_statistics_on_s3_are_read_where_they_are(db: duckdb.DuckDBPyConnection,
 def test_as_markdown(db: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     store = Store.below(tmp_path)
     write_stats(store, "emit", MONTHS[0], CELLS)
-    lines = as_markdown(top_cells(db, store, "available", "scenes", ["emit"], MONTHS, GRID, limit=2)).split("\n")
+    lines = as_markdown(top_cells(db, store, "available", "scenes", ["emit"], MONTHS[:1], GRID, limit=2)).split("\n")
     assert lines == ["| lat | lon | value | partitions |", "|---|---|---|---|", "| -75 | -15 | 3 | 1 |", "| -75 | 45 | 3 | 1 |"]
     assert np.isclose(GRID.lats[0], -75)

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 from coverage_dashboards import palette
+from coverage_pipeline.coverage import SCAN_STATUS, open_coverage
 from tests.dashboards.cubes import build_cube
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
 CHROMIUM = Path("/usr/bin/chromium")
-APP = Path(__file__).parents[2] / "coverage_dashboards" / "app.py"
+ROOT = Path(__file__).parents[2]
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 ARGS += ["--disable-component-update", "--disable-sync"]
 PATIENCE = 10_000
@@ -42,41 +47,30 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-def _serve(cube: Path, log: Path) -> Iterator[str]:
+def _serve(cube: Path, log: Path, **settings: str) -> Iterator[str]:
+    """The real command, until the caller has done with the page."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "panel",
-        "serve",
-        str(APP),
-        "--address",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--warm",
-    ]
-    command += ["--websocket-compression-level", "1"]
+    command = [sys.executable, "-m", "coverage_pipeline", "serve", "--port", str(port)]
     with log.open("w") as out:
         process = subprocess.Popen(
             command,
-            env=os.environ | {"COVERAGE_OUTPUT_ZARR": str(cube)},
-            cwd=APP.parents[1],
+            env=os.environ | {"COVERAGE_OUTPUT_ZARR": str(cube), "PYTHONPATH": str(ROOT)} | settings,
+            cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,
         )
         try:
             url = f"http://127.0.0.1:{port}/app"
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while True:
                 try:
                     urllib.request.urlopen(url, timeout=5).close()
                     break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > deadline:
-                        pytest.fail(f"panel serve did not come up:\n{log.read_text()}")
+                        pytest.fail(f"serve did not come up:\n{log.read_text()}")
                     time.sleep(0.2)
             yield url
         finally:
@@ -308,3 +302,176 @@ def test_without_a_cube_the_page_says_how_to_build_one(page: Any, tmp_path: Path
         expect(page.get_by_text("coverage-planner build", exact=True)).to_be_visible()
         look(page, "no_cube_light")
         page.goto("about:blank")  # what is still loading must not find the server gone
+
+
+# Text from outside: nothing of it runs, all of it is shown as text.
+
+RAN = "window.ran = (window.ran || 0) + 1"
+IMAGE = f'<img src=x onerror="{RAN}">'
+SCRIPT = f"</script><script>{RAN}</script>"
+QUOTES = f"""\"'><svg onload='{RAN}'>"""
+ENTITIES = f"&lt;img src=x onerror=&quot;{RAN}&quot;&gt;"
+MARKDOWN = f"**bold** [link](javascript:{RAN}) `code`"
+TURNED = "EMIT\u202egnp.exe\u202c\u200f\u2066"
+HOSTILE = (IMAGE, SCRIPT, QUOTES, ENTITIES, MARKDOWN)
+
+
+@pytest.fixture(scope="module")
+def hostile(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cube, settings and scan reports whose every text is an attack."""
+    folder = tmp_path_factory.mktemp("hostile")
+    cube = build_cube(folder / "coverage.zarr", 20.0, 2, note=f"simulated data: {' '.join(HOSTILE)} {TURNED}")
+    root = zarr.open_group(str(cube), mode="r+")
+    names = [str(name) for name in root["sensor"][:]]
+    renamed = {"sentinel-2": IMAGE, "landsat-8-9": "hostile"}
+    root["sensor"][:] = np.array([renamed.get(name, name) for name in names], dtype=object)
+    root["scan_status"][names.index("emit"), :] = SCAN_STATUS.index("provisional")
+    root.attrs["catalog_snapshot"] = f"2026 {IMAGE}{QUOTES}"
+    zarr.consolidate_metadata(str(cube))
+    assert str(open_coverage(cube)["sensor"].values[names.index("sentinel-2")]) == IMAGE
+    settings = folder / "build.toml"
+    title = f"{SCRIPT}{ENTITIES}{MARKDOWN}{TURNED}"
+    settings.write_text(
+        "[sensors.declared.hostile]\nnominal_revisit_days = 5\ndefault_desired_per_month = 2\navailable_sources = []\n"
+        f"title = {json.dumps(title)}\n"
+    )
+    reports = folder / "data" / "catalog" / "emit"
+    reports.mkdir(parents=True)
+    report = {"scanned_at": "2026-01-01T00:00:00Z", "status": "provisional", "doubts": [f"it stops on the 17th {IMAGE}", *HOSTILE[1:]]}
+    (reports / "2025-02.scan.json").write_text(json.dumps(report))
+    # Another scan's report says nothing of the one that is shown.
+    (reports / "2025-01.scan.json").write_text(json.dumps(report | {"scanned_at": "2020-01-01T00:00:00Z", "doubts": ["stale"]}))
+    yield from _serve(cube, folder / "serve.log", COVERAGE_CONFIG=str(settings), COVERAGE_DATA=str(folder / "data"))
+
+
+def nothing_ran(page: Any) -> bool:
+    injected = "[...document.querySelectorAll('*')].flatMap(e => [e, ...(e.shadowRoot ? e.shadowRoot.querySelectorAll('*') : [])])"
+    injected += ".filter(e => [...e.attributes].some(a => /^on/i.test(a.name)) || (e.src || '').endsWith('/x')).length"
+    return bool(page.evaluate("window.ran === undefined") and page.evaluate(injected) == 0)
+
+
+def test_hostile_titles_attributes_and_doubts_are_text(page: Any, hostile: str) -> None:
+    page.goto(f"{hostile}?metric=scenes_count&sensors=emit")
+    # The keys and titles of sensors, beside their boxes and in the caption.
+    for name in (IMAGE, "</script><script>"):
+        box = page.get_by_label(name)
+        expect(box).to_be_visible()
+        box.click()
+        expect(caption(page)).to_contain_text(name)
+    for text in ("**bold** [link](javascript:", "&lt;img src=x onerror=&quot;", "EMITgnp.exe", "catalogue as of 2026 <img src=x"):
+        expect(caption(page)).to_contain_text(text)
+    badge = page.get_by_text("Simulated data")
+    for text in HOSTILE:
+        expect(badge.locator("..")).to_contain_text(text)
+    doubts = page.locator(".doubts")
+    expect(doubts).to_contain_text("EMIT (ISS), February 2025: it stops on the 17th <img src=x onerror=")
+    expect(doubts).to_contain_text("EMIT (ISS), January 2025: its scan report is not at hand")
+    expect(doubts).not_to_contain_text("stale")
+    shown = page.locator("body").inner_text() + caption(page).inner_text() + doubts.inner_text()
+    assert not [c for c in shown if c in "\u202e\u202c\u200f\u2066"]
+    look(page, "hostile_light")
+    page.wait_for_timeout(500)  # an image that cannot be had tells so a moment later
+    assert nothing_ran(page)
+
+
+def test_a_zero_of_a_provisional_month_is_no_known_none(page: Any, hostile: str) -> None:
+    page.goto(f"{hostile}?metric=scenes_count&sensors=emit")
+    expect(caption(page)).to_contain_text("the scans of all months are provisional")
+    expect(legend(page)).to_contain_text("0: none found yet; the scans of all months are provisional")
+    expect_colour(page, -50, 70, palette.ramp("scenes_count", False)[0])  # north of where EMIT looks
+    x, y = place(page, -50, 70)
+    page.mouse.move(x, y - 3)
+    page.mouse.move(x, y)
+    expect(page.locator(".bk-Tooltip")).to_contain_text("0 scenes a month: none found yet; the scans of all months are provisional")
+    page.get_by_role("button", name="Acquired").click()
+    expect(caption(page)).to_contain_text("Acquired")
+    expect(page.locator(".doubts")).not_to_be_visible()  # what we hold does not depend on the catalogue
+
+
+def test_a_hostile_address_is_text(page: Any, hostile: str) -> None:
+    page.goto(f"{hostile}?layer={IMAGE}&sensors={SCRIPT}&t0={QUOTES}")
+    expect(page.get_by_text("(layer, sensors, window); it was left out")).to_be_visible()
+    assert nothing_ran(page)
+
+
+def test_a_hostile_error_is_text(page: Any, tmp_path: Path) -> None:
+    name = f"{IMAGE.replace('/', '')}{MARKDOWN}.zarr"
+    for url in _serve(tmp_path / name, tmp_path / "serve.log"):
+        page.goto(url)
+        expect(page.get_by_text(name)).to_be_visible()
+        page.wait_for_timeout(500)
+        assert nothing_ran(page)
+        look(page, "hostile_error")
+        page.goto("about:blank")
+
+
+def test_another_cube_in_its_place_is_followed(page: Any, tmp_path: Path) -> None:
+    """The note on simulated data, months and sensors are those of the cube that is shown."""
+    path = build_cube(tmp_path / "coverage.zarr", 20.0, 2, ("emit", "landsat-8-9"))
+    for url in _serve(path, tmp_path / "serve.log"):
+        page.goto(f"{url}?sensors=emit,nosuch")
+        expect(page.get_by_text("Simulated data")).to_be_visible()
+        expect(page.get_by_text("(sensors); it was left out")).to_be_visible()
+        path.rename(tmp_path / "old.zarr")
+        build_cube(path, 20.0, 3, ("emit", "enmap"), note=None)
+        page.wait_for_timeout(21_000)  # the cube is looked at anew every twenty seconds
+        page.get_by_role("button", name="Acquired").click()
+        expect(caption(page)).to_contain_text("Acquired · Scenes held · rate (mean month) · EMIT (ISS)")
+        expect(page.get_by_text("Simulated data")).not_to_be_visible()
+        expect(page.get_by_text("it was left out")).not_to_be_visible()
+        expect(page.get_by_label("EnMAP")).to_be_visible()
+        page.goto("about:blank")
+
+
+# The server
+
+
+def asked(url: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], str]:
+    request = urllib.request.Request(url, headers=dict(headers))
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read().decode()
+
+
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+
+
+def test_only_this_machine_s_names_are_answered(served: str) -> None:
+    """A name of another site that points to this machine (DNS rebinding) gets neither the page nor its websocket."""
+    port = served.split(":")[2].split("/")[0]
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
+        assert asked(served, {"Host": host})[0] == 200, host
+    foreign = (
+        f"evil.example:{port}",
+        "evil.example",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        f"localhost.evil.example:{port}",
+        f"127.0.0.1.:{port}",
+        "",
+    )
+    for host in foreign:
+        for path, more in (("", {}), ("/ws", UPGRADE), ("/../static/js/bokeh.min.js", {}), ("/../nosuch", {})):
+            status, _, text = asked(served + path, {"Host": host} | more)
+            assert status in (400, 421), (host, path)
+            assert "Coverage" not in text
+            assert status == 400 or "--allow-host" in text
+    # Nor does a page of another site get the websocket, which a browser opens to any host.
+    assert asked(f"{served}/ws", UPGRADE | {"Origin": "http://evil.example"})[0] == 403
+
+
+def test_every_answer_has_the_headers(served: str) -> None:
+    origin = served.removesuffix("/app")
+    for path in ("/app", "/", "/nosuch", "/static/js/bokeh.min.js", "/app/autoload.js?bokeh-autoload-element=1"):
+        _, headers, _ = asked(origin + path, {})
+        policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+        assert policy["default-src"] == "'none'", path
+        assert policy["frame-ancestors"] == policy["object-src"] == policy["base-uri"] == policy["script-src-attr"] == "'none'"
+        assert "unsafe-inline" not in policy["script-src"]
+        assert not re.search(r"https?:|\*", headers["Content-Security-Policy"])
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Server"] is None

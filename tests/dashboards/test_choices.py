@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from coverage_dashboards.choices import Choices, View, address_of, aggregations_
 from coverage_dashboards.fields import Field, Limits, Share
 from coverage_pipeline.coverage import ACTIONS, METRICS, open_coverage
 from coverage_pipeline.months import Month
+from tests.cubes import JANUARY, cube_spec, known_fields, make_cube, write_partition
 from tests.dashboards.cubes import NOTE, build_cube
 
 MONTHS = tuple(Month(2025, k) for k in range(1, 8))
@@ -36,6 +39,8 @@ def test_a_sensor_shows_only_the_layers_it_has(tmp_path):
     assert choices.sensors_of("held_count") == ["emit", "landsat-8-9", "prisma"]
     assert choices.sensors_of("deficit") == list(choices.sensors)
     assert choices.lacks("prisma", "unmet_supply") == "PRISMA has no public catalogue"
+    assert choices.lacks("prisma", "ingestable_observations") == "PRISMA has no public catalogue"
+    assert choices.sensors_of("action") == choices.sensors_of("priority_score") == list(choices.sensors)
     assert words.left_out(choices, "held_count") == "Sentinel-2 is not in our holdings."
 
 
@@ -137,6 +142,59 @@ def test_nothing_known_says_what_was_not_looked_up(tmp_path):
     assert words.nothing_known(view, ds) == (
         "Nothing is known here yet: the catalogue of EMIT (ISS) has not been scanned (January to February 2025)."
     )
+
+
+def test_nothing_known_of_what_needs_both_names_the_one_that_lacks(tmp_path):
+    path = make_cube(tmp_path / "coverage.zarr", cube_spec(["emit"], [JANUARY]))
+    view = View("gap", "ingestable_observations", ("emit",), JANUARY, JANUARY, "rate", JANUARY)
+    write_partition(path, "emit", JANUARY, known_fields(ingestable_days=1 << 31), holdings="off")
+    said = words.nothing_known(view, open_coverage(path))
+    assert said == "Nothing is known here yet: the holdings of EMIT (ISS) could not be reached (January 2025)."
+    write_partition(path, "emit", JANUARY, known_fields(ingestable_days=1 << 31), scan="not_scanned")
+    assert "the catalogue of EMIT (ISS) has not been scanned" in words.nothing_known(view, open_coverage(path))
+    write_partition(path, "emit", JANUARY)
+    write_partition(path, "emit", JANUARY, gap=False)
+    stale = words.nothing_known(replace(view, metric="deficit"), open_coverage(path))
+    assert "the gap of EMIT (ISS) has not been made since its coverage changed" in stale
+
+
+def test_a_zero_of_a_provisional_month_is_said_to_be_no_known_none():
+    some, all_of = replace(field(), provisional=2), replace(field(months=1, known=(1, 1)), provisional=1)
+    assert words.none_found(field()) == ""
+    assert words.none_found(some) == "none found yet; the scan of 2 of 6 months is provisional"
+    assert words.none_found(all_of) == "none found yet; the scan is provisional"
+    assert "0: none found yet; the scan of 2 of 6 months is provisional" in words.legend(some, Limits(0, 4), "", 24, dark=False)
+    assert words.hover_words(all_of, "", False)["none"] == words.none_found(all_of)
+    assert words.caption(CHOICES.first_view(), some).endswith("known in all 6 of 6 months · the scan of 2 of 6 months is provisional")
+    cloud = field("mean_scene_cloud_pct", unit="%")
+    assert words.beside_in_words(cloud) == "no scenes of known cloud"  # scenes there may be
+    assert words.beside_in_words(replace(cloud, provisional=6)) == (
+        "no scenes of known cloud: none found yet; the scans of all months are provisional"
+    )
+
+
+def test_where_an_archive_cannot_be_asked_task_does_not_say_that_no_scene_exists():
+    alone = replace(field("action", unit=""), without_catalogue=("prisma",), sensors=1)
+    assert words.action_words("task", alone) == (
+        "we hold too few, the sensor can be pointed (PRISMA: from our holdings alone, the archive cannot be asked)"
+    )
+    both = replace(alone, sensors=2)
+    assert words.action_words("task", both).startswith("none exists, the sensor can be pointed (PRISMA: from our holdings alone")
+    assert words.action_words("task", both) in words.legend(both, Limits(-0.5, 6.5), "", 24, dark=False)
+    assert f"Task: {words.action_words('task', alone)}" in words.hover_words(alone, "", False)["actions"]
+    assert words.action_words("none", alone) == words.ACTION_WORDS["none"]
+
+
+def test_labels_of_sensors_are_text_and_none_hides_another():
+    choices = Choices(("emit", "e\u202emit", "emit\u200b"), MONTHS, frozenset(), frozenset())
+    labels = choices.labels_of("scenes_count")
+    assert labels == {"EMIT (ISS)": "emit", "emit (2: emit)": "e\u202emit", "emit (3: emit)": "emit\u200b"}
+
+
+def test_a_view_of_another_cube_is_settled_within_this_one():
+    view = View("available", "scenes_count", ("emit", "gone"), Month(2020, 1), Month(2030, 1), "rate", Month(2021, 1))
+    settled = CHOICES.settled(view)
+    assert (settled.first, settled.last, settled.month, settled.sensors) == (MONTHS[0], MONTHS[-1], MONTHS[0], ("emit",))
 
 
 def test_simulated_data_are_said_to_be():

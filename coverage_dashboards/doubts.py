@@ -1,0 +1,85 @@
+"""The doubts of provisional months, from the scan reports that stand beside the scenes (design section 6).
+
+A scan that read all its windows may still be doubted: a month that stops on the 17th, an answer far thinner than its neighbours'. The
+page names these doubts for the sensors and months it shows, so that a zero of theirs is not taken for a known none.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from coverage_dashboards.choices import View, title_of
+from coverage_dashboards.escape import plain
+from coverage_dashboards.words import month_in_words
+from coverage_pipeline.coverage import SCAN_STATUS
+from coverage_pipeline.months import Month
+from coverage_pipeline.store import Store, sibling
+
+SHOWN = 3
+"""Partitions whose doubts are named; the others are counted."""
+LARGEST_REPORT = 8 << 20
+"""Bytes. A scan report has some kilobytes; one that lists thousands of missing windows is still far smaller."""
+LONGEST_DOUBT = 240
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def provisional_partitions(view: View, ds: xr.Dataset) -> list[tuple[str, Month]]:
+    """The chosen sensors and months whose scan is provisional, newest month first."""
+    months = [view.month] if view.aggregation == "scrub" else view.months
+    status = ds["scan_status"].sel(sensor=list(view.sensors), time=[m.to_datetime64() for m in months]).values
+    found = np.argwhere(status == SCAN_STATUS.index("provisional"))
+    return sorted(((view.sensors[s], months[t]) for s, t in found), key=lambda part: (part[1], part[0]), reverse=True)
+
+
+def doubts_in_words(partitions: Sequence[tuple[str, Month]], ds: xr.Dataset, store: Store | None) -> list[str]:
+    """One line for each of the first partitions, and one for the number of the others."""
+    lines = []
+    for sensor, month in partitions[:SHOWN]:
+        found = _doubts(store, sensor, month, _scanned_at(ds, sensor, month)) if store is not None else ()
+        said = "; ".join(plain(doubt, LONGEST_DOUBT).rstrip(".;") for doubt in found) or "its scan report is not at hand"
+        lines.append(f"{title_of(sensor)}, {month_in_words(month)}: {said}")
+    if (more := len(partitions) - SHOWN) > 0:
+        lines.append(f"and {more} more provisional {'month' if more == 1 else 'months'}")
+    return lines
+
+
+def _scanned_at(ds: xr.Dataset, sensor: str, month: Month) -> int | None:
+    """When the scan was made that the cube shows, in seconds since 1970."""
+    value = ds["scanned_at"].sel(sensor=sensor, time=month.to_datetime64()).values
+    if value.dtype.kind == "M":
+        return None if np.isnat(value) else int(value.astype("datetime64[s]").astype(np.int64))
+    return None if not np.isfinite(value) else int(value)
+
+
+@lru_cache(maxsize=4096)
+def _doubts(store: Store, sensor: str, month: Month, scanned_at: int | None) -> tuple[str, ...]:
+    """The doubts of the scan that was made then; none where its report is not there, is another scan's, or cannot be read."""
+    if not _FILE_NAME.fullmatch(sensor):  # a cube's sensors may have any name, and a path is made of it
+        return ()
+    try:
+        with sibling(store.scenes(sensor, month), ".scan.json").open("rb") as file:
+            text = file.read(LARGEST_REPORT + 1)
+        report: Any = json.loads(text) if len(text) <= LARGEST_REPORT else None
+    except (OSError, ValueError, RecursionError):
+        return ()
+    if not isinstance(report, dict) or scanned_at is None or _instant(report.get("scanned_at")) != scanned_at:
+        return ()
+    given = report.get("doubts")
+    if not isinstance(given, list) or not given:
+        given = [report.get("reason")]  # reports of an older version
+    return tuple(doubt for doubt in given if isinstance(doubt, str) and doubt.strip())
+
+
+def _instant(text: Any) -> int | None:
+    try:
+        return int(dt.datetime.fromisoformat(text).timestamp())
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,205 @@
+"""The web server of the dashboard: Panel's own, with a Content-Security-Policy and a check of the Host header on every answer.
+
+``coverage-planner serve`` starts it: ``python -m coverage_dashboards.server --port 5006``. Panel's command line has no place for
+either, so this is a subclass of its ``serve``.
+
+The policy is as tight as Panel allows. Bokeh compiles the code of ``CustomJSHover`` with ``new Function`` (``'unsafe-eval'``), Panel
+loads its components as modules from ``blob:`` addresses, and both set styles in elements (``'unsafe-inline'`` for styles alone). The
+scripts of the page as the server sends it, into which no text from outside goes, carry a nonce that is new for every answer (the
+module loader takes it from there for its import maps). So text that gets into the page later cannot run: neither ``<script>`` nor
+``onerror=``. The login page and error pages have no nonce: what they repeat of an address cannot run either. No other host is allowed
+for anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bokeh.settings import settings as bokeh_settings
+from panel.command.serve import Serve
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.routing import Matcher, Rule
+from tornado.web import Application, OutputTransform, RequestHandler
+
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.settings import SettingsError
+from coverage_pipeline.sign_in import check_sign_in
+
+APP = Path(__file__).with_name("app.py")
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 compared, never bound
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(?::([0-9]{1,5}))?", re.ASCII)
+_SCRIPT = re.compile(rb"<script(?=[\s>])", re.IGNORECASE)
+_PAGE = f"/{APP.stem}"
+
+SECURITY_HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+
+def allowed_hosts(address: str, port: int, more: Iterable[str] = ()) -> frozenset[str]:
+    """Hosts, each with its port, that a request may name: this machine's, the address that is listened on, and those given.
+
+    A page of another site whose name was made to point to this machine (DNS rebinding) names its own host, and is refused.
+    Raises ``SettingsError`` for a name that is no host.
+    """
+    own = [f"{name}:{port}" for name in LOOPBACK]
+    if address not in _ANY_ADDRESS:
+        own.append(f"{_bracketed(address)}:{port}")
+    given = []
+    for name in more:
+        found = _HOST.fullmatch(name.strip().lower())
+        if found is None:
+            raise SettingsError(f"--allow-host {name!r} is no host: give a name such as planner.example.org, or one with a port")
+        given.append(f"{found[1]}:{found[3] or port}")
+        if found[3] is None:  # behind a proxy the browser names no port
+            given += [f"{found[1]}:80", f"{found[1]}:443"]
+    return frozenset(host.lower() for host in (*own, *given))
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
+def host_of(request: HTTPServerRequest) -> str | None:
+    """The host and port that a request names, in lower case; None where it names none, or more than one."""
+    given = request.headers.get_list("Host")
+    found = _HOST.fullmatch(given[0].strip().lower()) if len(given) == 1 else None
+    if found is None:
+        return None
+    return f"{found[1]}:{found[3] or (443 if request.protocol == 'https' else 80)}"
+
+
+class _ForeignHost(Matcher):
+    """Matches every request that names a host which is not allowed."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self._allowed = allowed
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        """No arguments for the handler, or None: the request goes to the handlers behind."""
+        return None if host_of(request) in self._allowed else {}
+
+
+class _Refused(RequestHandler):
+    """Refuses a request, of a page, a file or a websocket, before anything of the application sees it."""
+
+    def prepare(self) -> None:
+        self.set_status(421)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish("This server does not answer to that host name. Use http://127.0.0.1 with its port, or start it with --allow-host.\n")
+
+
+def content_security_policy(nonce: str | None, host: str | None) -> str:
+    """The policy for an answer: ``nonce`` is that of the page's own scripts, ``host`` the one whose websocket it may open."""
+    sockets = f" ws://{host} wss://{host}" if host else ""
+    own = f" 'nonce-{nonce}'" if nonce else ""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src 'self' blob: 'unsafe-eval'{own}",
+            "script-src-attr 'none'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            f"connect-src 'self'{sockets}",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+            "object-src 'none'",
+        ]
+    )
+
+
+def _security_headers(allowed: frozenset[str]) -> type[OutputTransform]:
+    class SecurityHeaders(OutputTransform):
+        """Sets the headers of every answer: pages, files and errors."""
+
+        def __init__(self, request: HTTPServerRequest) -> None:
+            host = host_of(request)
+            self._host = host if host in allowed else None
+            self._is_page = request.path.rstrip("/") == _PAGE
+
+        def transform_first_chunk(
+            self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
+        ) -> tuple[int, HTTPHeaders, bytes]:
+            nonce = None
+            if self._is_page and status_code == 200 and finishing and headers.get("Content-Type", "").startswith("text/html"):
+                nonce = secrets.token_urlsafe(16)
+                chunk = _SCRIPT.sub(f'<script nonce="{nonce}"'.encode(), chunk)
+                if "Content-Length" in headers:
+                    headers["Content-Length"] = str(len(chunk))
+                headers.pop("Etag", None)  # of the text without the nonce
+            headers["Content-Security-Policy"] = content_security_policy(nonce, self._host)
+            for name, value in SECURITY_HEADERS.items():
+                headers[name] = value
+            if "Server" in headers:
+                del headers["Server"]
+            return status_code, headers, chunk
+
+    return SecurityHeaders
+
+
+def protect(application: Application, allowed: frozenset[str]) -> None:
+    """Add the headers and the check of the Host header to a Tornado application."""
+    application.add_transform(_security_headers(allowed))
+    application.default_router.add_rules([Rule(_ForeignHost(allowed), _Refused)])
+    # The newest rule comes first: the ones there match everything.
+    application.default_router.rules.insert(0, application.default_router.rules.pop())
+
+
+class ProtectedServe(Serve):  # type: ignore[misc]
+    """Panel's ``serve`` with the protection of this module."""
+
+    def __init__(self, parser: argparse.ArgumentParser, more_hosts: Sequence[str]) -> None:
+        super().__init__(parser)
+        self._more_hosts = more_hosts
+
+    def customize_server(self, server: Any) -> Any:
+        """Called by Bokeh when the server is bound to its port and before it answers."""
+        server = super().customize_server(server)
+        allowed = allowed_hosts(server.address or "", server.port, self._more_hosts)
+        application = server._tornado
+        protect(application, allowed)
+        application.websocket_origins.clear()  # Bokeh's own reading of hosts knows no IPv6
+        application.websocket_origins.update(allowed)
+        return server
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the dashboard until it is stopped."""
+    parser = argparse.ArgumentParser(prog="python -m coverage_dashboards.server", description=__doc__)
+    parser.add_argument("--port", type=int, default=5006)
+    parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="HOST[:PORT]")
+    asked = parser.parse_args(arguments)
+    try:
+        check_sign_in(os.environ)
+        if bokeh_settings.allowed_ws_origin():
+            raise SettingsError("BOKEH_ALLOW_WS_ORIGIN would open the page's websocket to other sites: unset it, and use --allow-host")
+        allowed_hosts(asked.address, asked.port, asked.allow_host)
+    except PlannerError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    of_panel = argparse.ArgumentParser()
+    command = ProtectedServe(of_panel, asked.allow_host)
+    options = [str(APP), "--port", str(asked.port), "--address", asked.address, "--warm", "--websocket-compression-level", "1"]
+    command.invoke(of_panel.parse_args(options))
+
+
+if __name__ == "__main__":
+    main()
