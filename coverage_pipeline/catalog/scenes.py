@@ -199,6 +199,10 @@ class SceneCollector:
         self.start, self.end = start, end
         self.outside = 0
         self.other_platform = 0
+        self.platforms: Counter[str] = Counter()
+        """Platforms of the items taken, as the provider writes them."""
+        self.other_platforms: Counter[str] = Counter()
+        """Platforms of the items left out as another satellite's."""
         self.duplicates = 0
         self.superseded = 0
         self.united = 0
@@ -244,7 +248,10 @@ class SceneCollector:
         platform = _text(properties.get("platform"))
         if self.platforms and platform is not None and platform.lower().replace("_", "-") not in self.platforms:
             self.other_platform += 1  # the collection's other satellites are not ours to judge
+            self.other_platforms[platform] += 1
             return None
+        if platform is not None:
+            self.platforms[platform] += 1
         identity: SceneIdentity = scene_identity(self.sensor.family, item_id, properties)
         datetime, start, end = (parse_time(properties.get(name)) for name in ("datetime", "start_datetime", "end_datetime"))
         acquired = identity.acquired or datetime or start
