@@ -112,7 +112,7 @@ class CoverageSensor:
     publication_lag_days: int = 0
     """Days after a month's end until its catalogue may be called complete."""
     former_revisits: tuple[tuple[Month, float], ...] = ()
-    """Longer revisits of earlier months, in order: the last month of each period and its days. Later months have ``nominal_revisit_days``."""
+    """Revisits of earlier months, in order: the last month of each period, and days. Later months have ``nominal_revisit_days``."""
     min_sun: float | None = None
     """Least elevation of the sun at which scenes are made, degrees; None: it is not limited by the sun, or the limit is not known."""
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -272,7 +272,8 @@ def too_few(answer: Answer) -> Doubt | None:
         return None  # a polar night, or nothing of it is published yet
     settled = answer.known_to >= answer.months[-1].end + dt.timedelta(days=answer.sensor.publication_lag_days)
     usual = float(statistics.median(answer.around)) if answer.around else 0.0
-    compared = f"where the {len(answer.around)} months around it have a median of {usual:g} scenes" if answer.around else ""
+    months = f"{len(answer.around)} month{'' if len(answer.around) == 1 else 's'}"
+    compared = f"where the {months} around have a median of {usual:g}" if answer.around else ""
     if not answer.scenes:
         if answer.sensor.systematic:
             # A month that has just begun may well have had no pass yet.

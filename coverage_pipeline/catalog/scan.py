@@ -684,13 +684,13 @@ def _answer(job: _Job, source: AvailableSource, api: Source, gathered: Gathered,
         (capped, "searches end on a round number of items however short they are, as if the provider stopped there"),
     ]
     hollow = ""
-    if report.scenes == 0 and job.bbox is None:
+    if report.scenes == 0 and (job.bbox is None or job.sensor.systematic):
         if report.other_platform:
             hollow = (
                 f"all {report.other_platform} items are of other satellites than {', '.join(source.platforms)}; check platforms in "
                 f"[[sensors.sources.{job.sensor.key}]]"
             )
-        elif not api.windowed:
+        elif not api.windowed and report.received == 0:
             hollow = "though the dump has items of earlier and later months: a file may be missing"
     newest, read_at = api.newest(), dt.datetime.fromisoformat(report.scanned_at)
     return Answer(

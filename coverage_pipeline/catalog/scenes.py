@@ -195,7 +195,7 @@ class SceneCollector:
         self.item_root = item_root
         self.provider = provider
         self.cloud_field = cloud_field or DEFAULT_CLOUD_FIELD
-        self.platforms = tuple(name.replace("_", "-") for name in platforms)  # catalogues write both
+        self._wanted = tuple(name.replace("_", "-") for name in platforms)  # catalogues write both
         self.start, self.end = start, end
         self.outside = 0
         self.other_platform = 0
@@ -246,7 +246,7 @@ class SceneCollector:
             self._reject(item, "not a STAC item: id or properties missing", digest=_digest(item))
             return None
         platform = _text(properties.get("platform"))
-        if self.platforms and platform is not None and platform.lower().replace("_", "-") not in self.platforms:
+        if self._wanted and platform is not None and platform.lower().replace("_", "-") not in self._wanted:
             self.other_platform += 1  # the collection's other satellites are not ours to judge
             self.other_platforms[platform] += 1
             return None
