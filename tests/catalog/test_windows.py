@@ -410,7 +410,11 @@ def test_a_partial_scan_is_published_on_demand_only(store: Store) -> None:
 
 def _two(first: Catalog, second: Catalog) -> CoverageSensor:
     """A systematic sensor with two sources."""
-    return sensor(taskable=False, nominal_revisit_days=16, available_sources=tuple(AvailableSource("stac", c.address, "scenes", page_size=4) for c in (first, second)))
+    return sensor(
+        taskable=False,
+        nominal_revisit_days=16,
+        available_sources=tuple(AvailableSource("stac", c.address, "scenes", page_size=4) for c in (first, second)),
+    )
 
 
 @pytest.mark.parametrize("matched", [True, False])
