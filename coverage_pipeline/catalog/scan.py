@@ -690,7 +690,7 @@ def _answer(job: _Job, source: AvailableSource, api: Source, gathered: Gathered,
                 f"all {report.other_platform} items are of other satellites than {', '.join(source.platforms)}; check platforms in "
                 f"[[sensors.sources.{job.sensor.key}]]"
             )
-        elif not api.windowed and report.received == 0:
+        elif not api.windowed:
             hollow = "though the dump has items of earlier and later months: a file may be missing"
     newest, read_at = api.newest(), dt.datetime.fromisoformat(report.scanned_at)
     return Answer(

@@ -414,7 +414,7 @@ def _differing(rows: pa.Table) -> int:
     if not again.any():
         return 0
     some = rows.select(["item_id", "geometry"]).filter(pa.array(again)).to_pandas()
-    return len(some.drop_duplicates()) - some["item_id"].nunique()
+    return len(some.drop_duplicates()) - int(some["item_id"].nunique())
 
 
 def _covered(window: Window, collector: SceneCollector) -> float:
