@@ -537,7 +537,7 @@ def report_of(**changes: Any) -> ScanReport:
         ({"status": "provisional", "reason": "its newest item is of 2025-03-04"}, ["(provisional): its newest item is of 2025-03-04"]),
         (
             {"status": "provisional", "reason": "silence: a; totals: b", "doubts": ["silence: a", "totals: b"]},
-            ["(provisional): read in full, but no scene does not mean none: silence: a; totals: b", "doubt: silence: a", "doubt: totals: b"],
+            ["(provisional): read in full, but no scene does not mean none: silence: a; totals: b", "  doubt: totals: b"],
         ),
         (
             {"status": "provisional", "reason": "its newest item is of 2025-03-04; silence: a", "doubts": ["silence: a"]},
