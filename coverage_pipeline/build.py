@@ -21,7 +21,7 @@ from upath import UPath
 
 from coverage_pipeline import held_cells, matchup
 from coverage_pipeline import holdings as held
-from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month
+from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions
 from coverage_pipeline.catalog.source import BBox
 from coverage_pipeline.catalog.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
@@ -517,6 +517,15 @@ def build(
             before = writer.submit(part.run, cube)
         if before is not None:
             settle(before.result(), len(parts))
+    if "availability" in steps:
+        # A month scanned first had nothing to be compared with: now that all are scanned, some are doubted, or no longer.
+        remade = tuple(step for step in steps if step not in ("availability", "holdings"))
+        for sensor in planner.spec.sensors:
+            for month in settle_doubts(sensor, planner.spec.months, planner.store, bbox=planner.bbox, options=planner.options):
+                key = f"{month.key}|{sensor.key}"
+                again = _Part(planner, sensor, month, reports.setdefault(key, {})).run(remade)
+                if again.error is not None:
+                    failures.setdefault(key, str(again.error))
     if "coverage" in steps:
         planner.finish()
     if failures:

@@ -133,6 +133,10 @@ class CoverageSensor:
     """Last month with scenes; None while it flies."""
     publication_lag_days: int = 0
     """Days after a month's end until its catalogue may be called complete."""
+    former_revisits: tuple[tuple[Month, float], ...] = ()
+    """Revisits of earlier months, in order: the last month of each period, and days. Later months have ``nominal_revisit_days``."""
+    min_sun: float | None = None
+    """Least elevation of the sun at which scenes are made, degrees; None: it is not limited by the sun, or the limit is not known."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Page that each fact above was taken from, by field name."""
 
@@ -150,9 +154,23 @@ class CoverageSensor:
             raise SensorError(f"sensor {self.key}: last_month {self.last_month} is before first_month {self.first_month}")
         if not 0 < self.nominal_revisit_days < math.inf or not 0 <= self.default_desired_per_month < math.inf:
             raise SensorError(f"sensor {self.key}: nominal_revisit_days must be > 0 and default_desired_per_month >= 0, both finite")
+        until = [month for month, _ in self.former_revisits]
+        if until != sorted(set(until)) or not all(days > 0 for _, days in self.former_revisits):
+            raise SensorError(f"sensor {self.key}: former_revisits must name later months one after the other, and days > 0")
+        if self.min_sun is not None and not -90 <= self.min_sun <= 90:
+            raise SensorError(f"sensor {self.key}: min_sun {self.min_sun} must be an elevation, -90..90 degrees")
         if self.max_scene_km2 is not None and not self.max_scene_km2 > 0:
             raise SensorError(f"sensor {self.key}: max_scene_km2 {self.max_scene_km2} must be > 0, or left out where anything goes")
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
+
+    @property
+    def systematic(self) -> bool:
+        """Whether it images whatever it passes, so that days without any scene are remarkable. A sensor that is pointed does not."""
+        return not self.taskable
+
+    def revisit_in(self, month: Month) -> float:
+        """Days between two passes over one place, as the satellites of that month flew."""
+        return next((days for until, days in self.former_revisits if month <= until), self.nominal_revisit_days)
 
     def flies_in(self, month: Month) -> bool:
         """Whether the mission delivers scenes in that month."""
@@ -282,6 +300,8 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 ),
                 held_satellite="Landsat",
                 nominal_revisit_days=8,  # 16 days each, 8 days apart
+                former_revisits=((Month(2021, 10), 16),),  # Landsat 9 delivers from 31 October 2021 on
+                min_sun=14.0,  # Level 2 needs a sun zenith below 76°
                 default_desired_per_month=3,
                 taskable=False,
                 family="landsat",
@@ -292,6 +312,8 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 sources={
                     "available_sources": "https://planetarycomputer.microsoft.com/dataset/landsat-c2-l2",
                     "nominal_revisit_days": "https://www.usgs.gov/landsat-missions/landsat-9",
+                    "former_revisits": "https://www.usgs.gov/landsat-missions/landsat-9",
+                    "min_sun": "https://www.usgs.gov/landsat-missions/landsat-collection-2-surface-reflectance",
                     "taskable": "https://www.usgs.gov/landsat-missions/landsat-acquisitions",
                     "reach": "https://landsat.gsfc.nasa.gov/about/the-worldwide-reference-system/",
                     "max_scene_km2": "https://www.usgs.gov/landsat-missions/landsat-9",
@@ -309,6 +331,8 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 ),
                 held_satellite=None,
                 nominal_revisit_days=5,
+                former_revisits=((Month(2017, 6), 10),),  # Sentinel-2A alone; Sentinel-2B delivers from July 2017 on
+                min_sun=8.0,  # sun zenith up to 82°
                 default_desired_per_month=6,
                 taskable=False,
                 family="sentinel-2",
@@ -319,6 +343,8 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 sources={
                     "available_sources": "https://stac.dataspace.copernicus.eu/v1/collections/sentinel-2-l2a",
                     "nominal_revisit_days": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "former_revisits": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "min_sun": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "taskable": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "reach": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "max_scene_km2": "https://sentiwiki.copernicus.eu/web/s2-products",

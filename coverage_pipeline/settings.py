@@ -374,7 +374,7 @@ class ScanSettings(_Section):
     resume_hours: Annotated[float, Field(ge=0, le=24 * 31)] = 24.0
     """How long the finished windows of a scan that was stopped are good for."""
     cross_check: bool = True
-    """Whether another provider is asked for its total before an empty or much too small month is believed."""
+    """Whether other providers are asked about the doubts that a scan leaves; without, each doubt stays."""
     publish_partial: bool = False
     """Whether what was found is published, as ``partial``, where no provider gave all."""
     max_answer_mb: Annotated[float, Field(gt=0, le=4096)] = MAX_ANSWER_MB

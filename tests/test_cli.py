@@ -536,9 +536,16 @@ def report_of(**changes: Any) -> ScanReport:
         ({"status": "provisional"}, ["more is published until 2025-04-11, scan again after that"]),
         ({"status": "provisional", "reason": "its newest item is of 2025-03-04"}, ["(provisional): its newest item is of 2025-03-04"]),
         (
-            {"status": "partial", "reason": "is not believed: empty; other has 9"},
-            ["do not rely on it: is not believed: empty; other has 9"],
+            {"status": "provisional", "reason": "silence: a; totals: b", "doubts": ["silence: a", "totals: b"]},
+            ["(provisional): read in full, but no scene does not mean none: silence: a; totals: b", "  doubt: totals: b"],
         ),
+        (
+            {"status": "provisional", "reason": "its newest item is of 2025-03-04; silence: a", "doubts": ["silence: a"]},
+            ["(provisional): its newest item is of 2025-03-04; read in full, but no scene does not mean none: silence: a"],
+        ),
+        ({"first_day": "2025-03-02", "last_day": "2025-03-30"}, ["the first scene is of 2025-03-02, the last of 2025-03-30"]),
+        ({"platforms": {"Sentinel-2D": 3, "sentinel-2a\n": 1234}}, ["platforms: sentinel-2a 1,234, Sentinel-2D 3"]),
+        ({"other_platform": 2, "other_platforms": {"landsat-10": 2}}, ["2 of other satellites of the collection: landsat-10 2"]),
         (
             {"status": "partial", "reason": "2 windows", "missing": [f"w{k}" for k in range(9)]},
             ["w0, w1, w2, w3, w4 and 4 more", "run again"],

@@ -13,6 +13,7 @@ from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.coverage import CoverageError, DesiredCadence
 from coverage_pipeline.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month
+from coverage_pipeline.orbits import MISSIONS
 from coverage_pipeline.sensors import (
     COVERAGE_SENSORS,
     AvailableSource,
@@ -81,9 +82,19 @@ def test_reach_first_month_and_revisit() -> None:
     assert revisit == {"emit": 4, "enmap": 27, "prisma": 29, "landsat-8-9": 8, "sentinel-2": 5}
 
 
+def test_the_revisit_of_a_month_is_that_of_the_satellites_that_flew() -> None:
+    sentinel, landsat = COVERAGE_SENSORS["sentinel-2"], COVERAGE_SENSORS["landsat-8-9"]
+    assert [sentinel.revisit_in(Month(*m)) for m in ((2015, 7), (2017, 6), (2017, 7), (2025, 1))] == [10, 10, 5, 5]
+    assert [landsat.revisit_in(Month(*m)) for m in ((2013, 4), (2021, 10), (2021, 11), (2025, 1))] == [16, 16, 8, 8]
+    assert [key for key, s in COVERAGE_SENSORS.items() if s.systematic] == ["landsat-8-9", "sentinel-2"]
+    assert {key: s.min_sun for key, s in COVERAGE_SENSORS.items() if s.systematic} == {
+        m.sensor_key: m.min_sun for m in MISSIONS.values() if not COVERAGE_SENSORS[m.sensor_key].taskable
+    }
+
+
 @pytest.mark.parametrize("sensor", COVERAGE_SENSORS.values(), ids=str)
 def test_each_fact_has_the_page_it_was_taken_from(sensor: CoverageSensor) -> None:
-    assert set(sensor.sources) == FACTS
+    assert set(sensor.sources) == FACTS | ({"former_revisits", "min_sun"} if sensor.systematic else set())
     assert set(sensor.sources) <= {f.name for f in fields(sensor)}
     for page in sensor.sources.values():
         parts = urlsplit(page)
@@ -155,6 +166,9 @@ def test_platforms_are_compared_in_lower_case() -> None:
         ({"max_scene_km2": float("nan")}, "max_scene_km2"),
         ({"nominal_revisit_days": 0}, "nominal_revisit_days"),
         ({"nominal_revisit_days": float("nan")}, "nominal_revisit_days"),
+        ({"former_revisits": ((Month(2020, 1), 10.0), (Month(2019, 1), 16.0))}, "former_revisits"),
+        ({"former_revisits": ((Month(2020, 1), 0.0),)}, "former_revisits"),
+        ({"min_sun": 91.0}, "min_sun"),
         ({"default_desired_per_month": -1}, "default_desired_per_month"),
     ],
 )

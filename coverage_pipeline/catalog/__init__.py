@@ -7,7 +7,7 @@ from coverage_pipeline.catalog.errors import (
     CatalogUnavailable,
     CatalogUnreadable,
 )
-from coverage_pipeline.catalog.scan import ScanReport, build_availability_catalog, scan_month
+from coverage_pipeline.catalog.scan import ScanReport, build_availability_catalog, scan_month, settle_doubts
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, scenes_from_items
 from coverage_pipeline.catalog.statistics import availability_stats, availability_table
 
@@ -24,4 +24,5 @@ __all__ = [
     "build_availability_catalog",
     "scan_month",
     "scenes_from_items",
+    "settle_doubts",
 ]

@@ -145,6 +145,7 @@ class CmrSource:
             raise self._truncated(f"it stopped short at page {number} of {window.name}", page.hits, received)
         if received < most:
             self._require_fewer(params, most, received)
+        tally.boxes.append((received, most))
 
     def _require_fewer(self, params: list[tuple[str, str]], most: int, received: int) -> None:
         """A total that fell below what was announced before: granules deleted meanwhile, or one bad answer. A fresh search tells."""

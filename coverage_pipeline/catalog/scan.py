@@ -6,20 +6,23 @@ import contextlib
 import datetime as dt
 import json
 import logging
-import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import filelock
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 from upath import UPath
 
+from coverage_pipeline.catalog import belief
+from coverage_pipeline.catalog.belief import Answer, Doubt
 from coverage_pipeline.catalog.cmr import CmrSource
 from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.files import GeoParquetSource, StaticSource
@@ -35,10 +38,10 @@ from coverage_pipeline.catalog.scenes import (
     in_order,
     merge_copies,
 )
-from coverage_pipeline.catalog.source import BBox, Source, Window, joined
+from coverage_pipeline.catalog.source import BBox, Source, Tally, Window, joined
 from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
-from coverage_pipeline.catalog.wire import Patience
+from coverage_pipeline.catalog.wire import Patience, excerpt
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
@@ -61,15 +64,8 @@ log = logging.getLogger(__name__)
 # A provider may put a scene's datatake start up to 27 minutes before the time it searches by (Earth Search, Sentinel-2).
 _MARGIN = dt.timedelta(hours=1)
 
-_MUCH_TOO_SMALL = 0.3
-"""Share of what the months around it gave below which a month is doubted."""
-_ENOUGH_TO_COMPARE = 20
-"""Items a month that make a smaller one remarkable."""
-_MONTHS_AROUND = 6
-_MANY_REJECTED = 20
-"""Rejected items, more than there are scenes, from which a month is doubted."""
-_DISAGREEMENT = 2.0
-"""Another provider's total over ours from which ours is not believed. Less are copies that one of them lists, and the other does not."""
+_MOST_NAMES, _LONGEST_NAME = 12, 60
+"""Platforms named in a report's words, and letters of each."""
 
 SOURCES: Mapping[SourceKind, Callable[[AvailableSource, ProviderProfile, Patience, str], Source]] = {
     "stac": StacSource,
@@ -95,7 +91,7 @@ class ScanOptions:
     resume_hours: float = 24.0
     """How long the finished windows of a scan that was stopped are good for; later the catalogue may have changed."""
     cross_check: bool = True
-    """Whether another provider is asked for its total before an empty or much too small month is believed."""
+    """Whether other providers are asked about the doubts that a scan leaves; without, each doubt stays."""
     publish_partial: bool = False
     """Whether what was found is published, as ``partial``, where no provider gave all; never over a whole month's file."""
 
@@ -120,6 +116,8 @@ class ScanReport:
     collection: str = ""
     reason: str = ""
     """Why the window is not applicable, partial or provisional, where it is."""
+    doubts: list[str] = field(default_factory=list)
+    """Why the absence of more scenes is not believed, one sentence each, its kind before the colon; then the status is provisional."""
     windows: int = 0
     windows_resumed: int = 0
     """Windows that an earlier run of this scan had finished."""
@@ -128,7 +126,7 @@ class ScanReport:
     missing: list[str] = field(default_factory=list)
     """Spans of a partial scan that could not be read."""
     cross_check: str = ""
-    """What another provider said of a month that looked empty or too small."""
+    """What other providers said of the doubts."""
     requests: int = 0
     retries: int = 0
     retried: dict[str, int] = field(default_factory=dict)
@@ -150,6 +148,14 @@ class ScanReport:
     outside: int = 0
     """Items of the hour around the window, and of neighbouring months by acquisition time."""
     other_platform: int = 0
+    platforms: dict[str, int] = field(default_factory=dict)
+    """Items taken, by platform as the provider writes it."""
+    other_platforms: dict[str, int] = field(default_factory=dict)
+    """Items left out as another satellite's, by platform as the provider writes it."""
+    first_day: str | None = None
+    """First day with a scene."""
+    last_day: str | None = None
+    """Last day with a scene."""
     bbox_footprints: int = 0
     """Scenes whose only outline is a bounding box."""
     rejected: dict[str, int] = field(default_factory=dict)
@@ -173,9 +179,10 @@ class ScanReport:
             (self.superseded, "superseded"),
             (self.united, "united"),
             (sum(self.rejected.values()), "rejected"),
-            (self.other_platform, "of other satellites"),
+            (self.other_platform, f"of other satellites{_named(self.other_platforms, ' (', ')')}"),
         ]
         parts = [
+            *([f"{self.first_day} to {self.last_day}"] if self.first_day else []),
             f"{self.received} items in {self.pages} pages and {self.windows} windows",
             *(f"{count} {what}" for count, what in counts if count),
             f"{self.bytes / 1e6:.1f} MB",
@@ -195,6 +202,9 @@ class ScanReport:
         place = f"within {','.join(f'{side:g}' for side in self.bbox)}; elsewhere stays not known" if self.bbox else "all over the globe"
         told.append(f"  provider: {self.provider}, collection {self.collection}, {place}")
         told += [f"  failed before: {provider}: {why}" for provider, why in self.failed_providers.items()]
+        if self.first_day:
+            told.append(f"  days: the first scene is of {self.first_day}, the last of {self.last_day}")
+        told += [f"  doubt: {doubt}" for doubt in self.doubts]
         announced = "number not announced, " if self.announced is None else f"{self.announced:,} announced, "
         told.append(f"  items: {announced}{self.received:,} received, which make {_count(self.scenes, 'scene')}")
         for count, what in (
@@ -203,11 +213,13 @@ class ScanReport:
             (self.repeated, "came in two windows, counted once"),
             (self.duplicates, "came again on a later page, counted once"),
             (self.outside, "of the hour around the month, or of another month by acquisition time"),
-            (self.other_platform, "of other satellites of the collection"),
+            (self.other_platform, f"of other satellites of the collection{_named(self.other_platforms, ': ')}"),
             (self.bbox_footprints, "scenes with a bounding box for want of a footprint"),
         ):
             if count:
                 told.append(f"    {count:,} {what}")
+        if self.platforms:
+            told.append(f"    platforms: {_named(self.platforms)}")
         told += [f"    {count:,} rejected: {reason}" for reason, count in self.rejected.items()]
         some = [(self.windows_resumed, "read by an earlier run"), (self.windows_cut, "cut for having failed or being too large")]
         of_them = ", ".join(f"{count:,} {what}" for count, what in some if count)
@@ -223,6 +235,10 @@ class ScanReport:
         match self.status:
             case "complete":
                 return "all that there is of the month, published and read"
+            case "provisional" if self.doubts:
+                others = self.reason.removesuffix("; ".join(self.doubts)).removesuffix("; ")
+                doubtful = f"read in full, but no scene does not mean none: {'; '.join(self.doubts)}"
+                return f"{others}; {doubtful}" if others else doubtful
             case "provisional" if self.reason:
                 return self.reason
             case "provisional":
@@ -237,6 +253,14 @@ class ScanReport:
 
 def _count(number: int, of: str) -> str:
     return f"{number:,} {of}{'' if number == 1 else 's'}"
+
+
+def _named(platforms: Mapping[str, int], before: str = "", after: str = "") -> str:
+    """Platforms and their items for a person; what a provider wrote is cut and freed of control characters."""
+    some = sorted(platforms.items(), key=lambda named: (-named[1], named[0]))
+    shown = ", ".join(f"{excerpt(name)[:_LONGEST_NAME]} {count:,}" for name, count in some[:_MOST_NAMES])
+    more = f" and {len(some) - _MOST_NAMES} more" if len(some) > _MOST_NAMES else ""
+    return f"{before}{shown}{more}{after}" if some else ""
 
 
 def build_availability_catalog(
@@ -380,6 +404,8 @@ class _Scanned:
     report: ScanReport
     error: CatalogError | None = None
     """Why it is not whole, where some of it could not be read."""
+    confirmed_by: AvailableSource | None = None
+    """Who has a scene that this answer lacks: the month is scanned anew from there."""
 
 
 @contextlib.contextmanager
@@ -429,31 +455,42 @@ def _scan_into(
 
 
 def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanReport:
-    """The first source that gives all; else, where that is wanted, the most that one gave; else an error that names them all."""
+    """The first source that gives all and is believed; else the best that is doubted; else, where that is wanted, the most that one gave;
+    else an error that names them all.
+    """
     clear_parts(job.target, older_than=dt.timedelta(hours=job.options.resume_hours))
     failed: list[tuple[AvailableSource, CatalogError]] = []
     partial: list[_Scanned] = []
-    for source in sources:
+    doubtful: list[tuple[_Job, AvailableSource, _Scanned]] = []
+    pending = list(sources)
+    while pending:
+        source = pending.pop(0)
         try:
             narrowed = job.within(source)
             _require_no_smaller(job.target, narrowed)
             scanned = _scan(narrowed, source)
-            if scanned.report.status != "partial":
-                scanned.report.failed_providers = _failures(failed)
-                _require_more(job.target, scanned.report)
-                published = _without_timeless(narrowed, scanned)
-                _publish(job.target, published)
-                _list_timeless(narrowed, scanned)
-                clear_parts(job.target)
-                return published.report
-            partial.append(scanned)
-            if scanned.error is not None:
+            if scanned.report.status == "partial":
+                partial.append(scanned)
+                assert scanned.error is not None
                 raise scanned.error
-            narrowed.parts(source).clear()  # read in full and not believed: reading it again may give more
-            raise CatalogDisagreement(f"{job.what}: {source.provider} ({source.collection_id}) {scanned.report.reason}")
+            if not scanned.report.doubts:
+                return _published(narrowed, scanned, failed)
+            narrowed.parts(source).clear()  # reading it again may give more
+            doubtful.append((narrowed, source, scanned))
+            if scanned.confirmed_by not in pending:
+                break
+            pending = [scanned.confirmed_by]
+            raise CatalogDisagreement(f"{job.what}: {source.provider} ({source.collection_id}) is doubted: {scanned.report.cross_check}")
         except CatalogError as error:
             failed.append((source, error))
             log.warning("%s", error)
+    if doubtful:
+        # Of equals the later one, which has what the one before it lacks.
+        narrowed, best_source, best_doubted = max(reversed(doubtful), key=lambda found: found[2].report.scenes)
+        try:
+            return _published(narrowed, best_doubted, [(source, error) for source, error in failed if source is not best_source])
+        except CatalogError as error:
+            failed.append((best_source, error))
     some = [scanned for scanned in partial if scanned.report.pages]
     if job.options.publish_partial and some:
         best = max(some, key=lambda scanned: scanned.report.scenes)
@@ -475,6 +512,17 @@ def _scan_in_order(job: _Job, sources: tuple[AvailableSource, ...]) -> ScanRepor
     together = kind(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
     together.may_pass = any(e.may_pass for _, e in failed)
     raise together from None
+
+
+def _published(job: _Job, scanned: _Scanned, failed: list[tuple[AvailableSource, CatalogError]]) -> ScanReport:
+    """Write what a source gave in full, unless the file that is there says more."""
+    scanned.report.failed_providers = _failures(failed)
+    _require_more(job.target, scanned.report)
+    published = _without_timeless(job, scanned)
+    _publish(job.target, published)
+    _list_timeless(job, scanned)
+    clear_parts(job.target)
+    return published.report
 
 
 def _failures(failed: list[tuple[AvailableSource, CatalogError]]) -> dict[str, str]:
@@ -511,6 +559,7 @@ def _require_more(target: UPath, report: ScanReport) -> None:
     less = (
         (report.status == "partial" and (whole or (former.get("status") == "partial" and report.scenes < former["scenes"])))
         or (report.status == "provisional" and former.get("status") == "complete" and report.reason != "")
+        or (bool(report.doubts) and whole and former.get("bbox") == report.bbox and report.scenes < former["scenes"])
         or (report.status == "not_applicable" and former.get("scenes", 0) > 0)
     )
     if less:
@@ -560,12 +609,15 @@ def _scan(job: _Job, source: AvailableSource) -> _Scanned:
         if not any(part.received for part in gathered.parts) and not gathered.missing:
             api.require_collection()
         report, scenes = _reported(job, source, api, gathered)
-        _doubt(job, source, api, report)
-    if report.status != "partial" and options.cross_check:
-        _cross_check(job, source, report)
+        confirmed_by = None
+        if report.status != "partial":
+            found = belief.doubts(_answer(job, source, api, gathered, report, scenes))
+    if report.status != "partial":
+        found, confirmed_by, said = _put_to_others(job, source, found, scenes)
+        _set_doubts(report, found, said)
     report.seconds = round(time.monotonic() - began, 3)
     error = gathered.missing[0][1] if gathered.missing else None
-    return _Scanned(scenes, gathered.rejected.select(REJECTED_SCHEMA.names), report, error)
+    return _Scanned(scenes, gathered.rejected.select(REJECTED_SCHEMA.names), report, error, confirmed_by)
 
 
 def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathered) -> tuple[ScanReport, pa.Table]:
@@ -574,6 +626,15 @@ def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathere
     of_month = scenes.filter(scenes["in_month"])
     parts = gathered.parts
     totals = [part.announced for part in parts]
+    days = belief.distinct_days(belief.scene_days(scenes))
+    platforms, others = (
+        (
+            sum((Counter(named) for named in column), Counter[str]())
+            for column in zip(*((part.platforms, part.other_platforms) for part in parts), strict=True)
+        )
+        if parts
+        else (Counter[str](), Counter[str]())
+    )
     # What an earlier run read says nothing of what was published since.
     read_at = min((part.read_at for part in parts), default=dt.datetime.now(UTC))
     status, reason = _knownness(job, read_at, api.newest())
@@ -608,28 +669,64 @@ def _reported(job: _Job, source: AvailableSource, api: Source, gathered: Gathere
         united=united,
         outside=sum(part.outside for part in parts),
         other_platform=sum(part.other_platform for part in parts),
+        platforms=dict(sorted(platforms.items())),
+        other_platforms=dict(sorted(others.items())),
+        first_day=days[0].isoformat() if days else None,
+        last_day=days[-1].isoformat() if days else None,
         bbox_footprints=pc.sum(pc.equal(of_month["geometry_source"], "bbox")).as_py() or 0,
         rejected=by_reason(gathered.rejected),
     )
     return report, scenes
 
 
-def _doubt(job: _Job, source: AvailableSource, api: Source, report: ScanReport) -> None:
-    """What looks empty and is none: a month whose items are of no use, or whose file is missing, is not known to be without scenes."""
-    rejected = sum(count for reason, count in report.rejected.items() if reason != NO_TIME)
-    why = ""
-    if rejected and (report.scenes == 0 or (rejected >= _MANY_REJECTED and rejected > report.scenes)):
-        most = max(report.rejected, key=lambda reason: report.rejected[reason])
-        why = f"{rejected} of {rejected + report.scenes} items are rejected, most of them as {most!r}: where they lie is not known"
-    elif report.scenes == 0 and report.other_platform and job.bbox is None:
-        why = (
-            f"all {report.other_platform} items are of other satellites than {', '.join(source.platforms)}; check platforms in "
-            f"[[sensors.sources.{job.sensor.key}]]"
-        )
-    elif report.scenes == 0 and not api.windowed and job.bbox is None:
-        why = "it has nothing of this month, though it has of earlier and later ones: a file may be missing"
-    if why:
-        report.status, report.reason = "partial", f"is not believed: {why}"
+def _answer(job: _Job, source: AvailableSource, api: Source, gathered: Gathered, report: ScanReport, scenes: pa.Table) -> Answer:
+    """What belief needs of a scan that read all its windows."""
+    parts = gathered.parts
+    overfull, capped = (sum(getattr(part, name) for part in parts) for name in ("overfull", "capped"))
+    timeless = report.rejected.get(NO_TIME, 0)
+    reasons = {reason: count for reason, count in report.rejected.items() if reason != NO_TIME}
+    totals = [
+        (overfull, "searches gave more items than were announced for them"),
+        (capped, "searches end on a round number of items however short they are, as if the provider stopped there"),
+    ]
+    hollow = ""
+    if report.scenes == 0 and (job.bbox is None or job.sensor.systematic):
+        if report.other_platform:
+            hollow = (
+                f"all {report.other_platform} items are of other satellites than {', '.join(source.platforms)}; check platforms in "
+                f"[[sensors.sources.{job.sensor.key}]]"
+            )
+        elif not api.windowed:
+            hollow = "though the dump has items of earlier and later months: a file may be missing"
+    newest, read_at = api.newest(), dt.datetime.fromisoformat(report.scanned_at)
+    return Answer(
+        sensor=job.sensor,
+        months=job.months,
+        bbox=job.bbox,
+        scenes=report.scenes,
+        days=belief.distinct_days(belief.scene_days(scenes)),
+        known_to=read_at if newest is None else min(read_at, newest),
+        around=_around(job.sensor, job.months, job.target, job.bbox),
+        unplaced=belief.unplaced(
+            came=report.received - report.repeated,
+            timeless=timeless,
+            rejected=sum(reasons.values()),
+            foreign=sum(part.foreign for part in parts),
+            most=max(reasons, key=lambda reason: reasons[reason], default=""),
+        ),
+        totals="; ".join(f"{count:,} {what}" for count, what in totals if count),
+        twins=gathered.twins,
+        hollow=hollow,
+    )
+
+
+def _set_doubts(report: ScanReport, found: Sequence[Doubt], said: Sequence[str]) -> None:
+    """Write the doubts that stay, and what others said of all, into a report."""
+    report.cross_check = "; ".join(said)
+    report.doubts = [str(doubt) for doubt in found]
+    if found:
+        report.status = "provisional"
+        report.reason = "; ".join([*([report.reason] if report.reason else []), *report.doubts])
 
 
 def _knownness(job: _Job, read_at: dt.datetime, newest: dt.datetime | None) -> tuple[ScanStatus, str]:
@@ -643,45 +740,264 @@ def _knownness(job: _Job, read_at: dt.datetime, newest: dt.datetime | None) -> t
     return "provisional", ""
 
 
-def _cross_check(job: _Job, source: AvailableSource, report: ScanReport) -> None:
-    """Before an empty or much too small month is believed, the next provider is asked how many it has."""
-    usual = _usual(job)
-    if report.scenes and not (usual >= _ENOUGH_TO_COMPARE and report.received < _MUCH_TOO_SMALL * usual):
-        return
-    doubt = "empty" if not report.scenes else f"{report.received} items where the months around it have {usual:.0f}"
+def _put_to_others(
+    job: _Job, source: AvailableSource, found: Sequence[Doubt], scenes: pa.Table
+) -> tuple[list[Doubt], AvailableSource | None, list[str]]:
+    """The doubts that stay after the other providers of the area were asked, who confirms one, and what they said.
+
+    The first scene found ends the asking. A doubt goes only where every provider answers that there is nothing.
+    """
+    others = _others(job, source) if job.options.cross_check else []
+    stays: list[Doubt] = []
+    said: list[str] = []
+    away: dict[AvailableSource, str] = {}
+    for at, doubt in enumerate(found):
+        if not doubt.days:
+            stays.append(doubt)
+            continue
+        silenced = bool(others)
+        for other in others:
+            if other not in away:
+                try:
+                    has = _scene_of(job, other, doubt, scenes)
+                except CatalogError as error:
+                    away[other] = f"{other.provider} could not be asked: {error}"
+                else:
+                    if has is not None:
+                        said.append(f"{doubt}; {other.provider} has a scene of {has}")
+                        return [*stays, *found[at:]], other, said
+                    continue
+            silenced = False
+        if silenced:
+            said.append(f"{doubt}; {', '.join(other.provider for other in others)} has none either")
+        else:
+            stays.append(doubt)
+            said.append("; ".join([str(doubt), *(dict.fromkeys(away.values()) or ["there is nobody else to ask"])]))
+    return stays, None, said
+
+
+def _others(job: _Job, source: AvailableSource) -> list[AvailableSource]:
+    """Providers other than a source that cover the whole area: one that lists a part of it says nothing of the rest."""
+    found: list[AvailableSource] = []
     for other in job.sensor.available_sources:
-        if (other.endpoint, other.collection_id) == (source.endpoint, source.collection_id):
+        if any((other.endpoint, other.collection_id) == (known.endpoint, known.collection_id) for known in (source, *found)):
             continue
-        quick = replace(job.options.patience, retries=min(1, job.options.patience.retries))
-        try:
-            asked = SOURCES[other.kind](other, profile_of(other, job.options.providers), quick, job.what)
-            with asked.wire or contextlib.nullcontext():
-                total = asked.total(job.window(profile_of(other, job.options.providers).page_size), job.bbox)
-        except CatalogError as error:
-            report.cross_check = f"{doubt}; {other.provider} could not be asked: {error}"
-            continue
-        report.cross_check = f"{doubt}; {other.provider} has {total}"
-        if total > _DISAGREEMENT * report.received:
-            report.status = "partial"
-            report.reason = f"is not believed: {report.cross_check}"
-        return
-    if report.cross_check and report.status == "complete":
-        report.status, report.reason = "provisional", f"nobody could confirm that it is {doubt}"
+        if other.covers is not None:
+            if job.bbox is None:
+                continue
+            try:
+                job.within(other)
+            except CatalogUnavailable:
+                continue
+        found.append(other)
+    return found
 
 
-def _usual(job: _Job) -> float:
-    """How many items the months around this one gave, of the same place; 0 where none was scanned."""
-    if len(job.months) != 1:
-        return 0.0
-    month = job.months[0]
+def _scene_of(job: _Job, other: AvailableSource, doubt: Doubt, scenes: pa.Table) -> dt.date | None:
+    """The day of the first usable scene that another provider has on the doubtful days, in the area; None where it has none.
+
+    Raises ``CatalogError`` where its answer cannot be relied on: it was not read in full, or has items that cannot be placed.
+    """
+    profile = profile_of(other, job.options.providers)
+    quick = replace(job.options.patience, retries=min(1, job.options.patience.retries))
+    api = SOURCES[other.kind](other, profile, quick, job.what)
+    days = np.array(doubt.days, dtype="datetime64[D]")
+    area = None if job.bbox is None else shapely.union_all([shapely.box(*box) for box in split_bbox(job.bbox)])
+    ours = scenes["scene_key"] if doubt.new else None
+    came = timeless = rejected = foreign = 0
+    with api.wire or contextlib.nullcontext():
+        for first, last in _spans(doubt.days) if api.windowed else [(doubt.days[0], doubt.days[-1])]:
+            start, end = (dt.datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, last + dt.timedelta(days=1)))
+            window = Window(start - _MARGIN, end + _MARGIN, profile.page_size)
+            placing, tally = belief.Placing(window.start, window.end), Tally()
+            for page in api.pages(window, job.bbox, tally):
+                # One collector a page: nothing is kept of what does not answer the question.
+                collector = SceneCollector(
+                    job.sensor, provider=other.provider, cloud_field=other.cloud_field, platforms=other.platforms, start=start, end=end
+                )
+                collector.add(page)
+                placing.add(page)
+                has = _first_usable(collector.rows(), days, area, ours)
+                if has is not None:
+                    return has
+                reasons = by_reason(collector.rejected())
+                came += collector.received
+                timeless += reasons.pop(NO_TIME, 0)
+                rejected += sum(reasons.values())
+            foreign += placing.foreign if api.windowed else 0
+            if any(announced is not None and received > announced for received, announced in tally.boxes):
+                raise CatalogTruncated(f"{other.provider} gave more items than it announced")
+        if not came:
+            api.require_collection()
+        newest = api.newest()
+        if newest is not None and newest.date() <= doubt.days[-1]:
+            raise CatalogTruncated(f"its newest item is of {newest:%Y-%m-%d}")
+    lost = belief.unplaced(came=came, timeless=timeless, rejected=rejected, foreign=foreign)
+    if lost or rejected or foreign:
+        raise CatalogUnreadable(lost or f"{rejected + foreign} of its items cannot be placed")
+    return None
+
+
+def _first_usable(rows: pa.Table, days: np.ndarray[Any, Any], area: Any, ours: pa.ChunkedArray | None) -> dt.date | None:
+    """The day of the first row that lies on one of the days, in the area, and is none of ``ours``."""
+    if rows.num_rows == 0:
+        return None
+    of = belief.scene_days(rows)
+    wanted = np.isin(of, days)
+    if ours is not None:
+        wanted &= ~pc.is_in(rows["scene_key"], value_set=ours.combine_chunks()).to_numpy()
+    at = np.flatnonzero(wanted)
+    if area is not None and at.size:
+        shapes = shapely.from_wkb(rows["geometry"].to_numpy()[at])
+        at = at[shapely.intersects(shapes, area)]
+    day: dt.date | None = of[at[0]].item() if at.size else None
+    return day
+
+
+def _spans(days: Sequence[dt.date]) -> list[tuple[dt.date, dt.date]]:
+    """First and last day of each run of consecutive days."""
+    spans: list[tuple[dt.date, dt.date]] = []
+    for day in days:
+        if spans and day - spans[-1][1] == dt.timedelta(days=1):
+            spans[-1] = spans[-1][0], day
+        else:
+            spans.append((day, day))
+    return spans
+
+
+def _around(sensor: CoverageSensor, months: Sequence[Month], target: UPath, bbox: BBox | None) -> list[int]:
+    """Scenes of the complete months around this one, of the same area; none for a window of several months."""
+    if len(months) != 1:
+        return []
     found = []
-    for distance in range(1, _MONTHS_AROUND + 1):
-        for near in (month.shift(-distance), month.shift(distance)):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                told = json.loads((job.target.parent / f"{near.key}.scan.json").read_text())
-                if told["bbox"] == (list(job.bbox) if job.bbox else None) and told["status"] == "complete":
-                    found.append(float(told["received"]))
-    return statistics.median(found) if found else 0.0
+    for distance in range(1, belief.MONTHS_AROUND + 1):
+        for near in (months[0].shift(-distance), months[0].shift(distance)):
+            report = _stored(sibling(target.parent / f"{near.key}.parquet", ".scan.json"))
+            if report is not None and report.sensor == sensor.key and report.status == "complete" and report.bbox == _listed(bbox):
+                found.append(report.scenes)
+    return found
+
+
+def _listed(bbox: BBox | None) -> list[float] | None:
+    return None if bbox is None else [float(side) for side in bbox]
+
+
+def _stored(path: UPath) -> ScanReport | None:
+    """The report of an earlier scan; None where there is none that can be read."""
+    known = {f.name for f in fields(ScanReport)}
+    try:
+        told = json.loads(path.read_text())
+        report = ScanReport(**{name: value for name, value in told.items() if name in known})
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    if not isinstance(report.scenes, int) or isinstance(report.scenes, bool) or not isinstance(report.doubts, list):
+        return None
+    return report
+
+
+def settle_doubts(
+    sensor: CoverageSensor,
+    months: Sequence[Month],
+    store: Store,
+    *,
+    bbox: BBox | None = None,
+    options: ScanOptions | None = None,
+    progress: OnProgress | None = None,
+) -> list[Month]:
+    """Judge again whether scanned months are empty or too small, now that the months around them are scanned, too.
+
+    A month scanned first had nothing to be compared with. All are judged by what is stored before any is changed, so that their order
+    does not matter. A new doubt is put to other providers as in a scan; one that no longer holds is taken back. Returns the months whose
+    files changed: what was made from them is to be made again.
+    """
+    options = options or ScanOptions()
+    judged: list[tuple[Month, ScanReport, Doubt | None]] = []
+    for month in months:
+        report = _stored(sibling(store.scenes(sensor.key, month), ".scan.json"))
+        if report is not None and _is_settleable(report):
+            judged.append((month, report, belief.too_few(_stored_answer(sensor, month, store, report))))
+    changed = []
+    for month, report, doubt in judged:
+        had = [kind for text in report.doubts if (kind := belief.kind_of(text)) in belief.AROUND_KINDS]
+        # One that others have denied is not put to them again.
+        if (doubt is None and not had) or (doubt is not None and (had or f"{doubt.kind}:" in report.cross_check)):
+            continue
+        if _settle(sensor, month, store, report, doubt, bbox, options, progress):
+            changed.append(month)
+    return changed
+
+
+def _is_settleable(report: ScanReport) -> bool:
+    """Whether a report's status follows from the months around: complete, or provisional for its doubts alone."""
+    return report.status == "complete" or (
+        report.status == "provisional" and report.doubts != [] and report.reason == "; ".join(report.doubts)
+    )
+
+
+def _stored_answer(sensor: CoverageSensor, month: Month, store: Store, report: ScanReport) -> Answer:
+    """A stored scan, as far as the comparison with the months around needs it."""
+    target = store.scenes(sensor.key, month)
+    area = None if report.bbox is None else (report.bbox[0], report.bbox[1], report.bbox[2], report.bbox[3])
+    days = belief.distinct_days(belief.scene_days(read_parquet(target)[0])) if report.scenes else []
+    read_at = dt.datetime.fromisoformat(report.scanned_at)
+    return Answer(sensor, [month], area, report.scenes, days, read_at, _around(sensor, [month], target, area))
+
+
+def _settle(
+    sensor: CoverageSensor,
+    month: Month,
+    store: Store,
+    judged: ScanReport,
+    doubt: Doubt | None,
+    bbox: BBox | None,
+    options: ScanOptions,
+    progress: OnProgress | None,
+) -> bool:
+    """Bring one month's status up to date with a new judgement; whether its file changed."""
+    target = store.scenes(sensor.key, month)
+    area = None if judged.bbox is None else (judged.bbox[0], judged.bbox[1], judged.bbox[2], judged.bbox[3])
+    with _alone(target):
+        report = _stored(sibling(target, ".scan.json"))
+        if report is None or report.run != judged.run:
+            return False  # another scan has judged it meanwhile
+        scenes, metadata = read_parquet(target)
+        if metadata.get("run") != report.run or metadata.get("version") != SCENES_VERSION:
+            return False
+        scenes = scenes.select(SCENES_SCHEMA.names).replace_schema_metadata(None).cast(SCENES_SCHEMA)
+        rejected = read_parquet(sibling(target, ".rejected.parquet"))[0].replace_schema_metadata(None).cast(REJECTED_SCHEMA)
+        kept = [text for text in report.doubts if belief.kind_of(text) not in belief.AROUND_KINDS]
+        confirmed_by = None
+        if doubt is not None:
+            job = _Job(sensor, [month], area, target, store.timeless(sensor.key), options, progress)
+            source = next((s for s in sensor.available_sources if _is_of(report, s)), None)
+            if source is None:
+                return False  # of a catalogue that is no longer named: the next scan asks another
+            stays, confirmed_by, said = _put_to_others(job, source, [doubt], scenes)
+            report.cross_check = "; ".join([*([report.cross_check] if report.cross_check else []), *said])
+            kept += [str(one) for one in stays]
+        settled = dt.datetime.fromisoformat(report.scanned_at) >= month.end + dt.timedelta(days=sensor.publication_lag_days)
+        report.doubts, report.reason = kept, "; ".join(kept)
+        report.status = "complete" if settled and not kept else "provisional"
+        if confirmed_by is None:
+            report.run = uuid.uuid4().hex  # what was made from the former status is to be made again
+            _publish(target, _Scanned(scenes, rejected, report))
+            return True
+    try:
+        scan_month(
+            sensor, month, store, bbox=bbox, source_index=sensor.available_sources.index(confirmed_by), options=options, progress=progress
+        )
+    except CatalogError as error:
+        log.warning("%s", error)
+    with _alone(target):
+        now = _stored(sibling(target, ".scan.json"))
+        if now is not None and now.run == judged.run:  # the other provider failed, or has less: the doubt stays
+            report.run = uuid.uuid4().hex
+            _publish(target, _Scanned(scenes, rejected, report))
+    return True
+
+
+def _is_of(report: ScanReport, source: AvailableSource) -> bool:
+    return (report.endpoint, report.collection) == (source.public(source.endpoint), source.collection_id)
 
 
 def _without_timeless(job: _Job, scanned: _Scanned) -> _Scanned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -78,6 +78,9 @@ class Tally:
     pages: int = 0
     announced: int | None = None
     """Matches announced, over the boxes asked so far; None where no total is given."""
+    boxes: list[tuple[int, int | None]] = field(default_factory=list)
+    """Distinct items, and the total announced, of each box that was read to its end: a cap or a wrong total shows in the single box, never
+    in the sum of two."""
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
+import requests
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
@@ -249,11 +250,11 @@ class StacSource:
             number += 1
             doing = f"{window.name}, page {number}"
             page = self._whole_page(request, doing, tries)
-            features, next_link, total = _checked_page(page.content)
+            features, next_link, total = _read_page(page)
             if not features and (next_link is not None or total is None):
                 # Nothing, and more to come, or nobody to say that there is nothing: once is a slip, and twice is looked into below.
                 page = self._whole_page(request, f"{doing} again, as it was empty", tries)
-                features, next_link, total = _checked_page(page.content)
+                features, next_link, total = _read_page(page)
                 gaps += not features and next_link is not None
             self._require_ours(features, doing)
             if total is not None:
@@ -296,6 +297,7 @@ class StacSource:
         odd = (repeated or gaps) and received != announced
         if odd or (features and (full or rounded)):
             self._ask_again(window, box, min(limit, longest), ids, received, announced, tries)
+        tally.boxes.append((received, announced))
 
     def _ask_again(
         self, window: Window, box: BBox | None, limit: int, ids: set[str], received: int, announced: int | None, tries: int | None
@@ -374,6 +376,23 @@ def _following(link: Mapping[str, Any], url: str, first: _Request) -> _Request:
     elif link.get("merge") is True:
         body = {**first.content, **body}
     return _Request(href, "POST", body, headers)
+
+
+def _read_page(page: Fetched) -> tuple[list[Any], dict[str, Any] | None, int | None]:
+    """A page as ``_checked_page`` reads it, with the next link of the HTTP ``Link`` header where the body has none.
+
+    OGC API - Features, 7.15.4, lets a server name it there alone: https://docs.ogc.org/is/17-069r4/17-069r4.html#_response_6
+    """
+    features, following, total = _checked_page(page.content)
+    return features, following or _header_link(page.headers.get("Link", "")), total
+
+
+def _header_link(header: str) -> dict[str, Any] | None:
+    """The ``next`` link of a ``Link`` header (RFC 8288), as one of a body; None where it has none."""
+    for link in requests.utils.parse_header_links(header):
+        if "next" in str(link.get("rel", "")).lower().split() and link.get("url"):
+            return {"rel": "next", "href": link["url"]}
+    return None
 
 
 def _checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | None]:

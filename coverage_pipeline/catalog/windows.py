@@ -22,6 +22,7 @@ import pyarrow as pa
 from upath import UPath
 
 from coverage_pipeline import __version__
+from coverage_pipeline.catalog.belief import Placing
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scenes import REJECTED_ROWS_SCHEMA, ROWS_SCHEMA, SceneCollector, first_of_each
@@ -37,8 +38,10 @@ PARTS_VERSION = 2
 _QUERY_FILE = "query.json"
 _SOME_PIECES, _MOST_PIECES = 4, 16
 """Into how many windows one is cut at least and at most where no total tells how much it holds."""
-_CAP = 1000
-"""Servers that stop silently stop at a multiple of this: 1,000, or the 10,000 hits of Elasticsearch. Two halves of the window tell."""
+_ROUND_WITH_TOTAL, _ROUND_WITHOUT = 1000, 50
+"""Servers that stop silently stop at a round number: 1,000, or the 10,000 hits of Elasticsearch, and then announce just as many; 100, 250,
+500 or 2,500 where they announce none. The two halves of the window tell. Of the windows that are whole, one in 1,000 or in 50 is asked
+for in halves, too."""
 _PROBE = 3
 """Pages after which the length of a search is guessed from the time they cover."""
 _MOST_FAILED = 24
@@ -59,6 +62,18 @@ class Part:
     outside: int
     other_platform: int
     rejected: int
+    foreign: int = 0
+    """Items whose own time lies outside the window."""
+    twins: int = 0
+    """Items that came again with another footprint under the same id."""
+    overfull: int = 0
+    """Boxes that gave more items than were announced for them."""
+    capped: int = 0
+    """Boxes that still end on a round number of items, and cannot be cut any further."""
+    platforms: dict[str, int] = field(default_factory=dict)
+    """Items taken, by platform as the provider writes it."""
+    other_platforms: dict[str, int] = field(default_factory=dict)
+    """Items left out, by platform."""
     resumed: bool = False
     """Whether an earlier run read it."""
 
@@ -195,6 +210,8 @@ class Gathered:
     """Windows that were cut because they failed or were too large."""
     missing: list[tuple[Window, CatalogError]] = field(default_factory=list)
     """Windows that could not be read, where the scan may be partial."""
+    twins: int = 0
+    """Items that came again with another footprint under the same id, within a window or in two."""
 
     def take_rows(self) -> pa.Table:
         """The rows, which are gone from here then: of a large month they are most of the memory."""
@@ -290,9 +307,10 @@ class Gathering:
         done.sort(key=lambda part: part.window)
         rows, rejected = self.parts.rows(done)
         came = rows.num_rows + rejected.num_rows
+        twins = sum(part.twins for part in done) + _differing(rows)
         rows, rejected = first_of_each(rows, "item_id"), first_of_each(rejected, "digest")
         repeated = came - rows.num_rows - rejected.num_rows
-        return Gathered(rows, rejected, done, repeated, self._cuts, missing)
+        return Gathered(rows, rejected, done, repeated, self._cuts, missing, twins)
 
     def _cut(self, narrower: list[Window]) -> None:
         self._cuts += 1
@@ -329,13 +347,18 @@ class Gathering:
     def _read(self, window: Window) -> Part | None:
         """Read a window into its part; None where it is too large."""
         tally, collector = Tally(), self.collector()
+        # The window of the whole scan: a server may be some seconds off at the ends of a window within it.
+        placing = Placing(self.start, self.end)
         self._underway[window] = tally, collector
         began = dt.datetime.now(UTC)
         for page in self.source.pages(window, self.bbox, tally):
             if self._is_too_large(window, tally, collector):
                 return None
             collector.add(page)
+            placing.add(page)
             self._tell()
+        boxes = tally.boxes or [(collector.received, tally.announced)]
+        rounded = [(received, announced) for received, announced in boxes if _may_be_capped(received, announced)]
         rejected = collector.rejected_rows()
         part = Part(
             window=(window.start, window.end),
@@ -347,10 +370,16 @@ class Gathering:
             outside=collector.outside,
             other_platform=collector.other_platform,
             rejected=rejected.num_rows,
+            foreign=placing.foreign if self.source.windowed else 0,  # a file gives what it has
+            twins=placing.twins,
+            overfull=sum(announced is not None and received > announced for received, announced in boxes),
+            capped=len(rounded) if self.source.windowed and window.failures else 0,
+            platforms=dict(collector.platforms),
+            other_platforms=dict(collector.other_platforms),
         )
-        if self.source.windowed and window.divisible and part.received and part.received % _CAP == 0:
+        if self.source.windowed and window.divisible and rounded:
             raise CatalogTruncated(
-                f"{self.what} gave {part.received} items for {window.name}, which is as far as some servers count; asking for halves"
+                f"{self.what} gave {rounded[0][0]} items for {window.name}, a round number, at which some servers stop; asking for halves"
             )
         self.parts.write(part, collector.rows(), rejected)
         del self._underway[window]
@@ -371,6 +400,21 @@ class Gathering:
                 retries=self.retries(),
             )
         )
+
+
+def _may_be_capped(received: int, announced: int | None) -> bool:
+    """Whether a box ends on so round a number of items that the server may have stopped there."""
+    return received > 0 and received % (_ROUND_WITHOUT if announced is None else _ROUND_WITH_TOTAL) == 0
+
+
+def _differing(rows: pa.Table) -> int:
+    """How many rows have the id of an earlier one, and another footprint."""
+    ids = rows["item_id"].to_pandas()
+    again = ids.duplicated(keep=False).to_numpy()
+    if not again.any():
+        return 0
+    some = rows.select(["item_id", "geometry"]).filter(pa.array(again)).to_pandas()
+    return len(some.drop_duplicates()) - int(some["item_id"].nunique())
 
 
 def _covered(window: Window, collector: SceneCollector) -> float:

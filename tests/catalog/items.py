@@ -30,7 +30,7 @@ def item(name: str = "a", when: str | None = "2025-01-15T10:00:00Z", **changes: 
 
 
 def sensor(endpoint: str = "https://example.org", **changes: Any) -> CoverageSensor:
-    """A sensor with one STAC source and no rule for its scene keys."""
+    """A sensor with one STAC source and no rule for its scene keys; pointed, so that a day without a scene is no news."""
     page_size = changes.pop("page_size", 4)
     source = AvailableSource("stac", endpoint, "scenes", "eo:cloud_cover", page_size=page_size)
     values: dict[str, Any] = {
@@ -39,5 +39,6 @@ def sensor(endpoint: str = "https://example.org", **changes: Any) -> CoverageSen
         "held_satellite": None,
         "nominal_revisit_days": 1,
         "default_desired_per_month": 2,
+        "taskable": True,
     }
     return CoverageSensor(**{**values, **changes})

@@ -28,7 +28,6 @@ from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from coverage_pipeline.catalog import (
-    CatalogDisagreement,
     CatalogError,
     CatalogTruncated,
     CatalogUnavailable,
@@ -565,14 +564,19 @@ def test_a_dump_that_is_too_old_or_begins_later_is_no_empty_month(kind: SourceKi
 
 
 @pytest.mark.parametrize("kind", ["geoparquet", "static"])
-def test_a_month_that_a_dump_passes_over_is_empty_only_where_the_dump_is_of_a_region(kind: SourceKind, tmp_path: Path) -> None:
+def test_a_month_that_a_dump_passes_over_is_doubted_unless_it_is_a_pointed_sensors_region(kind: SourceKind, tmp_path: Path) -> None:
     around = [item("before", "2024-11-01T00:00:00Z"), item("after", "2025-03-01T00:00:00Z"), item("wrong", "2099-01-01T00:00:00Z")]
     path = dump(tmp_path / "a.parquet", around) if kind == "geoparquet" else static(tmp_path / "static", around)
-    with pytest.raises(CatalogDisagreement, match="a file may be missing"):
-        scanned(of_files(kind, path), JANUARY, tmp_path)
+    report = scanned(of_files(kind, path), JANUARY, tmp_path)[2]
+    assert (report.status, report.scenes) == ("provisional", 0)
+    assert "a file may be missing" in report.reason
     regional = of_files(kind, path)
     covering = replace(regional.available_sources[0], covers=(0.0, 40.0, 10.0, 60.0))
-    report = scanned(replace(regional, available_sources=(covering,)), JANUARY, tmp_path)[2]
+    systematic = replace(regional, available_sources=(covering,), taskable=False)
+    report = scanned(systematic, JANUARY, tmp_path / "systematic")[2]
+    assert (report.status, report.scenes, report.bbox) == ("provisional", 0, [0, 40, 10, 60])
+    assert "a file may be missing" in report.reason
+    report = scanned(replace(regional, available_sources=(covering,)), JANUARY, tmp_path / "pointed")[2]
     assert (report.status, report.scenes, report.bbox) == ("complete", 0, [0, 40, 10, 60])
     source = opened(kind, path)
     assert source.newest() == dt.datetime(2025, 3, 1, tzinfo=dt.UTC)  # a wrong time makes no dump fresh

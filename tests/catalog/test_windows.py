@@ -409,49 +409,55 @@ def test_a_partial_scan_is_published_on_demand_only(store: Store) -> None:
 
 
 def _two(first: Catalog, second: Catalog) -> CoverageSensor:
-    return sensor(available_sources=tuple(AvailableSource("stac", c.address, "scenes", page_size=4) for c in (first, second)))
+    """A systematic sensor with two sources."""
+    return sensor(
+        taskable=False,
+        nominal_revisit_days=16,
+        available_sources=tuple(AvailableSource("stac", c.address, "scenes", page_size=4) for c in (first, second)),
+    )
 
 
 @pytest.mark.parametrize("matched", [True, False])
 def test_an_empty_month_is_checked_with_the_next_provider(store: Store, matched: bool) -> None:
     with serve(Catalog([])) as empty, serve(Catalog(MANY[:10], matched=matched)) as full:
         report = scan(store, empty, of=_two(empty, full), cross_check=True)
-        assert (report.status, report.scenes) == ("complete", 10)
-        assert report.provider == full.address.removeprefix("http://")
-        assert "is not believed: empty" in next(iter(report.failed_providers.values()))
+        assert (report.scenes, report.provider) == (10, full.address.removeprefix("http://"))
+        assert "is doubted: emptiness: no scene at all" in next(iter(report.failed_providers.values()))
+    store.scenes("test", JANUARY).unlink()
     with serve(Catalog([])) as empty, serve(Catalog([])) as also:
         report = scan(store, empty, of=_two(empty, also), cross_check=True)
         assert (report.status, report.scenes) == ("complete", 0)
-        assert report.cross_check == f"empty; {also.address.removeprefix('http://')} has 0"
+        assert report.cross_check == f"emptiness: no scene at all; {also.address.removeprefix('http://')} has none either"
 
 
-def test_a_disagreement_that_nobody_settles_is_partial_on_demand(store: Store) -> None:
+@pytest.mark.parametrize("publish_partial", [False, True])
+def test_a_confirmed_doubt_that_nobody_settles_is_provisional(store: Store, publish_partial: bool) -> None:
+    """The other has a scene and then dies: the month was read in full, so it is not partial, and it is not believed."""
     broken = Catalog(MANY[:10], fault=lambda catalog, number, answer: answer if number == 1 else (500, {}, b"no"))
     with serve(Catalog([])) as empty, serve(broken) as full:
-        with pytest.raises(CatalogError, match="is not believed"):
-            scan(store, empty, of=_two(empty, full), cross_check=True)
-        full.searches.clear()
-        report = scan(store, empty, of=_two(empty, full), cross_check=True, publish_partial=True)
-    assert (report.status, report.scenes) == ("partial", 0)
-    assert "is not believed" in report.reason
+        report = scan(store, empty, of=_two(empty, full), cross_check=True, publish_partial=publish_partial)
+    assert (report.status, report.scenes, report.provider) == ("provisional", 0, empty.address.removeprefix("http://"))
+    assert report.doubts == ["emptiness: no scene at all"]
+    assert "has a scene of 2025-01-" in report.cross_check
+    assert list(report.failed_providers) == [f"stac {full.address.removeprefix('http://')} scenes"]
 
 
 def test_an_empty_month_without_another_opinion_says_so(store: Store) -> None:
     with serve(Catalog([])) as empty, serve(Catalog([], fault=lambda catalog, number, answer: (500, {}, b"no"))) as broken:
         report = scan(store, empty, of=_two(empty, broken), cross_check=True)
     assert report.status == "provisional"  # a known zero needs more than one provider's word where there are others
-    assert report.reason == "nobody could confirm that it is empty"
+    assert report.reason == "emptiness: no scene at all"
     assert "could not be asked" in report.cross_check
 
 
 def test_a_month_much_smaller_than_those_around_it_is_doubted(store: Store) -> None:
-    february = [item(f"f{k}", f"2025-02-{1 + k % 28:02d}T10:00:00Z") for k in range(100)]
+    february = [item(f"f{k}", f"2025-02-{1 + k % 28:02d}T10:00:00Z") for k in range(101)]
     with serve(Catalog([*MANY[:5], *february])) as small, serve(Catalog(MANY)) as full:
         both = _two(small, full)
         scan_month(both, Month(2025, 2), store, options=options(small))
         report = scan(store, small, of=both, cross_check=True)
     assert (report.status, report.scenes) == ("complete", 300)
-    assert "5 items where the months around it have 100" in next(iter(report.failed_providers.values()))
+    assert "thinness: 5 scenes, where the 1 month around have a median of 101" in next(iter(report.failed_providers.values()))
 
 
 def test_fields_leave_the_assets_out_unless_the_server_drops_more(store: Store) -> None:
@@ -587,13 +593,16 @@ def test_the_smallest_pages(store: Store, page_size: int) -> None:
 
 def test_a_month_of_nothing_usable_is_not_believed(store: Store) -> None:
     nowhere = [item(f"s{k}", geometry=None, bbox=None) for k in range(30)]
-    with serve(Catalog(nowhere)) as catalog, pytest.raises(CatalogError, match="30 of 30 items are rejected"):
-        scan(store, catalog)
+    with serve(Catalog(nowhere)) as catalog:
+        report = scan(store, catalog)
+    assert (report.status, report.scenes) == ("provisional", 0)
+    assert report.doubts[0].startswith("unplaced: of 30 items that have a time, 30 are rejected, most of them as 'geometry missing'")
     others = [item(f"s{k}", properties={"platform": "landsat-7"}) for k in range(10)]
     with serve(Catalog(others)) as catalog:
         source = replace(sensor(catalog.address).available_sources[0], platforms=("landsat-8",))
-        with pytest.raises(CatalogError, match="are of other satellites than landsat-8; check platforms"):
-            scan(store, catalog, of=sensor(available_sources=(source,)))
+        report = scan(store, catalog, of=sensor(available_sources=(source,)))
+    assert (report.status, report.platforms, report.other_platforms) == ("provisional", {}, {"landsat-7": 10})
+    assert "are of other satellites than landsat-8; check platforms" in report.reason
     spelt = [item(f"s{k}", properties={"platform": "LANDSAT_8"}) for k in range(10)]
     with serve(Catalog(spelt)) as catalog:
         source = replace(sensor(catalog.address).available_sources[0], platforms=("landsat-8",))
