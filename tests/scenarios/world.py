@@ -197,7 +197,9 @@ def settings_of(folder: Path, declared: Mapping[str, Any], *, holdings: Path | s
     config = folder / "build.toml"
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text("")
-    where = {"source": "off"} if holdings is None else {"source": "file", "path": str(holdings)}
+    where: dict[str, Any] = {"source": "file", "path": str(holdings)}
+    if holdings is None or holdings == "postgis":
+        where = {"source": holdings or "off"}
     overrides: dict[str, Any] = {
         "data": str(folder / "data"),
         "grid": {"resolution": 0.5, "extent": [0, 30, 12, 42], "threads": 1},
@@ -223,7 +225,10 @@ def build_world(
     bbox: tuple[float, float, float, float] | None = None,
     **changes: Any,
 ) -> World:
-    """Build the sensors over the months. ``holdings=None`` sets the source of holdings to *off*; ``changes`` are settings by section."""
+    """Build the sensors over the months.
+
+    ``holdings`` is a file, ``"postgis"``, or ``None``, which turns the source of holdings off; ``changes`` are settings by section.
+    """
     world = World(Planner.from_settings(settings_of(folder, declared, holdings=holdings, months=months, **changes), bbox=bbox))
     try:
         world.reports = build(world.planner, steps=steps)  # type: ignore[arg-type]
