@@ -250,6 +250,10 @@ def test_06_the_doubtful_months_of_one_tile_are_taken_from_the_other_source(tmp_
         assert cell["scan_status"] == "complete", month.key
 
 
+async def write_dump(path: Path, items: Items) -> None:
+    await rustac.write(str(path), items)
+
+
 @pytest.mark.parametrize("by", ["covers", "bbox"])
 def test_24a_a_hole_in_a_dump_is_no_empty_month(tmp_path: Path, by: str) -> None:
     """"Right: an error, or provisional with the doubt named (design section 6); never `complete`"."""
@@ -259,7 +263,7 @@ def test_24a_a_hole_in_a_dump_is_no_empty_month(tmp_path: Path, by: str) -> None
     for month in ("2025-05", "2025-07"):
         of_month = [scene for scene in items if scene["properties"]["datetime"].startswith(month)]
         assert len(of_month) == 60
-        asyncio.run(rustac.write(str(dump / f"{month}.parquet"), of_month))
+        asyncio.run(write_dump(dump / f"{month}.parquet", of_month))
     box = (4.0, 50.0, 7.0, 52.0)
     one = source(str(dump), kind="geoparquet", **({"covers": list(box)} if by == "covers" else {}))
     world = real_world(tmp_path / "world", "sentinel-2", [one], bbox=box if by == "bbox" else None)

@@ -152,7 +152,7 @@ class World:
 
     def cell(self, key: str, lon: float, lat: float, month: Month = JUNE) -> dict[str, Any]:
         """One cell: action by name, masks as sets of days (``None``: not known), numbers (``None``: not known)."""
-        place = self.cube.sel(sensor=key, time=month.to_datetime64()).sel(lat=lat, lon=lon, method="nearest")
+        place = self._slice(key, month, int(np.abs(self.cube["lat"].values - lat).argmin()), int(np.abs(self.cube["lon"].values - lon).argmin()))
         cell: dict[str, Any] = {"action": ACTIONS[int(place["action"])]}
         for name in MASKS:
             mask = int(place[name])
@@ -163,6 +163,11 @@ class World:
         cell["scan_status"] = self.status(key, month)
         cell["holdings_status"] = self.status(key, month, "holdings_status")
         return cell
+
+    def _slice(self, key: str, month: Month, row: int, column: int) -> dict[str, Any]:
+        at_sensor = list(self.cube["sensor"].values).index(key)
+        at_time = list(self.cube["time"].values).index(month.to_datetime64())
+        return {name: self.cube[name].values[at_sensor, at_time, row, column] for name in ("action", *MASKS, *NUMBERS)}
 
     def status(self, key: str, month: Month = JUNE, name: str = "scan_status") -> str:
         """A status by the name that the cube's own attributes give it."""
@@ -210,6 +215,8 @@ def settings_of(folder: Path, declared: Mapping[str, Any], *, holdings: Path | s
         "scan": {"retries": 0, "backoff_seconds": 0, "timeout_seconds": 20},
         "providers": {"127.0.0.1": {"requests_per_second": 1000}},
     }
+    if "min_cover" in changes:
+        where["min_cover"] = changes.pop("min_cover")
     for section, values in changes.items():
         overrides[section] = {**overrides.get(section, {}), **values} if isinstance(values, Mapping) else values
     return load_settings(config, overrides, environment=False)
