@@ -528,7 +528,8 @@ def test_25_serve_refuses_to_start_where_the_users_file_is_missing(tmp_path: Pat
         started = False
         while server.poll() is None and not started and time.monotonic() < deadline:
             time.sleep(0.2)
-            started = _answers(port)
+            # Under load the first answer may take long: what it prints when it listens is enough.
+            started = "http://127.0.0.1" in (tmp_path / "log").read_text(errors="replace") or _answers(port)
         text = (tmp_path / "log").read_text(errors="replace")
         assert not started, f"the dashboard started: {text}"
         assert server.poll() not in (None, 0), text
