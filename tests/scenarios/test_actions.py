@@ -395,7 +395,7 @@ def test_the_action_where_the_sensor_is_not_held(world_of_others: World, key: st
 
 @pytest.mark.parametrize(("key", "situation"), PLACES)
 def test_the_action_where_holdings_are_off(world_without_holdings: World, key: str, situation: str) -> None:
-    """"holdings off or not read | `unknown`", after "out of scope"."""
+    """Design: "holdings off or not read | `unknown`", after "out of scope"."""
     seen = look(world_without_holdings, key, situation, VARIANTS[0], "west")
     assert seen["holdings_status"] == "off"
     assert seen["action"] == ("out_of_scope" if situation == "a place out of reach" else "unknown")
@@ -408,13 +408,13 @@ def test_the_action_where_holdings_are_off(world_without_holdings: World, key: s
 
 
 def test_without_a_catalogue_no_check_day_is_a_known_zero(held_world: World) -> None:
-    """"Where the scan is not applicable, or the catalogue not known, they are the held days of unknown cloud; the mask is not known
+    """Design: "Where the scan is not applicable, or the catalogue not known, they are the held days of unknown cloud; the mask is not known
     where there are none and the catalogue is not known": where the scan is not applicable and there are none, the mask is 0."""
     assert look(held_world, "uncatalogued", "no scene", VARIANTS[0], "west")["check_days"] == set()
 
 
 def test_the_action_where_holdings_were_never_read(tmp_path: Path, catalogue: Catalogue) -> None:
-    """"holdings off or not read | `unknown`": a build of the other steps alone."""
+    """Design: "holdings off or not read | `unknown`": a build of the other steps alone."""
     steps = [step for step in STEPS if step not in ("holdings", "holdings_stats")]
     world = build_world(tmp_path, {"pointed": declared(catalogue, held=True)["pointed"]}, holdings=tmp_path / "none.parquet", steps=steps)
     # Either the steps that need the holdings say so and write nothing, or they write that the holdings are not known: never an action.
@@ -450,11 +450,13 @@ def days_of(key: str, days: Any, month: Month = JUNE, *, cloud: float | None = 2
 
 
 def test_desired_0_is_met_where_the_holdings_are_known(tmp_path: Path, serve: Any) -> None:
-    """"desired 0 is met where the holdings are known"; *not held* is known, *off* is not."""
+    """Design: "desired 0 is met where the holdings are known"; *not held* is known, *off* is not."""
     catalogue = serve({"scenes": days_of("scenes", BEACON_DAYS)})
     some = {"held": sensor(catalogue, default_desired_per_month=0), "others": sensor(catalogue, default_desired_per_month=0)}
     del some["others"]["held_satellite"]
-    world = build_world(tmp_path / "read", some, holdings=write_holdings(tmp_path / "h.parquet", [holding(time_of(A), shapely.box(9, 31, 10, 32))]))
+    world = build_world(
+        tmp_path / "read", some, holdings=write_holdings(tmp_path / "h.parquet", [holding(time_of(A), shapely.box(9, 31, 10, 32))])
+    )
     assert world.error is None
     assert world.cell("held", 1.25, 31.25)["action"] == "met"
     assert world.cell("held", 1.25, 31.25)["deficit"] == 0
@@ -464,7 +466,7 @@ def test_desired_0_is_met_where_the_holdings_are_known(tmp_path: Path, serve: An
 
 
 def test_a_sea_is_out_of_scope(tmp_path: Path, serve: Any) -> None:
-    """"Scope is reach ∩ area of interest (setting: `land`, the default …). Nobody should see the ocean … as a backlog."""
+    """Design: "Scope is reach ∩ area of interest (setting: `land`, the default …). Nobody should see the ocean … as a backlog."""
     catalogue = serve({"scenes": days_of("scenes", BEACON_DAYS, place=leaning(1, 31, 8, 8))})
     world = build_world(
         tmp_path,
@@ -477,9 +479,13 @@ def test_a_sea_is_out_of_scope(tmp_path: Path, serve: Any) -> None:
 
 
 def test_before_the_mission_nothing_is_asked_of_a_sensor(tmp_path: Path, serve: Any) -> None:
-    """"A sensor can image latitudes `reach` from its first to its last month. Scope is reach ∩ area … Outside it there is no deficit"."""
+    """Design: "A sensor can image latitudes `reach` from its first to its last month. Scope is reach ∩ area … Outside it there is no
+    deficit"."""
     catalogue = serve({"scenes": days_of("scenes", BEACON_DAYS)})
-    some = {"later": sensor(catalogue, taskable=True, first_month="2025-07"), "gone": sensor(catalogue, taskable=True, last_month="2025-05")}
+    some = {
+        "later": sensor(catalogue, taskable=True, first_month="2025-07"),
+        "gone": sensor(catalogue, taskable=True, last_month="2025-05"),
+    }
     world = build_world(tmp_path, some, holdings=write_holdings(tmp_path / "h.parquet", [holding(time_of(A), shapely.box(9, 31, 10, 32))]))
     assert world.error is None
     for key in some:
@@ -489,7 +495,7 @@ def test_before_the_mission_nothing_is_asked_of_a_sensor(tmp_path: Path, serve: 
 
 @pytest.mark.parametrize("taskable", [True, False], ids=["pointed", "systematic"])
 def test_within_the_publication_lag_nothing_found_proves_nothing(tmp_path: Path, serve: Any, taskable: bool) -> None:
-    """"Absence counts only in a complete scan: a provisional one stores 0 too, but no `task`, `fuse` or `none` follows from it"."""
+    """Design: "Absence counts only in a complete scan: a provisional one stores 0 too, but no `task`, `fuse` or `none` follows from it"."""
     today = dt.datetime.now(dt.UTC)
     month = Month(today.year, today.month).shift(-1)
     catalogue = serve({"scenes": days_of("scenes", BEACON_DAYS, month)})
@@ -504,7 +510,8 @@ def test_within_the_publication_lag_nothing_found_proves_nothing(tmp_path: Path,
 
 
 def test_a_partial_scan_finds_what_it_finds_and_says_nothing_of_the_rest(tmp_path: Path, serve: Any) -> None:
-    """"−1 … in a *partial* scan wherever nothing was found. Found scenes always count; *absence* counts only in a complete scan"."""
+    """Design: "−1 … in a *partial* scan wherever nothing was found. Found scenes always count; *absence* counts only in a complete
+    scan"."""
     failing = Lies(failing=(at("2025-06-20T00:00:00"), at("2025-06-21T00:00:00")))
     catalogue = serve({"scenes": days_of("scenes", BEACON_DAYS)}, scenes=failing)
     rows = [holding(time_of(A), leaning(1.05, 31.05, 1.4, 0.4), scene_id=f"SCENE-scenes-2025-06-{A:02}")]
@@ -521,7 +528,8 @@ def test_a_partial_scan_finds_what_it_finds_and_says_nothing_of_the_rest(tmp_pat
 
 
 def test_a_catalogue_that_is_down_leaves_the_month_unknown(tmp_path: Path, serve: Any) -> None:
-    """"Where the catalogue is down … where none [no former scan] stands the month stays not known, Acquired too, with that reason."""
+    """Design: "Where the catalogue is down … where none [no former scan] stands the month stays not known, Acquired too, with that
+    reason."""
     catalogue = serve({"scenes": []}, scenes=Lies(dead=True))
     rows = [holding(time_of(A), leaning(1.05, 31.05, 1.4, 0.4)), holding(time_of(B), leaning(1.05, 31.05, 1.4, 0.4))]
     world = build_world(tmp_path, {"a": sensor(catalogue, taskable=True)}, holdings=write_holdings(tmp_path / "h.parquet", rows))
@@ -537,7 +545,7 @@ def test_a_catalogue_that_is_down_leaves_the_month_unknown(tmp_path: Path, serve
 
 
 def test_a_catalogue_that_is_down_keeps_what_it_said_before(tmp_path: Path, serve: Any) -> None:
-    """"Where the catalogue is down and a former scan stands, `matchup` and `holdings_stats` run from that and say its date"."""
+    """Design: "Where the catalogue is down and a former scan stands, `matchup` and `holdings_stats` run from that and say its date"."""
     catalogue = serve({"scenes": days_of("scenes", BEACON_DAYS)})
     rows = [holding(time_of(A), leaning(1.05, 31.05, 1.4, 0.4), scene_id=f"SCENE-scenes-2025-06-{A:02}")]
     path = write_holdings(tmp_path / "h.parquet", rows)
@@ -565,7 +573,7 @@ MAY_TO_JULY = (Month(2025, 5), JUNE, Month(2025, 7))
     ],
 )
 def test_an_empty_month_of_a_pointed_sensor(tmp_path: Path, serve: Any, around: Any, action: str, status: str) -> None:
-    """"Pointed sensors: only where the months around it, of the same area, have a median of 6 scenes or more; otherwise an empty
+    """Design: "Pointed sensors: only where the months around it, of the same area, have a median of 6 scenes or more; otherwise an empty
     answer that was read whole is believed"."""
     items = [scene for month in (MAY_TO_JULY[0], MAY_TO_JULY[2]) for scene in days_of("scenes", around, month)]
     catalogue = serve({"scenes": items})
@@ -577,7 +585,7 @@ def test_an_empty_month_of_a_pointed_sensor(tmp_path: Path, serve: Any, around: 
 
 
 def test_an_empty_month_of_a_systematic_sensor_is_not_believed_alone(tmp_path: Path, serve: Any) -> None:
-    """"Emptiness and thinness: systematic sensors: empty … at any count"; "where nobody can be asked … it stays"."""
+    """Design: "Emptiness and thinness: systematic sensors: empty … at any count"; "where nobody can be asked … it stays"."""
     catalogue = serve({"scenes": []})
     path = write_holdings(tmp_path / "h.parquet", [holding(time_of(A), shapely.box(9, 31, 10, 32))])
     world = build_world(tmp_path, {"a": sensor(catalogue)}, holdings=path)
@@ -587,7 +595,7 @@ def test_an_empty_month_of_a_systematic_sensor_is_not_believed_alone(tmp_path: P
 
 
 def test_an_empty_month_that_every_provider_confirms_is_believed(tmp_path: Path, serve: Any) -> None:
-    """"Where every provider asked answers that there is nothing, read whole and without unplaced items, the doubt is gone"."""
+    """Design: "Where every provider asked answers that there is nothing, read whole and without unplaced items, the doubt is gone"."""
     first, second = serve({"scenes": []}), serve({"scenes": []})
     both = sensor(first)
     both["available_sources"] = [*both["available_sources"], *sensor(second)["available_sources"]]
@@ -599,7 +607,7 @@ def test_an_empty_month_that_every_provider_confirms_is_believed(tmp_path: Path,
 
 
 def test_a_provider_that_does_not_cover_the_area_confirms_nothing(tmp_path: Path, serve: Any) -> None:
-    """"Each doubt is first put to the other providers that cover the area"; where nobody can be asked, it stays."""
+    """Design: "Each doubt is first put to the other providers that cover the area"; where nobody can be asked, it stays."""
     first, second = serve({"scenes": []}), serve({"scenes": []})
     both = sensor(first)
     elsewhere = {**sensor(second)["available_sources"][0], "covers": [100, -40, 120, -20]}
@@ -611,7 +619,7 @@ def test_a_provider_that_does_not_cover_the_area_confirms_nothing(tmp_path: Path
 
 
 def test_a_scene_that_another_provider_has_is_not_lost(tmp_path: Path, serve: Any) -> None:
-    """"A scene found there confirms the doubt: the month is scanned anew from that provider, else it stays provisional"."""
+    """Design: "A scene found there confirms the doubt: the month is scanned anew from that provider, else it stays provisional"."""
     first, second = serve({"scenes": []}), serve({"scenes": days_of("scenes", BEACON_DAYS)})
     both = sensor(first)
     both["available_sources"] = [*both["available_sources"], *sensor(second)["available_sources"]]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -111,7 +112,7 @@ def real_world(
 
 @pytest.mark.parametrize("file", ["same_strip_disjoint.json", "old_copy_without_strip.json"])
 def test_01a_parts_are_united_and_the_older_baseline_adds_nothing(file: str) -> None:
-    """"A copy adds only the area that newer ones do not cover … So a reprocessing adds nothing and a part adds its part, whatever
+    """Design: "A copy adds only the area that newer ones do not cover … So a reprocessing adds nothing and a part adds its part, whatever
     strips and baselines say. Footprint = union of what was added, cloud = mean of those copies, weighted by the area each added"."""
     scenes, rejected = scenes_from_items(document("01a-s2-parts-same-strip-start", file), COVERAGE_SENSORS["sentinel-2"])
     assert len(rejected) == 0
@@ -124,7 +125,7 @@ def test_01a_parts_are_united_and_the_older_baseline_adds_nothing(file: str) -> 
 
 
 def test_01c_the_half_that_is_lacking_asks_for_it(tmp_path: Path, stac: Any) -> None:
-    """"The *missing part* (footprint − holdings …) is a scene not held: in unmet supply". Day 11 is ingestable in the east."""
+    """Design: "The *missing part* (footprint − holdings …) is a scene not held: in unmet supply". Day 11 is ingestable in the east."""
     row = document("01c-half-held-counts-as-held", "holding.json")
     row = {**row, "geometry": shapely.geometry.shape(row["geometry"]), "datetime": dt.datetime.fromisoformat(row["datetime"])}
     server = stac(document("01c-half-held-counts-as-held"))
@@ -158,7 +159,7 @@ def test_01c_the_half_that_is_lacking_asks_for_it(tmp_path: Path, stac: Any) -> 
 def test_02_a_nameless_holding_with_the_tiles_own_time_is_found(
     tmp_path: Path, stac: Any, when: dt.datetime | dt.date, month: Month, day: int
 ) -> None:
-    """"A holding without an id agrees in time when it is within the tolerance of any of them [own time, start, end, pass]";
+    """Design: "A holding without an id agrees in time when it is within the tolerance of any of them [own time, start, end, pass]";
     "the same UTC day, of the scene or its pass, where holdings carry a date only"; "one that belongs to a scene has the scene's
     month and day"."""
     server = stac(document("02-nameless-holding-tile-time"))
@@ -180,7 +181,7 @@ def test_02_a_nameless_holding_with_the_tiles_own_time_is_found(
 
 
 def test_03_a_month_that_stops_on_the_17th_is_taken_from_the_second_source(tmp_path: Path, stac: Any) -> None:
-    """"*Silence* … at the start, the end, or within"; "a scene found there confirms the doubt: the month is scanned anew from that
+    """Design: "*Silence* … at the start, the end, or within"; "a scene found there confirms the doubt: the month is scanned anew from that
     provider"."""
     name = "03-stop-within-month"
     first, second = stac(lines(name, "first.ndjson")), stac(lines(name, "second.ndjson"))
@@ -194,7 +195,7 @@ def test_03_a_month_that_stops_on_the_17th_is_taken_from_the_second_source(tmp_p
 
 
 def test_03_a_month_that_stops_on_the_17th_is_doubted_where_nobody_can_be_asked(tmp_path: Path, stac: Any) -> None:
-    """"Where nobody can be asked … it stays": provisional, with its doubts named; the report says the last day with a scene."""
+    """Design: "Where nobody can be asked … it stays": provisional, with its doubts named; the report says the last day with a scene."""
     world = real_world(tmp_path, "sentinel-2", [source(stac(lines("03-stop-within-month", "first.ndjson")))])
     assert world.error is None
     assert world.status("sentinel-2") == "provisional"
@@ -219,16 +220,13 @@ def days_by_month(items: Items) -> dict[str, list[int]]:
 def is_silent(days: list[int], month: Month) -> bool:
     """Design section 6, *Silence*, in plain words: the longest run of empty days against the limit."""
     revisit = 10 if month.key <= "2017-06" else 5
-    if len(days) < 3:
-        limit = 2 * revisit
-    else:
-        limit = math.ceil(2 * min(statistics.median(b - a for a, b in zip(days, days[1:], strict=False)), revisit))
+    limit = 2 * revisit if len(days) < 3 else math.ceil(2 * min(statistics.median(b - a for a, b in itertools.pairwise(days)), revisit))
     edges = [0, *days, month.days + 1]
-    return max(b - a - 1 for a, b in zip(edges, edges[1:], strict=False)) > limit
+    return max(b - a - 1 for a, b in itertools.pairwise(edges)) > limit
 
 
 def test_06_the_doubtful_months_of_one_tile_are_taken_from_the_other_source(tmp_path: Path, stac: Any) -> None:
-    """"ten of its seventeen months are doubted, not all": those are scanned anew from the second, the others are the first's."""
+    """Design: "ten of its seventeen months are doubted, not all": those are scanned anew from the second, the others are the first's."""
     name = "06-thin-months-of-one-tile"
     first, second = lines(name, "first.ndjson"), lines(name, "second.ndjson")
     few, all_days = days_by_month(first), days_by_month(second)
@@ -256,7 +254,7 @@ async def write_dump(path: Path, items: Items) -> None:
 
 @pytest.mark.parametrize("by", ["covers", "bbox"])
 def test_24a_a_hole_in_a_dump_is_no_empty_month(tmp_path: Path, by: str) -> None:
-    """"Right: an error, or provisional with the doubt named (design section 6); never `complete`"."""
+    """Design: "Right: an error, or provisional with the doubt named (design section 6); never `complete`"."""
     items = lines("24a-dump-hole-with-covers")
     dump = tmp_path / "dump"
     dump.mkdir()
@@ -278,7 +276,7 @@ def test_24a_a_hole_in_a_dump_is_no_empty_month(tmp_path: Path, by: str) -> None
 
 @pytest.mark.parametrize("left", [3, 0], ids=["thin", "empty"])
 def test_24c_a_thin_or_empty_month_of_a_single_source_is_doubted(tmp_path: Path, stac: Any, left: int) -> None:
-    """"Emptiness and thinness: systematic sensors: empty, or less than 0.3 of the median of the months around it"; "where nobody
+    """Design: "Emptiness and thinness: systematic sensors: empty, or less than 0.3 of the median of the months around it"; "where nobody
     can be asked, … it stays"."""
     items = lines("24c-single-source-thin-or-empty-month")
     june = [scene for scene in items if scene["properties"]["datetime"].startswith("2025-06")]
@@ -299,7 +297,7 @@ def test_24c_a_thin_or_empty_month_of_a_single_source_is_doubted(tmp_path: Path,
 
 @pytest.mark.parametrize("cap", [500, 2500])
 def test_04b_a_cap_is_never_all_there_is(tmp_path: Path, stac: Any, cap: int) -> None:
-    """"Right: an error or all. The items say it themselves: 500 items cover 1-2 June of a month that the neighbours fill."
+    """Design: "Right: an error or all. The items say it themselves: 500 items cover 1-2 June of a month that the neighbours fill."
 
     By the generator of the case; a month that is said to be provisional is not believed either (design section 6).
     """
@@ -320,7 +318,7 @@ def test_04b_a_cap_is_never_all_there_is(tmp_path: Path, stac: Any, cap: int) ->
 
 
 def test_23_the_next_page_in_the_link_header_is_followed(tmp_path: Path, stac: Any) -> None:
-    """"Right: 364 or an error": ``next`` only in the HTTP ``Link`` header, as OGC API Features allows."""
+    """Design: "Right: 364 or an error": ``next`` only in the HTTP ``Link`` header, as OGC API Features allows."""
     items = lines("23-next-only-in-link-header")
     assert len(items) == 364
     server = stac(items, nextmode="header", newest_first=True, maxpage=20)
@@ -336,7 +334,8 @@ def test_23_the_next_page_in_the_link_header_is_followed(tmp_path: Path, stac: A
 
 
 def test_10_a_month_most_of_whose_items_cannot_be_placed_is_doubted(tmp_path: Path, stac: Any) -> None:
-    """"*Unplaced*: more than two, and more than 1 %, of its items that have a time were rejected". An empty or zero-area geometry is
+    """Design: "*Unplaced*: more than two, and more than 1 %, of its items that have a time were rejected". An empty or zero-area
+    geometry is
     rejected, a null one is placed by its bbox (design section 4, "Touches")."""
     world = real_world(tmp_path, "sentinel-2", [source(stac(lines("10-most-items-rejected")))])
     assert world.error is None
@@ -350,7 +349,7 @@ def test_10_a_month_most_of_whose_items_cannot_be_placed_is_doubted(tmp_path: Pa
 
 
 def test_20_a_platform_of_another_spelling_is_not_lost_and_a_new_one_is_named(tmp_path: Path, stac: Any) -> None:
-    """"`landsat8`, `landsat-10`, `Sentinel-2D` are taken or named in the report by platform; every report lists platforms and the
+    """Design: "`landsat8`, `landsat-10`, `Sentinel-2D` are taken or named in the report by platform; every report lists platforms and the
     last day with a scene"."""
     server = stac(document("20-platform-not-on-the-list"), coll="landsat-c2-l2")
     one = source(server, collection_id="landsat-c2-l2", platforms=["landsat-8", "landsat-9"])
@@ -368,7 +367,7 @@ def test_20_a_platform_of_another_spelling_is_not_lost_and_a_new_one_is_named(tm
 
 @pytest.mark.parametrize("platform", ["sentinel-2d", "Sentinel-2D", "S2D"])
 def test_20_a_new_sentinel_2_counts_and_is_named(tmp_path: Path, stac: Any, platform: str) -> None:
-    """"Sentinel-2 is right: S2C, S2D, S2E … all count; but no report lists platforms"."""
+    """Design: "Sentinel-2 is right: S2C, S2D, S2E … all count; but no report lists platforms"."""
     items = lines("03-stop-within-month", "second.ndjson")
     for scene in items[::2]:
         scene["properties"]["platform"] = platform
@@ -409,7 +408,7 @@ def test_14_a_row_that_comes_twice_is_held_once_and_counted(
     stac: Any,
     column: str | None,
 ) -> None:
-    """"Rows of one sensor, time and footprint are one holding, whatever their ids; the report counts them as duplicates"."""
+    """Design: "Rows of one sensor, time and footprint are one holding, whatever their ids; the report counts them as duplicates"."""
     name = "14-holdings-index-has-rows-twice"
     postgis.execute((case(name) / "holdings.sql").read_text(), database=database)
     server = stac(document(name), coll="landsat-c2-l2")
@@ -432,7 +431,7 @@ def test_14_archived_rows_are_left_out_by_the_documented_view(
     database: str,
     stac: Any,
 ) -> None:
-    """"Archived rows are not held, or the documentation says to name a view" (issue: "by a documented view")."""
+    """Design: "Archived rows are not held, or the documentation says to name a view" (issue: "by a documented view")."""
     name = "14-holdings-index-has-rows-twice"
     postgis.execute((case(name) / "holdings.sql").read_text(), database=database)
     postgis.execute("CREATE VIEW held_tiles AS SELECT * FROM tiles WHERE archived IS NULL", database=database)
@@ -443,9 +442,7 @@ def test_14_archived_rows_are_left_out_by_the_documented_view(
     assert (cell["held_count"], cell["held_days"], cell["ingestable_days"]) == (1, {3}, {19})
     documents = [PROJECT / "README.md", PROJECT / ".env.example", *sorted((PROJECT / "docs").glob("*.md"))]
     assert any(
-        re.search(r"archiv", part) and re.search(r"\bview\b", part)
-        for path in documents
-        for part in re.split(r"\n\s*\n", path.read_text())
+        re.search(r"archiv", part) and re.search(r"\bview\b", part) for path in documents for part in re.split(r"\n\s*\n", path.read_text())
     ), "one paragraph of the documentation names the view that leaves archived rows out"
 
 
@@ -456,7 +453,7 @@ def test_17_times_without_a_zone_are_read_as_utc_and_that_is_said(
     database: str,
     stac: Any,
 ) -> None:
-    """"Right: UTC assumed and said"."""
+    """Design: "Right: UTC assumed and said"."""
     name = "17-holdings-in-local-time"
     postgis.execute(f"ALTER DATABASE {database} SET timezone TO 'America/Santiago'")
     postgis.execute((case(name) / "holdings.sql").read_text(), database=database)
@@ -478,11 +475,13 @@ def test_17_times_with_a_zone_find_their_scenes_and_nothing_is_assumed(
     database: str,
     stac: Any,
 ) -> None:
-    """"With `timestamptz` all is right"."""
+    """Design: "With `timestamptz` all is right"."""
     name = "17-holdings-in-local-time"
     postgis.execute((case(name) / "holdings.sql").read_text(), database=database)
     # The case's local time is UTC-4 throughout ("every holding misses its scene by exactly four hours").
-    postgis.execute("ALTER TABLE tiles ALTER COLUMN datetime TYPE timestamptz USING datetime AT TIME ZONE INTERVAL '-04:00'", database=database)
+    postgis.execute(
+        "ALTER TABLE tiles ALTER COLUMN datetime TYPE timestamptz USING datetime AT TIME ZONE INTERVAL '-04:00'", database=database
+    )
     server = stac(document(name), coll="landsat-c2-l2")
     months = (JUNE, Month(2025, 7))
     world = in_postgis(tmp_path, postgis, database, server, months=months, extent=(-74, -38, -68, -32), table="tiles")
@@ -509,7 +508,7 @@ def _answers(port: int) -> bool:
 
 @pytest.mark.parametrize("secret", [None, "a secret for cookies"], ids=["without cookie secret", "with cookie secret"])
 def test_25_serve_refuses_to_start_where_the_users_file_is_missing(tmp_path: Path, stac: Any, secret: str | None) -> None:
-    """"Right: refuse to start, naming the file"; design section 15: "a missing users file refuses to start (Panel 1.10 would take
+    """Design: "Right: refuse to start, naming the file"; design section 15: "a missing users file refuses to start (Panel 1.10 would take
     its path for everybody's password)"."""
     case("25-panel-users-file-missing")
     world = real_world(tmp_path, "sentinel-2", [source(stac(lines("03-stop-within-month", "second.ndjson")))])

@@ -91,7 +91,8 @@ def part_of(geometry: BaseGeometry, share: float) -> BaseGeometry:
 
 @pytest.mark.parametrize(("share", "whole"), [(1.0, True), (0.94, True), (0.86, False), (0.3, False)])
 def test_a_share_of_min_cover_holds_the_whole(tmp_path: Path, serve: Any, share: float, whole: bool) -> None:
-    """"Held whole: share ≥ `holdings.min_cover` (0.9)". "Held in part: 0 < share otherwise." ``missing`` is there "where held in part"."""
+    """Design: "Held whole: share ≥ `holdings.min_cover` (0.9)". "Held in part: 0 < share otherwise." ``missing`` is there "where held
+    in part"."""
     world = build(tmp_path, serve([scene()]), [holding(NOON, part_of(PLACE, share), scene_id="SCENE-11")])
     row = only(world)
     assert row["share"] == pytest.approx(share, abs=0.01)
@@ -108,7 +109,7 @@ def test_a_share_of_min_cover_holds_the_whole(tmp_path: Path, serve: Any, share:
 
 
 def test_min_cover_is_a_setting(tmp_path: Path, serve: Any) -> None:
-    """"`holdings.min_cover`" is a setting, "in its [the matchup's] metadata"."""
+    """Design: "`holdings.min_cover`" is a setting, "in its [the matchup's] metadata"."""
     path = write_holdings(tmp_path / "h.parquet", [holding(NOON, part_of(PLACE, 0.86), scene_id="SCENE-11")])
     strict = build_world(tmp_path / "strict", {"a": serve([scene()])}, holdings=path, steps=MATCHING)
     assert not only(strict)["held"]
@@ -120,7 +121,7 @@ def test_min_cover_is_a_setting(tmp_path: Path, serve: Any) -> None:
 
 @pytest.mark.parametrize(("kilometres", "whole"), [(1.4, True), (3.0, False)])
 def test_what_vanishes_when_shrunk_by_1_km_is_not_missing(tmp_path: Path, serve: Any, kilometres: float, whole: bool) -> None:
-    """"or what is missing vanishes when it is shrunk by 1 km (catalogue and holdings draw edges differently)": of a small scene, of
+    """Design: "or what is missing vanishes when it is shrunk by 1 km (catalogue and holdings draw edges differently)": of a small scene, of
     some 10 km, a strip of 1.4 km is more than a tenth and vanishes; one of 3 km stays."""
     small = leaning(1.05, 31.05, 0.11, 0.1, lean=0.004)
     west, south, east, north = small.bounds
@@ -132,7 +133,7 @@ def test_what_vanishes_when_shrunk_by_1_km_is_not_missing(tmp_path: Path, serve:
 
 
 def test_a_footprint_holds_a_scene_that_is_listed_as_its_box(tmp_path: Path, serve: Any) -> None:
-    """"or one of the two outlines is a box along the axes and the IoU of their boxes is ≥ `holdings.min_cover`"."""
+    """Design: "or one of the two outlines is a box along the axes and the IoU of their boxes is ≥ `holdings.min_cover`"."""
     tilted = leaning(1.0, 31.0, 1.4, 1.4, lean=0.35)
     box = shapely.box(*tilted.bounds)
     assert tilted.area / box.area < 0.8
@@ -142,14 +143,14 @@ def test_a_footprint_holds_a_scene_that_is_listed_as_its_box(tmp_path: Path, ser
 
 
 def test_a_crop_that_is_a_box_holds_a_part(tmp_path: Path, serve: Any) -> None:
-    """"(agreeing by key alone is not enough: a crop is often such a box)"."""
+    """Design: "(agreeing by key alone is not enough: a crop is often such a box)"."""
     row = only(build(tmp_path, serve([scene()]), [holding(NOON, shapely.box(1.2, 31.2, 1.9, 31.9), scene_id="SCENE-11")]))
     assert not row["held"]
     assert row["share"] == pytest.approx(0.49 / PLACE.area, abs=0.01)
 
 
 def test_several_holdings_of_a_scene_count_together(tmp_path: Path, serve: Any) -> None:
-    """"share = area(union of its holdings ∩ footprint) / area(footprint)"."""
+    """Design: "share = area(union of its holdings ∩ footprint) / area(footprint)"."""
     rows = [
         holding(NOON, part_of(PLACE, 0.6), scene_id="SCENE-11"),
         holding(NOON, PLACE - part_of(PLACE, 0.5), scene_id="SCENE-11"),
@@ -219,7 +220,8 @@ def test_any_holdings_of_any_scene(serve: Any, some: list[tuple[BaseGeometry, li
 
 
 def test_an_id_in_a_known_spelling_that_is_not_listed_never_falls_back(tmp_path: Path, serve: Any) -> None:
-    """"An id in a known spelling whose scene the catalogue does not list is *not in the catalogue*, and never falls back.": time and
+    """Design: "An id in a known spelling whose scene the catalogue does not list is *not in the catalogue*, and never falls back.":
+    time and
     footprint are those of a listed scene, and the digits of the id differ."""
     for name in ("SCENE-12", "SCENE-4711", "scene-12"):
         world = build(tmp_path / name, serve([scene()]), [holding(NOON, PLACE, scene_id=name)])
@@ -240,7 +242,8 @@ def test_an_id_in_a_known_spelling_that_is_not_listed_never_falls_back(tmp_path:
     ],
 )
 def test_an_id_that_the_familys_rule_reads_never_falls_back(tmp_path: Path, serve: Any, family: str, listed: str, other: str) -> None:
-    """"for families with a rule, [a house id is] one that the rule cannot read": the neighbour's product id is read, and is not listed."""
+    """Design: "for families with a rule, [a house id is] one that the rule cannot read": the neighbour's product id is read, and is
+    not listed."""
     declared = serve([scene(listed)], family=family)
     world = build(tmp_path / "other", declared, [holding(NOON, PLACE, scene_id=other)])
     assert not only(world)["held"]
@@ -251,7 +254,7 @@ def test_an_id_that_the_familys_rule_reads_never_falls_back(tmp_path: Path, serv
 
 
 def test_a_house_id_falls_back_to_time_and_footprint_beside_product_ids(tmp_path: Path, serve: Any) -> None:
-    """"One without an id, or with a house id, belongs to the scene of its sensor that agrees in time … and footprint": in one
+    """Design: "One without an id, or with a house id, belongs to the scene of its sensor that agrees in time … and footprint": in one
     extract with rows that have the product's id, and rows that have none."""
     items = [scene(f"SCENE-{k}", PLACE, at(f"2025-06-{k:02}T10:40:21")) for k in (11, 12, 13, 14)]
     rows = [
@@ -268,7 +271,7 @@ def test_a_house_id_falls_back_to_time_and_footprint_beside_product_ids(tmp_path
 
 @pytest.mark.parametrize(("seconds", "found"), [(0, True), (58, True), (-58, True), (63, False), (-63, False)])
 def test_time_agrees_within_60_seconds(tmp_path: Path, serve: Any, seconds: int, found: bool) -> None:
-    """"agrees in time (setting, default 60 s …)"."""
+    """Design: "agrees in time (setting, default 60 s …)"."""
     world = build(tmp_path, serve([scene()]), [holding(NOON + dt.timedelta(seconds=seconds), PLACE)])
     assert bool(only(world)["held"]) is found
     assert said(world)["held_not_in_catalog"] == (0 if found else 1)
@@ -276,7 +279,7 @@ def test_time_agrees_within_60_seconds(tmp_path: Path, serve: Any, seconds: int,
 
 @pytest.mark.parametrize(("minutes", "found"), [(-5, False), (-0.9, True), (7, True), (19, True), (20.9, True), (25, False)])
 def test_time_agrees_between_start_and_end(tmp_path: Path, serve: Any, minutes: float, found: bool) -> None:
-    """"All times that an item gives are kept (own time, start, end, pass): a holding without an id agrees in time when it is within
+    """Design: "All times that an item gives are kept (own time, start, end, pass): a holding without an id agrees in time when it is within
     the tolerance of any of them, or between start and end": an item of 20 minutes."""
     end = NOON + dt.timedelta(minutes=20)
     some = scene(when=None, start_datetime=NOON.isoformat().replace("+00:00", "Z"), end_datetime=end.isoformat().replace("+00:00", "Z"))
@@ -286,13 +289,14 @@ def test_time_agrees_between_start_and_end(tmp_path: Path, serve: Any, minutes: 
 
 @pytest.mark.parametrize(("day", "found"), [(10, False), (11, True), (12, False)])
 def test_a_date_alone_agrees_on_the_same_utc_day(tmp_path: Path, serve: Any, day: int, found: bool) -> None:
-    """"the same UTC day, of the scene or its pass, where holdings carry a date only"."""
+    """Design: "the same UTC day, of the scene or its pass, where holdings carry a date only"."""
     world = build(tmp_path, serve([scene(when=at("2025-06-11T22:40:21"))]), [holding(dt.date(2025, 6, day), PLACE)], dates=True)
     assert bool(only(world)["held"]) is found
 
 
 def test_a_sentinel_2_holding_agrees_with_the_tiles_time_and_with_the_datatakes(tmp_path: Path, serve: Any) -> None:
-    """"For Sentinel-2 the datatake's start … Earth Search the tile's own time, up to 27 minutes later"; a holding agrees with any."""
+    """Design: "For Sentinel-2 the datatake's start … Earth Search the tile's own time, up to 27 minutes later"; a holding agrees with
+    any."""
     product = "S2B_MSIL2A_20250611T104021_N0511_R008_T31UFS_20250611T150000"
     own = at("2025-06-11T11:02:10")
     declared = serve([scene("S2B_31UFS_20250611_0_L2A", when=own, **{"s2:product_uri": f"{product}.SAFE"})], family="sentinel-2")
@@ -306,16 +310,16 @@ def test_a_sentinel_2_holding_agrees_with_the_tiles_time_and_with_the_datatakes(
 
 @pytest.mark.parametrize(("iou", "found"), [(0.6, True), (0.4, False)])
 def test_footprints_agree_from_a_half_on(tmp_path: Path, serve: Any, iou: float, found: bool) -> None:
-    """"footprint (IoU ≥ 0.5 with the scene …); below that it belongs to none"."""
+    """Design: "footprint (IoU ≥ 0.5 with the scene …); below that it belongs to none"."""
     world = build(tmp_path, serve([scene()]), [holding(NOON, part_of(PLACE, iou))])
     assert (only(world)["share"] > 0) == found
     assert said(world)["held_not_in_catalog"] == (0 if found else 1)
 
 
 def test_each_holding_belongs_to_one_scene_best_first(tmp_path: Path, serve: Any) -> None:
-    """"each holding to one scene … best first (neighbouring Sentinel-2 tiles overlap by up to half: anything looser marks unheld
+    """Design: "each holding to one scene … best first (neighbouring Sentinel-2 tiles overlap by up to half: anything looser marks unheld
     scenes as held)"."""
-    neighbour = shapely.transform(PLACE, lambda xy: xy + [0.4, 0.0])
+    neighbour = shapely.transform(PLACE, lambda xy: [*xy, 0.4, 0.0])
     world = build(tmp_path, serve([scene("SCENE-1"), scene("SCENE-2", neighbour)]), [holding(NOON, neighbour)])
     match = world.matchup("a")
     shares = {next(iter(ids)): share for ids, share in zip(match["item_ids"], match["share"], strict=True)}
@@ -323,7 +327,7 @@ def test_each_holding_belongs_to_one_scene_best_first(tmp_path: Path, serve: Any
 
 
 def test_each_copy_belongs_to_one_holding(tmp_path: Path, serve: Any) -> None:
-    """"and each copy to one holding, best first": the second best belongs to none."""
+    """Design: "and each copy to one holding, best first": the second best belongs to none."""
     rows = [holding(NOON, part_of(PLACE, 0.7)), holding(NOON, part_of(PLACE, 0.95))]
     world = build(tmp_path, serve([scene()]), rows)
     assert only(world)["share"] == pytest.approx(0.95, abs=0.01)
@@ -331,7 +335,7 @@ def test_each_copy_belongs_to_one_holding(tmp_path: Path, serve: Any) -> None:
 
 
 def test_a_nameless_holding_agrees_with_one_of_the_copies_that_make_a_scene_up(tmp_path: Path, serve: Any) -> None:
-    """"IoU ≥ 0.5 with the scene, or with one of the copies that make it up, whose outlines the scenes file keeps"."""
+    """Design: "IoU ≥ 0.5 with the scene, or with one of the copies that make it up, whose outlines the scenes file keeps"."""
     product = "S2B_MSIL2A_20250611T104021_N0511_R008_T31UFS_20250611T1{}0000"
     west = part_of(PLACE, 0.4)
     declared = serve([scene(product.format(5), west), scene(product.format(9), PLACE - west)], family="sentinel-2")
@@ -344,9 +348,11 @@ def test_a_nameless_holding_agrees_with_one_of_the_copies_that_make_a_scene_up(t
     assert said(world)["held_not_in_catalog"] == 0
 
 
-@pytest.mark.parametrize("ids", [(None, None), ("SCENE-11", "SCENE-11"), ("internal-1", "internal-2")], ids=["no ids", "one id", "house ids"])
+@pytest.mark.parametrize(
+    "ids", [(None, None), ("SCENE-11", "SCENE-11"), ("internal-1", "internal-2")], ids=["no ids", "one id", "house ids"]
+)
 def test_rows_of_one_sensor_time_and_footprint_are_one_holding(tmp_path: Path, serve: Any, ids: tuple[str | None, ...]) -> None:
-    """"Rows of one sensor, time and footprint are one holding, whatever their ids; the report counts them as duplicates"."""
+    """Design: "Rows of one sensor, time and footprint are one holding, whatever their ids; the report counts them as duplicates"."""
     rows = [holding(NOON, PLACE, scene_id=name) for name in ids]
     world = build(tmp_path, serve([scene()]), rows, steps=STEPS_ALL)
     assert only(world)["held"]
@@ -359,7 +365,7 @@ def test_rows_of_another_footprint_or_time_are_no_duplicates(tmp_path: Path, ser
     """The same: another footprint, another time, another sensor are holdings of their own."""
     rows = [
         holding(NOON, PLACE),
-        holding(NOON, shapely.transform(PLACE, lambda xy: xy + [4.0, 0.0])),
+        holding(NOON, shapely.transform(PLACE, lambda xy: [*xy, 4.0, 0.0])),
         holding(NOON + dt.timedelta(hours=3), PLACE),
         holding(NOON, PLACE, sensor="THEIRS"),
     ]
@@ -372,7 +378,7 @@ def test_rows_of_another_footprint_or_time_are_no_duplicates(tmp_path: Path, ser
 
 
 def test_a_border_cell_may_show_held_1_and_unmet_1(tmp_path: Path, serve: Any) -> None:
-    """"A border cell may show held 1 and unmet 1"; "`scenes_held` counts whole ones, `scenes_held_in_part` stands beside it"."""
+    """Design: "A border cell may show held 1 and unmet 1"; "`scenes_held` counts whole ones, `scenes_held_in_part` stands beside it"."""
     held = PLACE & shapely.box(0, 30, 1.75, 33)
     world = build(tmp_path, serve([scene()]), [holding(NOON, held, scene_id="SCENE-11")], steps=STEPS_ALL)
     border, west, east = (world.cell("a", lon, 31.75) for lon in (1.75, 1.25, 2.25))
@@ -385,7 +391,7 @@ def test_a_border_cell_may_show_held_1_and_unmet_1(tmp_path: Path, serve: Any) -
 
 @pytest.mark.parametrize("box", [False, True], ids=["outline", "box"])
 def test_a_holding_counts_only_within_its_scene_unless_that_is_a_box(tmp_path: Path, serve: Any, box: bool) -> None:
-    """"A holding that belongs to a scene counts only within the scene's footprint, unless that is a box"."""
+    """Design: "A holding that belongs to a scene counts only within the scene's footprint, unless that is a box"."""
     footprint = shapely.box(1.05, 31.05, 2.45, 32.45) if box else PLACE
     wider = leaning(1.05, 31.05, 2.4, 1.4)
     world = build(tmp_path, serve([scene(geometry=footprint)]), [holding(NOON, wider, scene_id="SCENE-11")], steps=STEPS_ALL)
@@ -397,7 +403,8 @@ def test_a_holding_counts_only_within_its_scene_unless_that_is_a_box(tmp_path: P
 
 
 def test_a_holding_has_the_month_and_day_of_its_scene(tmp_path: Path, serve: Any) -> None:
-    """"one that belongs to a scene has the scene's month and day … so that the holding of a neighbour month's scene is counted there
+    """Design: "one that belongs to a scene has the scene's month and day … so that the holding of a neighbour month's scene is counted
+    there
     alone": a row seconds before midnight whose scene lies in July."""
     rows = [holding(at("2025-06-30T23:59:50"), PLACE)]
     declared = serve([scene("SCENE-1", when=at("2025-07-01T00:00:05")), scene("SCENE-2", leaning(7, 36, 1, 1))])
@@ -412,7 +419,7 @@ def test_a_holding_has_the_month_and_day_of_its_scene(tmp_path: Path, serve: Any
 
 @pytest.mark.parametrize("named", [True, False], ids=["with id", "without id"])
 def test_at_a_months_end_held_count_and_days_since_last_held_agree(tmp_path: Path, serve: Any, named: bool) -> None:
-    """"`days_since_last_held` is the later of `last` and the month's own held cells": a Sentinel-2 pass of 30 June, whose tile and
+    """Design: "`days_since_last_held` is the later of `last` and the month's own held cells": a Sentinel-2 pass of 30 June, whose tile and
     holding have a time of 1 July. June has held 1, so that it cannot say "never held"."""
     product = "S2B_MSIL2A_20250630T235739_N0511_R130_T56LQM_20250701T012345"
     own = at("2025-07-01T00:00:12")
@@ -428,7 +435,7 @@ def test_at_a_months_end_held_count_and_days_since_last_held_agree(tmp_path: Pat
 
 @pytest.mark.parametrize("when", ["2025-06-30T23:30:00", "2025-07-01T00:30:00"], ids=["June's last hour", "July's first hour"])
 def test_a_holding_of_no_scene_counts_in_its_own_month_alone(tmp_path: Path, serve: Any, when: str) -> None:
-    """"A holding that belongs to no scene has its own day and counts in that month alone"."""
+    """Design: "A holding that belongs to no scene has its own day and counts in that month alone"."""
     month = Month.of(at(when))
     declared = serve([scene("SCENE-1", leaning(7, 36, 1, 1)), scene("SCENE-2", leaning(7, 36, 1, 1), at("2025-07-05T10:00:00"))])
     world = build(tmp_path, declared, [holding(at(when), PLACE)], months=(JUNE, JULY), steps=STEPS_ALL)
@@ -439,7 +446,7 @@ def test_a_holding_of_no_scene_counts_in_its_own_month_alone(tmp_path: Path, ser
 
 
 def test_days_since_last_held_is_the_later_of_last_and_the_month(tmp_path: Path, serve: Any) -> None:
-    """"days from the last holding that touches the cell, before the month's end, to the month's end (exclusive)"."""
+    """Design: "days from the last holding that touches the cell, before the month's end, to the month's end (exclusive)"."""
     rows = [
         holding(at("2025-04-11T12:00:00"), shapely.box(1, 31, 4, 32)),
         holding(at("2025-06-20T12:00:00"), shapely.box(1, 31, 2, 32)),
@@ -457,8 +464,10 @@ def test_days_since_last_held_is_the_later_of_last_and_the_month(tmp_path: Path,
 
 
 def test_a_holdings_own_cloud_wins_over_its_scenes(tmp_path: Path, serve: Any) -> None:
-    """"Cloud of a holding that carries none is that of the scene it belongs to": one that carries its own keeps it."""
-    items = [scene(f"SCENE-{k}", PLACE, at(f"2025-06-{k}T10:40:21"), cloud=cloud) for k, cloud in ((11, 2.0), (12, 80.0), (13, 2.0), (14, None))]
+    """Design: "Cloud of a holding that carries none is that of the scene it belongs to": one that carries its own keeps it."""
+    items = [
+        scene(f"SCENE-{k}", PLACE, at(f"2025-06-{k}T10:40:21"), cloud=cloud) for k, cloud in ((11, 2.0), (12, 80.0), (13, 2.0), (14, None))
+    ]
     rows = [
         holding(at(f"2025-06-{k}T10:40:21"), PLACE, scene_id=f"SCENE-{k}", cloud=cloud)
         for k, cloud in ((11, 80.0), (12, 2.0), (13, None), (14, None))
@@ -472,9 +481,7 @@ def test_a_holdings_own_cloud_wins_over_its_scenes(tmp_path: Path, serve: Any) -
 def test_holdings_without_any_cloud_column_inherit_it(tmp_path: Path, serve: Any) -> None:
     """The same where the holdings have no column of cloud at all (issue 13, item 2: "`task` out of `met`")."""
     path = write_holdings(tmp_path / "h.parquet", [holding(NOON, PLACE, scene_id="SCENE-11")], clouds=False)
-    world = build_world(
-        tmp_path, {"a": serve([scene()], default_desired_per_month=1, taskable=True)}, holdings=path, tiles={"cloud": None}
-    )
+    world = build_world(tmp_path, {"a": serve([scene()], default_desired_per_month=1, taskable=True)}, holdings=path, tiles={"cloud": None})
     assert world.error is None
     cell = world.cell("a", 1.75, 31.75)
     assert (cell["held_clear_days"], cell["action"]) == ({11}, "met")

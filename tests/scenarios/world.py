@@ -152,7 +152,8 @@ class World:
 
     def cell(self, key: str, lon: float, lat: float, month: Month = JUNE) -> dict[str, Any]:
         """One cell: action by name, masks as sets of days (``None``: not known), numbers (``None``: not known)."""
-        place = self._slice(key, month, int(np.abs(self.cube["lat"].values - lat).argmin()), int(np.abs(self.cube["lon"].values - lon).argmin()))
+        row, column = (int(np.abs(self.cube[axis].values - value).argmin()) for axis, value in (("lat", lat), ("lon", lon)))
+        place = self._slice(key, month, row, column)
         cell: dict[str, Any] = {"action": ACTIONS[int(place["action"])]}
         for name in MASKS:
             mask = int(place[name])
