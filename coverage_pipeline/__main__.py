@@ -33,7 +33,7 @@ from rich.text import Text
 from upath import UPath
 
 from coverage_pipeline import __version__
-from coverage_pipeline.build import STEPS, BuildFailed, PartitionDone, Planner, Step, build
+from coverage_pipeline.build import STEPS, BuildFailed, PartitionDone, Planner, Step, build, in_words
 from coverage_pipeline.catalog import CatalogError
 from coverage_pipeline.catalog.doctor import Check, Verdict, distinct, examine, printable
 from coverage_pipeline.catalog.scan import ScanOptions
@@ -143,8 +143,8 @@ def _run(planner: Planner, steps: tuple[Step, ...]) -> None:
             progress.update(task, advance=1, description=f"{done.sensor.key} {done.month}")
             if done.error is not None:
                 progress.console.print(f"[red]{_plain(done.error)}[/red]", soft_wrap=True)
-            elif "availability" in done.reports:
-                progress.console.print(_plain(done.reports["availability"].in_words()), soft_wrap=True)
+            for line in in_words(done):
+                progress.console.print(_plain(line), soft_wrap=True)
 
         try:
             build(planner, steps=steps, on_partition=on_partition)

@@ -422,6 +422,23 @@ class PartitionDone:
     of: int
 
 
+def in_words(done: PartitionDone) -> list[str]:
+    """What a partition's scan, holdings and matchup came to, a line each, for a person who watches a build."""
+    told, month = [], f"{done.sensor.key} {done.month}"
+    scan, extract, match = (done.reports.get(step) for step in ("availability", "holdings", "matchup"))
+    if isinstance(scan, ScanReport):
+        told.append(scan.in_words())
+    elif scan is not None:
+        told.append(f"{month}: the scan of {scan['scanned_at']} stays")
+    if extract is not None and extract["status"] in ("off", "kept"):
+        told.append(f"{month}: holdings {extract['status']}: {extract['reason']}")
+    elif extract is not None and extract["status"] == "read":
+        held = f"{match['held']} scenes held, {match['held_in_part']} in part" if match is not None else f"{extract['rows']} rows"
+        unlisted = f", {match['held_not_in_catalog']} not in the catalogue" if match is not None and match["held_not_in_catalog"] else ""
+        told.append("; ".join([f"{month}: {held}{unlisted}, from {extract['source']}", *extract["notes"]]))
+    return told
+
+
 @dataclass
 class _Part:
     """One partition of a build on its way."""

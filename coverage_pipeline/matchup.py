@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from coverage_pipeline.months import Month
 from coverage_pipeline.polygons import common, iou_of_boxes, is_box, lacking, opened, united
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor, SceneFamily
 from coverage_pipeline.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
+
+log = logging.getLogger(__name__)
 
 MATCHUP_SCHEMA = pa.schema(
     [
@@ -337,6 +340,8 @@ def match_month(
     in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
     elsewhere = _held_elsewhere(match)
     warnings = [text for text in (_hours_apart(scenes, holdings, match, min_iou), _elsewhere_in_words(elsewhere)) if text]
+    for warning in warnings:
+        log.warning("%s %s: %s", sensor.key, month, warning)
     metadata: dict[str, Any] = {
         "sensor": sensor.key,
         "month": month.key,

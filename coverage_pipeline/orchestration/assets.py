@@ -62,7 +62,8 @@ def planner_assets(
     def holdings(context: dg.AssetExecutionContext, planner: PlannerResource) -> AssetEvents:
         """Scenes we hold of one sensor and month, and when each footprint was last held, as GeoParquet.
 
-        From PostGIS or a file. Where they cannot be had the layer is *off*, or an earlier extract stays.
+        From PostGIS or a file. Where they cannot be had the layer is *off*, or an earlier extract stays. Rows that cannot be placed are in
+        the rejected table beside it, with their reasons.
         """
         plan = planner.of_run()
         yield from materialised(context, plan.sensors, lambda part: plan.holdings(part.sensor, part.month))
@@ -78,25 +79,28 @@ def planner_assets(
 
         yield from materialised(context, plan.sensors, step)
 
-    @dg.asset(**derived, deps=[holdings], kinds={"parquet"})
-    def holdings_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
-        """Held scenes by cell, and the last instant each cell was held within the lookback. One row a covered cell."""
-        plan = planner.of_run()
-
-        def step(part: SensorMonth) -> dict[str, Any]:
-            report = plan.holdings_stats(part.sensor, part.month)
-            return _with_map(plan, duckdb, "held", "scenes", "scenes held", part, {"cells": report["cells"]})
-
-        yield from materialised(context, plan.sensors, step)
-
     @dg.asset(**derived, deps=[availability, holdings], kinds={"parquet"})
     def matchup(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
-        """Which listed scenes we hold, by which holding and rule; and the unheld ones by cell."""
+        """Which listed scenes we hold, whole or in part, by which holdings and rule; and what is not held by cell."""
         plan = planner.of_run()
 
         def step(part: SensorMonth) -> dict[str, Any]:
             report = plan.matchup(part.sensor, part.month)
             return _with_map(plan, duckdb, "unheld", "clear", "clear scenes not held", part, report)
+
+        yield from materialised(context, plan.sensors, step)
+
+    @dg.asset(**derived, deps=[holdings, matchup], kinds={"parquet"})
+    def holdings_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
+        """Held scenes by cell, and the last instant each cell was held within the lookback. One row a covered cell.
+
+        Follows the matchup: a holding counts on the day of its scene, within its footprint, with its cloud where it carries none.
+        """
+        plan = planner.of_run()
+
+        def step(part: SensorMonth) -> dict[str, Any]:
+            report = plan.holdings_stats(part.sensor, part.month)
+            return _with_map(plan, duckdb, "held", "scenes", "scenes held", part, {"cells": report["cells"]})
 
         yield from materialised(context, plan.sensors, step)
 
@@ -118,4 +122,4 @@ def planner_assets(
         plan = planner.of_run()
         yield from materialised(context, plan.sensors, lambda part: plan.gap(part.sensor, part.month))
 
-    return [availability, holdings, availability_stats, holdings_stats, matchup, coverage, gap]
+    return [availability, holdings, availability_stats, matchup, holdings_stats, coverage, gap]
