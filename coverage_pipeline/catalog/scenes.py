@@ -516,7 +516,7 @@ def _is_stand_in(rows: pa.Table, group: NDArray[np.int64], shapes: NDArray[np.ob
     recorded items: 415 of 12,054 km²). The square is no footprint where the item states pixels without data, or where nothing is
     stated and a copy of another baseline is smaller. Products of one baseline are parts, not reprocessings of each other.
     """
-    box = pc.equal(rows["geometry_source"], "bbox").to_numpy()
+    box: NDArray[np.bool_] = pc.equal(rows["geometry_source"], "bbox").to_numpy()
     whole = ~box & pc.starts_with(rows["scene_key"], "S2").to_numpy()
     whole[whole] = area_km2(shapes[whole]) >= _WHOLE_TILE
     whole[whole] = shapely.get_num_coordinates(shapely.simplify(shapes[whole], _CORNER_DEGREES)) == 5
@@ -528,7 +528,8 @@ def _is_stand_in(rows: pa.Table, group: NDArray[np.int64], shapes: NDArray[np.ob
     same = pd.MultiIndex.from_frame(here).isin(pd.MultiIndex.from_frame(smaller)) & (here["baseline"] != "").to_numpy()
     nodata = rows["nodata"].to_numpy(zero_copy_only=False).astype(np.float64)
     no_footprint = np.where(np.isnan(nodata), ~same, nodata > _MOST_NODATA)
-    return box | (whole & is_beside_smaller & no_footprint)
+    square: NDArray[np.bool_] = whole & is_beside_smaller & no_footprint
+    return box | square
 
 
 def _added_area(
