@@ -17,7 +17,7 @@ import filelock
 from upath import UPath
 
 from coverage_pipeline.months import Month
-from coverage_pipeline.store import Store, is_local
+from coverage_pipeline.store import StatsLayer, Store, is_local
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _ZARRS = re.compile(r"(?P<target>zarr|\d+)\.[0-9a-f]{32}\.partial")
 
 
 _ANY = Month(2000, 1)
+_LAYERS: tuple[StatsLayer, ...] = ("available", "held", "unheld")
 
 
 def clean_files(store: Store, sensors: Iterable[str]) -> int:
@@ -38,7 +39,7 @@ def clean_files(store: Store, sensors: Iterable[str]) -> int:
     removed = 0
     for sensor in sensors:
         folders = [store.scenes(sensor, _ANY).parent, store.holdings(sensor, _ANY).parent, store.matchup(sensor, _ANY).parent]
-        folders += [store.stats(layer, sensor, _ANY).parent for layer in ("available", "held", "unheld")]
+        folders += [store.stats(layer, sensor, _ANY).parent for layer in _LAYERS]
         for folder in folders:
             if is_local(folder):
                 removed += _clean(_files_below(Path(folder.path)), _OURS)
