@@ -114,8 +114,8 @@ def _login_of(address: object) -> str | None:
         return None
     rest = text[mark.end() :]
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    host, colon, port = place.rpartition(":")
-    spoilt = "@" in rest and bool(colon) and not port.isdecimal() and "[" not in host
+    _, colon, port = place.rpartition(":")
+    spoilt = "@" in rest and bool(colon) and not port.isdecimal() and not place.startswith("[")
     return rest.rpartition("@")[0] if "@" in place or spoilt else None
 
 
@@ -175,7 +175,7 @@ def _public(scheme: str, rest: str) -> str:
         return f"{scheme}//{rest}"
     if "@" in shown:
         login, _, shown = shown.rpartition("@")
-        if "/" in login:
+        if "/" in login or login == HIDDEN:
             shown = f"{HIDDEN}@{shown}"  # a password with a slash, or a path with an @
     host, slash, path = shown.partition("/")
     name, colon, port = host.rpartition(":")
