@@ -576,15 +576,15 @@ def _by_month(
     metric = METRICS[q.metric]
     sensors = list(dict.fromkeys(q.sensors))
     # A cell without a scene has no mean cloud and was looked at all the same.
-    by_scenes = q.metric == "mean_scene_cloud_pct" and "scenes_count" in ds
     of_several = metric.across_sensors == "mean" and len(sensors) > 1
+    by_scenes = q.metric == "mean_scene_cloud_pct" and (of_several or "scenes_count" in ds)
     names = [metric.variable(q.metric), *(["scenes_count"] if by_scenes else []), *(["cloud_unknown_scene_count"] if of_several else [])]
     streams = [[_fields(ds, place, name, q.metric, s, months) for s in sensors] for name in names]
     for month, *by_name in zip(months, *(zip(*stream, strict=True) for stream in streams), strict=True):
         # A sensor lacks all of them or none: they have the metric's layer.
         fields, *counts = [[f for f in by_sensor if f is not None] for by_sensor in by_name]
         if of_several and len(fields) > 1:
-            values = _mean_of(fields, *counts, place.shape)
+            values = _mean_of(fields, counts[0], counts[1], place.shape)
         else:
             values = _combined(metric, q.metric, month, fields, place.shape)
         known = ~np.isnan(values)

@@ -169,7 +169,7 @@ def read_wkb(values: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[
 
     A curved geometry, which shapely has no type for, is a reason for its row alone.
     """
-    values = np.where(pd.isna(values), None, values)  # pandas groups and joins with NaN
+    values = _none_for_nan(values)
     reasons = np.full(len(values), None, dtype=object)
     try:
         shapes = shapely.from_wkb(values, on_invalid="ignore")
@@ -185,10 +185,17 @@ def read_wkb(values: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[
     return shapes, reasons
 
 
+def _none_for_nan(values: NDArray[np.object_]) -> NDArray[np.object_]:
+    """A copy in which what is missing is None: pandas groups and joins with NaN."""
+    out = values.copy()
+    out[pd.isna(values)] = None
+    return out
+
+
 def usable_footprints(values: NDArray[np.object_], misplaced: NDArray[np.object_]) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
     """Footprints of WKB in degrees, None where unusable, and the reasons (None where usable); ``misplaced`` goes before other reasons."""
     read, unreadable = read_wkb(values)
-    misplaced = np.where(pd.isna(misplaced), None, misplaced)
+    misplaced = _none_for_nan(misplaced)
     shapes, reasons = normalise_footprints(read)
     usable = np.flatnonzero(~shapely.is_missing(shapes))
     reasons[usable[area_km2(shapes[usable]) < _LEAST_KM2]] = TOO_SMALL

@@ -186,7 +186,8 @@ def _name_those_outside(targets: gpd.GeoDataFrame, mask: Mask, grid: GridSpec) -
             f"none of the {len(targets)} targets (first id {ids.iloc[0]!r}) lies in {extent} (west, south, east, north): nothing "
             f"would be in scope; set grid.extent (COVERAGE_GRID_EXTENT) to a region that holds them, or {ENVIRONMENT} to other places"
         )
-    outside = ids[~shapely.intersects(targets.geometry.to_numpy(), shapely.box(*grid.extent))].to_list()
+    west, south, east, north = grid.bounds
+    outside = ids[~shapely.intersects(targets.geometry.to_numpy(), shapely.box(west, south, east, north))].to_list()
     if outside:
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
         _log.warning("%d of %d targets lie outside %s: id %s%s", len(outside), len(targets), extent, ", ".join(outside[:5]), more)
