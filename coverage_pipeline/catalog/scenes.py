@@ -522,8 +522,8 @@ def _is_stand_in(rows: pa.Table, group: NDArray[np.int64], shapes: NDArray[np.ob
     whole[whole] = shapely.get_num_coordinates(shapely.simplify(shapes[whole], _CORNER_DEGREES)) == 5
     if not whole.any():
         return box
-    smaller = pd.DataFrame({"group": group, "baseline": rows["baseline"].to_pandas().fillna("")})[~whole & ~box]
     here = pd.DataFrame({"group": group, "baseline": rows["baseline"].to_pandas().fillna("")})
+    smaller = here[~whole & ~box]
     is_beside_smaller = here["group"].isin(smaller["group"]).to_numpy()
     same = pd.MultiIndex.from_frame(here).isin(pd.MultiIndex.from_frame(smaller)) & (here["baseline"] != "").to_numpy()
     nodata = rows["nodata"].to_numpy(zero_copy_only=False).astype(np.float64)

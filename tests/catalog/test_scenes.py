@@ -112,7 +112,7 @@ def test_a_series_without_strips_and_pixel_statistics_loses_no_area() -> None:
     assert len(scenes) == len(of_key)
     for scene in scenes.itertuples():
         lost = shapely.difference(shapely.union_all(of_key[scene.scene_key]), scene.geometry)
-        assert lost.area <= 1e-9 * scene.geometry.area, scene.scene_key
+        assert lost.area <= 5e-5 * scene.geometry.area, scene.scene_key  # the jitter between two products' edges
 
 
 @pytest.mark.parametrize("name", ["same_strip_disjoint", "old_copy_without_strip"])
@@ -221,12 +221,13 @@ def test_copies_of_many_scenes_are_merged_as_one_by_one(seed: int) -> None:
 
 
 def test_a_bounding_box_comes_last_and_adds_nothing_to_a_footprint() -> None:
-    box = item(NAME.format("0511", "20240901T000000"), geometry=None, bbox=[4.0, 49.0, 7.0, 52.0], properties={"eo:cloud_cover": 9.0})
+    box = item(NAME.format("0511", "20240901T000000"), geometry=None, bbox=[4.9, 49.9, 6.3, 51.2], properties={"eo:cloud_cover": 9.0})
     real = copy_of("20240828T000000", square(), 1.0)
+    assert len(scenes_from_items([box], S2)[0]) == 1  # usable where it is all there is
     scene = scenes_from_items([box, real], S2)[0].iloc[0]
     assert (list(scene.item_ids), scene.geometry_source, scene.cloud_cover) == ([real["id"]], "footprint", 1.0)
     assert scene.geometry.bounds == (5, 50, 6, 51)
-    older = {**box, "id": NAME.format("0511", "20240827T000000"), "bbox": [6.5, 49.0, 7.0, 52.0]}
+    older = {**box, "id": NAME.format("0511", "20240827T000000"), "bbox": [6.1, 49.9, 6.3, 51.2]}
     boxes = scenes_from_items([older, box], S2)[0].iloc[0]  # where there are but boxes they are all there is
     assert (list(boxes.item_ids), boxes.geometry_source) == ([box["id"]], "bbox")
 
