@@ -32,7 +32,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[2]
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 ARGS += ["--disable-component-update", "--disable-sync"]
-PATIENCE = 10_000
+PATIENCE = 45_000
 
 
 @pytest.fixture(scope="module")
