@@ -672,8 +672,8 @@ def points(path: str, longitude: float, latitude: float) -> str:
         ({"COVERAGE_AREA_SCOPE": "targets"}, "there are no targets: set COVERAGE_TARGETS"),
         ({"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "none.geojson"}, "none.geojson"),
         (
-            {"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "site.geojson", "COVERAGE_GRID_EXTENT": "5,45,16,56"},
-            "none of the 1 targets (first id 'site') lies in the grid's extent 5, 45, 16, 56",
+            {"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "site.geojson", "COVERAGE_GRID_EXTENT": "5,45,15,55"},
+            "none of the 1 targets (first id 'site') lies in the grid's extent 5, 45, 15, 55",
         ),
         ({"COVERAGE_AREA_SCOPE": "targets", "COVERAGE_TARGETS": "pole.geojson"}, "outside the latitudes that the sensors reach"),
         (
