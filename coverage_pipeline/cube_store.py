@@ -583,8 +583,8 @@ def wrong_version(path: UPath, found: object, here: str, way_out: str) -> str:
     """What to say of a cube of another schema version."""
     if found is None:
         return (
-            f"{path} has schema version None{here}: it is not a coverage cube, or its making was broken off; move it away, or name another place "
-            "in output.zarr (COVERAGE_OUTPUT_ZARR)"
+            f"{path} has schema version None{here}: it is not a coverage cube, or its making was broken off; move it away, or name another "
+            "place in output.zarr (COVERAGE_OUTPUT_ZARR)"
         )
     if isinstance(found, int) and found > SCHEMA_VERSION:
         return (
