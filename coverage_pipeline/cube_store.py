@@ -572,7 +572,7 @@ def settings_of(group: zarr.Group, path: UPath) -> dict[str, Any]:
     """The settings a cube was made with; raises ``CoverageMismatch`` for one of another schema version, or none of ours."""
     found = group.attrs.get("schema_version")
     if found != SCHEMA_VERSION:
-        raise CoverageMismatch(wrong_version(path, found, f"this program writes {SCHEMA_VERSION}", _WAY_OUT))
+        raise CoverageMismatch(wrong_version(path, found, f", this program writes {SCHEMA_VERSION}", _WAY_OUT))
     settings = _json_attribute(group, path, "settings")
     if not isinstance(settings, dict):
         raise CubeDamaged(f"{path / 'zarr.json'} is damaged: its attribute 'settings' is not a table; {REBUILD}")
@@ -583,15 +583,15 @@ def wrong_version(path: UPath, found: object, here: str, way_out: str) -> str:
     """What to say of a cube of another schema version."""
     if found is None:
         return (
-            f"{path} has schema version None: it is not a coverage cube, or its making was broken off; move it away, or name another place "
-            "in output.zarr (COVERAGE_OUTPUT_ZARR)"
+            f"{path} has schema version None{here}: it is not a coverage cube, or its making was broken off; move it away, or name another "
+            "place in output.zarr (COVERAGE_OUTPUT_ZARR)"
         )
     if isinstance(found, int) and found > SCHEMA_VERSION:
         return (
-            f"{path} has schema version {found}, {here}: a newer coverage-planner made it; install that one, or name another cube in "
+            f"{path} has schema version {found}{here}: a newer coverage-planner made it; install that one, or name another cube in "
             "output.zarr (COVERAGE_OUTPUT_ZARR)"
         )
-    return f"{path} has schema version {found}, {here}: {way_out}"
+    return f"{path} has schema version {found}{here}: {way_out}"
 
 
 def grid_in(group: zarr.Group, path: UPath) -> GridSpec:

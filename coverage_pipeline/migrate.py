@@ -99,7 +99,7 @@ class _Former:
         version = group.attrs.get("schema_version")
         if version not in _READABLE:
             versions = " and ".join(str(v) for v in _READABLE)
-            raise CoverageMismatch(wrong_version(path, version, f"this program migrates {versions}", _NO_WAY))
+            raise CoverageMismatch(wrong_version(path, version, f"; this program migrates {versions}", _NO_WAY))
         with reading(f"{path / 'zarr.json'}: its attribute 'settings'"):
             meaning = json.loads(str(group.attrs["settings"]))
             if version == 1:

@@ -651,7 +651,7 @@ def test_a_cube_made_for_something_else_is_refused_with_the_way_out(cube: Path, 
 
 def test_another_schema_version_is_refused(cube: Path) -> None:
     zarr.open_group(cube, mode="r+").attrs["schema_version"] = 99
-    with pytest.raises(CoverageMismatch, match=r"schema version 99, this program writes 2: run `coverage-planner migrate`.*output\.zarr"):
+    with pytest.raises(CoverageMismatch, match=r"schema version 99, this program writes 2: a newer coverage-planner made it.*output\.zarr"):
         make_cube(cube)
 
 
