@@ -26,7 +26,7 @@ from shapely.geometry.base import BaseGeometry
 from coverage_pipeline import geodata
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
-from coverage_pipeline.grid import GridSpec, touched
+from coverage_pipeline.grid import GLOBE, GridSpec, touched
 from coverage_pipeline.grid_hex import hex_cells
 from coverage_pipeline.sensors import CoverageSensor
 
@@ -183,7 +183,7 @@ def _name_those_outside(targets: gpd.GeoDataFrame, mask: Mask, grid: GridSpec) -
             f"none of the {len(targets)} targets (first id {ids.iloc[0]!r}) lies in {extent} (west, south, east, north): nothing "
             f"would be in scope; set grid.extent (COVERAGE_GRID_EXTENT) to a region that holds them, or {ENVIRONMENT} to other places"
         )
-    outside = ids[~shapely.intersects(targets.geometry.to_numpy(), shapely.box(*grid.extent))].to_list()
+    outside = ids[~shapely.intersects(targets.geometry.to_numpy(), shapely.box(*(grid.extent or GLOBE)))].to_list()
     if outside:
         more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
         _log.warning("%d of %d targets lie outside %s: id %s%s", len(outside), len(targets), extent, ", ".join(outside[:5]), more)
