@@ -164,7 +164,7 @@ def _materialisation(context: dg.AssetExecutionContext, partition: str, report: 
 
 def _dimensions(partition: str) -> dict[str, str]:
     """Tags by which Dagster finds the events of one month or one sensor."""
-    return get_tags_from_multi_partition_key(partition) if isinstance(partition, dg.MultiPartitionKey) else {}
+    return dict(get_tags_from_multi_partition_key(partition)) if isinstance(partition, dg.MultiPartitionKey) else {}
 
 
 def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
