@@ -24,7 +24,7 @@ def test_the_dashboards_process_gets_no_password_of_the_database(tmp_path: Path)
         server = subprocess.Popen(command, env={**os.environ, **secrets, **given}, cwd=tmp_path, stdout=log, stderr=log)
         try:
             process = Path(f"/proc/{server.pid}")
-            ends = time.monotonic() + 120
+            ends = time.monotonic() + 250  # a process starts slowly on a machine that is busy
             while b"\0panel\0serve\0" not in (process / "cmdline").read_bytes():
                 assert server.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < ends, (tmp_path / "log").read_text()
