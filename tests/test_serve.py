@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from coverage_pipeline.serving import free_port
 
 KEY = "hush-hush"
@@ -24,7 +26,7 @@ def test_the_dashboards_process_gets_no_password_of_the_database(tmp_path: Path)
         server = subprocess.Popen(command, env={**os.environ, **secrets, **given}, cwd=tmp_path, stdout=log, stderr=log)
         try:
             process = Path(f"/proc/{server.pid}")
-            ends = time.monotonic() + 120
+            ends = time.monotonic() + 250  # a process starts slowly on a machine that is busy
             while b"\0panel\0serve\0" not in (process / "cmdline").read_bytes():
                 assert server.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < ends, (tmp_path / "log").read_text()
@@ -38,6 +40,7 @@ def test_the_dashboards_process_gets_no_password_of_the_database(tmp_path: Path)
     assert KEY not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.timeout(600)
 def test_the_page_drops_the_settings_of_the_database_from_its_environment(tmp_path: Path) -> None:
     """Who starts panel by hand may have them there."""
     program = (
@@ -50,7 +53,7 @@ def test_the_page_drops_the_settings_of_the_database_from_its_environment(tmp_pa
     (tmp_path / ".env").write_text(f"COVERAGE_DB_PASSWORD={KEY}\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     ended = subprocess.run(
-        [sys.executable, "-c", program], env={**kept, **given}, cwd=tmp_path, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", program], env={**kept, **given}, cwd=tmp_path, capture_output=True, text=True, timeout=500
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "['COVERAGE_DATA'] None"
