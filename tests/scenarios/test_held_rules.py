@@ -182,6 +182,7 @@ def kilometres(geometry: BaseGeometry) -> BaseGeometry:
     return shapely.transform(geometry, lambda xy: np.column_stack([xy[:, 0] * 111.32 * np.cos(np.radians(31.5)), xy[:, 1] * 110.9]))
 
 
+@pytest.mark.timeout(900)
 @SLOW
 @given(st.lists(cuts(), min_size=8, max_size=14))
 def test_any_holdings_of_any_scene(serve: Any, some: list[tuple[BaseGeometry, list[BaseGeometry]]]) -> None:
@@ -503,6 +504,7 @@ def supplies(draw: st.DrawFn) -> list[tuple[int, BaseGeometry, float | None, flo
     return found
 
 
+@pytest.mark.timeout(900)
 @SLOW
 @given(supplies())
 def test_every_cell_of_any_supply(serve: Any, some: list[tuple[int, BaseGeometry, float | None, float, float | None]]) -> None:
