@@ -93,6 +93,11 @@ class Answers:
 # The doubts of section 6, in plain words
 
 
+def is_complete(world: World, key: str, month: Month) -> bool:
+    """Whether the scan of a month stands and was believed."""
+    return world.planner.store.scenes(key, month).exists() and world.scan_report(key, month)["status"] == "complete"
+
+
 def silence(days: list[int], month: Month) -> bool:
     """Design: "more empty days in a row (at the start, the end, or within) than ⌈2 × min(median gap between scene days of this answer,
     revisit
@@ -129,7 +134,7 @@ def doubts(answers: Answers, world: World, key: str, month: Month) -> list[str]:
     around = [
         int((table["in_month"] if "in_month" in table else table["acquired"].notna()).sum())
         for other in MONTHS
-        if other != month and world.status(key, other) == "complete"
+        if other != month and is_complete(world, key, other)
         for table in [world.scenes(key, other)]
     ]
     median = statistics.median(around) if around else None
@@ -167,7 +172,9 @@ def build_all(folder: Path, some: list[Answers]) -> tuple[World, list[str]]:
         for key, one in zip(keys, some, strict=True)
     }
     try:
-        world = build_world(folder, declared, holdings=path, months=MONTHS)
+        # The months around June are scanned alone: what depends on them "is settled … by the next scan" of June.
+        build_world(folder, declared, holdings=path, months=MONTHS, steps=("availability",))
+        world = build_world(folder, declared, holdings=path, months=(JUNE,))
     finally:
         catalogue.close()
     return world, keys
@@ -219,9 +226,10 @@ ROWS_LOST = Answers(held=2, unplaced_rows=8)
 ROWS_ALL_LOST = Answers(held=0, unplaced_rows=3, taskable=True)
 
 
-@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.timeout(1200)  # some 150 partitions are built
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.too_slow])
 @example([STOPS, REJECTS, TIMELESS, IGNORES, EMPTY, POINTED_EMPTY, TOTALS, HOLE, ROWS_LOST, ROWS_ALL_LOST])
-@given(st.lists(answers, min_size=5, max_size=8))
+@given(st.lists(answers, min_size=4, max_size=7))
 def test_known_none_lies_in_a_month_without_a_doubt(some: list[Answers]) -> None:
     """Design: "Absence counts only where the scan is believed"; "Each doubt is first put to the other providers …; where nobody can be
     asked, …
@@ -231,16 +239,14 @@ def test_known_none_lies_in_a_month_without_a_doubt(some: list[Answers]) -> None
     with tempfile.TemporaryDirectory() as folder:
         world, keys = build_all(Path(folder), some)
         for key, one in zip(keys, some, strict=True):
-            for month in MONTHS:
-                if not known(world, key) or not (cells := known_none(world, key, month)):
-                    continue
-                if world.status(key, month) != "complete":
-                    wrong.append((key, month.key, f"{cells} cells rest on a scan that is {world.status(key, month)}", one))
-                elif found := doubts(one, world, key, month):
-                    wrong.append((key, month.key, f"{cells} cells are known none in a doubtful month: {found}", one))
-                lost = one.unplaced_rows / (one.held + one.unplaced_rows) if one.unplaced_rows else 0
-                if month == JUNE and lost > 0.2:
-                    wrong.append((key, month.key, f"{cells} cells rest on holdings of which {lost:.0%} have no place", one))
+            if not known(world, key) or not (cells := known_none(world, key, JUNE)):
+                continue
+            if world.status(key) != "complete":
+                wrong.append((key, f"{cells} cells rest on a scan that is {world.status(key)}", one))
+            elif found := doubts(one, world, key, JUNE):
+                wrong.append((key, f"{cells} cells are known none in a doubtful month: {found}", one))
+            if one.unplaced_rows and one.unplaced_rows / (one.held + one.unplaced_rows) > 0.2:
+                wrong.append((key, f"{cells} cells rest on holdings of which more than a fifth has no place", one))
     assert not wrong, "\n".join(map(str, wrong))
 
 
