@@ -320,7 +320,7 @@ def test_footprints_agree_from_a_half_on(tmp_path: Path, serve: Any, iou: float,
 def test_each_holding_belongs_to_one_scene_best_first(tmp_path: Path, serve: Any) -> None:
     """Design: "each holding to one scene … best first (neighbouring Sentinel-2 tiles overlap by up to half: anything looser marks unheld
     scenes as held)"."""
-    neighbour = shapely.transform(PLACE, lambda xy: [*xy, 0.4, 0.0])
+    neighbour = shapely.transform(PLACE, lambda xy: xy + np.array([0.4, 0.0]))
     world = build(tmp_path, serve([scene("SCENE-1"), scene("SCENE-2", neighbour)]), [holding(NOON, neighbour)])
     match = world.matchup("a")
     shares = {next(iter(ids)): share for ids, share in zip(match["item_ids"], match["share"], strict=True)}
@@ -366,7 +366,7 @@ def test_rows_of_another_footprint_or_time_are_no_duplicates(tmp_path: Path, ser
     """The same: another footprint, another time, another sensor are holdings of their own."""
     rows = [
         holding(NOON, PLACE),
-        holding(NOON, shapely.transform(PLACE, lambda xy: [*xy, 4.0, 0.0])),
+        holding(NOON, shapely.transform(PLACE, lambda xy: xy + np.array([4.0, 0.0]))),
         holding(NOON + dt.timedelta(hours=3), PLACE),
         holding(NOON, PLACE, sensor="THEIRS"),
     ]
