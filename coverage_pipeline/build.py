@@ -22,7 +22,7 @@ from upath import UPath
 from coverage_pipeline import held_cells, matchup
 from coverage_pipeline import holdings as held
 from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
-from coverage_pipeline.catalog.scan import OnProgress, ScanOptions
+from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
 from coverage_pipeline.catalog.source import BBox
 from coverage_pipeline.catalog.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
@@ -57,6 +57,7 @@ from coverage_pipeline.store import (
     is_local,
     read_cells,
     read_metadata,
+    sibling,
     storage_path,
     write_cells,
 )
@@ -194,6 +195,12 @@ class Planner:
         """Scan as ``availability`` does: one source alone, publishing what was found of a scan that is not whole, or with progress."""
         options = self.options if partial is None else replace(self.options, publish_partial=partial)
         return scan_month(sensor, month, self.store, bbox=self.bbox, source_index=source_index, options=options, progress=progress)
+
+    def settle_doubts(self, sensor: CoverageSensor, months: Sequence[Month]) -> dict[Month, ScanReport]:
+        """Judge again which scanned months are too empty, now that those around them are scanned; the new reports of those that changed."""
+        changed = settle_doubts(sensor, months, self.store, bbox=self.bbox, options=self.options)
+        reports = {month: stored_report(sibling(self.store.scenes(sensor.key, month), ".scan.json")) for month in changed}
+        return {month: report for month, report in reports.items() if report is not None}
 
     def holdings(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Extract the month's holdings and the last instants held."""
@@ -538,9 +545,11 @@ def build(
         # A month scanned first had nothing to be compared with: now that all are scanned, some are doubted, or no longer.
         remade = tuple(step for step in steps if step not in ("availability", "holdings"))
         for sensor in planner.spec.sensors:
-            for month in settle_doubts(sensor, planner.spec.months, planner.store, bbox=planner.bbox, options=planner.options):
+            for month, report in planner.settle_doubts(sensor, planner.spec.months).items():
                 key = f"{month.key}|{sensor.key}"
+                log.warning("%s", report.in_words())
                 again = _Part(planner, sensor, month, reports.setdefault(key, {})).run(remade)
+                again.reports["availability"] = report
                 if again.error is not None:
                     failures.setdefault(key, str(again.error))
     if "coverage" in steps:

@@ -872,7 +872,7 @@ def _around(sensor: CoverageSensor, months: Sequence[Month], target: UPath, bbox
     found = []
     for distance in range(1, belief.MONTHS_AROUND + 1):
         for near in (months[0].shift(-distance), months[0].shift(distance)):
-            report = _stored(sibling(target.parent / f"{near.key}.parquet", ".scan.json"))
+            report = stored_report(sibling(target.parent / f"{near.key}.parquet", ".scan.json"))
             if report is not None and report.sensor == sensor.key and report.status == "complete" and report.bbox == _listed(bbox):
                 found.append(report.scenes)
     return found
@@ -882,7 +882,7 @@ def _listed(bbox: BBox | None) -> list[float] | None:
     return None if bbox is None else [float(side) for side in bbox]
 
 
-def _stored(path: UPath) -> ScanReport | None:
+def stored_report(path: UPath) -> ScanReport | None:
     """The report of an earlier scan; None where there is none that can be read."""
     known = {f.name for f in fields(ScanReport)}
     try:
@@ -913,7 +913,7 @@ def settle_doubts(
     options = options or ScanOptions()
     judged: list[tuple[Month, ScanReport, Doubt | None]] = []
     for month in months:
-        report = _stored(sibling(store.scenes(sensor.key, month), ".scan.json"))
+        report = stored_report(sibling(store.scenes(sensor.key, month), ".scan.json"))
         if report is not None and _is_settleable(report):
             judged.append((month, report, belief.too_few(_stored_answer(sensor, month, store, report))))
     changed = []
@@ -957,7 +957,7 @@ def _settle(
     target = store.scenes(sensor.key, month)
     area = None if judged.bbox is None else (judged.bbox[0], judged.bbox[1], judged.bbox[2], judged.bbox[3])
     with _alone(target):
-        report = _stored(sibling(target, ".scan.json"))
+        report = stored_report(sibling(target, ".scan.json"))
         if report is None or report.run != judged.run:
             return False  # another scan has judged it meanwhile
         scenes, metadata = read_parquet(target)
@@ -989,7 +989,7 @@ def _settle(
     except CatalogError as error:
         log.warning("%s", error)
     with _alone(target):
-        now = _stored(sibling(target, ".scan.json"))
+        now = stored_report(sibling(target, ".scan.json"))
         if now is not None and now.run == judged.run:  # the other provider failed, or has less: the doubt stays
             report.run = uuid.uuid4().hex
             _publish(target, _Scanned(scenes, rejected, report))

@@ -1,6 +1,6 @@
 """The asset graph, month × sensor: each body calls one domain function for each partition of its run and reports."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -56,7 +56,16 @@ def planner_assets(
         is cut short raises and leaves the former file.
         """
         plan = planner.of_run()
-        yield from materialised(context, plan.sensors, lambda part: plan.availability(part.sensor, part.month).as_json())
+
+        def settled(parts: list[SensorMonth]) -> Iterator[tuple[SensorMonth, Mapping[str, Any]]]:
+            for sensor in {part.sensor.key: part.sensor for part in parts}.values():
+                mine = {part.month: part for part in parts if part.sensor == sensor}
+                for month, report in plan.settle_doubts(sensor, list(mine)).items():
+                    yield mine[month], report.as_json()
+
+        yield from materialised(
+            context, plan.sensors, lambda part: plan.availability(part.sensor, part.month).as_json(), second_pass=settled
+        )
 
     @dg.asset(**root, kinds={"geoparquet"})
     def holdings(context: dg.AssetExecutionContext, planner: PlannerResource) -> AssetEvents:

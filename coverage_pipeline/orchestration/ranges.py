@@ -30,6 +30,9 @@ AssetEvents = Iterator[dg.AssetMaterialization | dg.AssetObservation | dg.Materi
 Step = Callable[[SensorMonth], Mapping[str, Any]]
 """What an asset does for one partition; returns what a person wants to know of it."""
 
+SecondPass = Callable[[list[SensorMonth]], Iterable[tuple[SensorMonth, Mapping[str, Any]]]]
+"""What is settled over all partitions of a range; gives those that it changed, with what a person wants to know of them."""
+
 _FAILED = "failed"
 """Metadata of the observation that stands in the run's log for a partition that could not be made."""
 
@@ -49,12 +52,17 @@ def failing_in_words() -> Iterator[None]:
         raise dg.Failure(description=str(error), allow_retries=error.may_pass) from error
 
 
-def materialised(context: dg.AssetExecutionContext, sensors: dict[str, CoverageSensor], step: Step) -> AssetEvents:
-    """The events of an asset in this run, each as soon as its partition is written; raises ``dg.Failure`` for those that failed."""
+def materialised(
+    context: dg.AssetExecutionContext, sensors: dict[str, CoverageSensor], step: Step, *, second_pass: SecondPass | None = None
+) -> AssetEvents:
+    """The events of an asset in this run, each as soon as its partition is written; raises ``dg.Failure`` for those that failed.
+
+    ``second_pass`` settles what depends on neighbouring months once the whole range is written; what it changed is recorded again.
+    """
     with failing_in_words():
         parts = list(sensor_months_of(context, sensors))
     if len(parts) > 1:
-        yield from _range(context, parts, step)
+        yield from _range(context, parts, step, second_pass)
         return
     for part in parts:
         with failing_in_words():
@@ -62,7 +70,7 @@ def materialised(context: dg.AssetExecutionContext, sensors: dict[str, CoverageS
     yield dg.MaterializeResult()
 
 
-def _range(context: dg.AssetExecutionContext, parts: list[SensorMonth], step: Step) -> AssetEvents:
+def _range(context: dg.AssetExecutionContext, parts: list[SensorMonth], step: Step, second_pass: SecondPass | None) -> AssetEvents:
     asset, name = context.asset_key, context.asset_key.to_user_string()
     log = _RunLog.of(context)
     recorded = set(log.recorded[asset])
@@ -82,6 +90,10 @@ def _range(context: dg.AssetExecutionContext, parts: list[SensorMonth], step: St
             continue
         yield _materialisation(context, part.key, report)
         recorded.add(part.key)
+    if second_pass is not None:
+        with failing_in_words():
+            for part, report in second_pass([part for part in parts if part.key in recorded]):
+                yield _materialisation(context, part.key, report)
     failures = {key: _sentence(error) for key, error in failed.items()}
     if any(_may_pass(error) for error in failed.values()) and _attempts_are_left(context):
         raise _failure(failures, allow_retries=True)

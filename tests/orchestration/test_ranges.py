@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from coverage_pipeline.build import Planner
-from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.coverage import ACTIONS, SCAN_STATUS, open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.settings import load_settings
 from tests.catalog.http_server import Answer
+from tests.catalog.items import item, square
 from tests.catalog.stac_server import Catalog, serve
 from tests.orchestration.conftest import items_of
 
@@ -234,3 +235,21 @@ def test_a_settings_error_in_a_run_is_said_once(
     assert not [e for e in result.all_events if e.is_step_up_for_retry]
     assert "grid.resolution = 0.07" in said_by(result.all_events)["availability"]
     assert served.asked() == Counter()
+
+
+@pytest.mark.timeout(600)
+def test_a_month_that_its_neighbours_make_doubtful_is_settled_in_the_same_run(
+    four_months: Path, served: Served, instance: dg.DagsterInstance
+) -> None:
+    """January, scanned first, has nothing to be compared with: its emptiness is believed until the months after it have their scenes."""
+    served.status = 200
+    served.catalog.items = [
+        item(f"{month}-{day}", f"{month}-{day:02d}T10:00:00Z", geometry=square(20, 0, 10)) for month in MONTHS[1:] for day in range(1, 9)
+    ]
+    assert job_of(four_months).execute_in_process(instance=instance, tags=RANGE).success
+    assert times_recorded(instance, "availability") == Counter(GOOD | {BAD}) + Counter(["2025-01|mine"])
+    assert times_recorded(instance, "gap") == Counter(GOOD | {BAD})
+    with open_coverage(four_months.parent / "data" / "coverage.zarr") as ds:
+        status = [SCAN_STATUS[code] for code in ds["scan_status"].sel(sensor="mine").values]
+        assert status == ["provisional", "complete", "complete", "complete"]
+        assert ACTIONS[int(ds["action"].isel(time=0).sel(sensor="mine", lat=2.5, lon=22.5))] == "unknown"
