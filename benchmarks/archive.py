@@ -21,7 +21,8 @@ from coverage_pipeline.build import Planner
 from coverage_pipeline.catalog.scan import SCENES_VERSION, ScanReport, scan_month
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, TIME
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.holdings import HOLDINGS_SCHEMA, LAST_SCHEMA, extract_month
+from coverage_pipeline.holdings import extract_month
+from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings import PlannerSettings, load_settings
@@ -181,6 +182,7 @@ def _write_holdings(store: Store, sensor: CoverageSensor, month: Month, scenes: 
             "scene_id": scenes["scene_key"],
             "scene_key": scenes["scene_key"],
             "datetime": scenes["acquired"],
+            "pass_time": scenes["pass_time"],
             "date_only": np.zeros(n, bool),
             "sensor": pa.array([sensor.held_satellite] * n, pa.string()),
             "cloud": scenes["cloud_cover"],
