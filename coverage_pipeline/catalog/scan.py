@@ -276,6 +276,7 @@ def build_availability_catalog(
 ) -> Path | UPath | None:
     """Scan the catalogue of one sensor over a window of whole months into GeoParquet 1.1 at ``dest``.
 
+    Rows whose ``in_month`` is false lie within an hour outside the window; they are there for the matchup of holdings alone.
     ``bbox`` is (west, south, east, north) in degrees, west > east across the antimeridian; None scans the globe.
     ``source_index`` forces one of ``sensor.available_sources``; None asks them in order until one answers completely.
     The rejected table (``….rejected.parquet``) and the scan report (``….scan.json``) are written beside it. A scan that was killed or
