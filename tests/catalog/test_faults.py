@@ -322,11 +322,11 @@ def _granules() -> list[dict[str, Any]]:
     return made
 
 
-def _edge(real: Mapping[str, Any], month: Month, row: int, when: str) -> dict[str, Any]:
-    """A real Landsat item, taken at another time in another row."""
+def _edge(real: Mapping[str, Any], month: Month, path: int, when: str) -> dict[str, Any]:
+    """A real Landsat item, taken at another time on another path: in row 60, on the equator, where own time and pass time are one."""
     item = copy.deepcopy(dict(real))
     date = when[:10].replace("-", "")
-    item["id"] = f"LC08_L2SP_200{row:03d}_{date}_02_T1"
+    item["id"] = f"LC08_L2SP_{200 + path:03d}060_{date}_02_T1"
     item["properties"] = {**item["properties"], "datetime": when}
     del item["properties"]["landsat:scene_id"]
     return item
@@ -804,7 +804,7 @@ def _in_month(table: pa.Table) -> pa.Table:
 @pytest.mark.parametrize(("act", "page"), [row[1:] for row in DEATHS], ids=[row[0] for row in DEATHS])
 def test_a_year_whose_first_provider_dies_in_may_has_every_scene_once(bench: Bench, tmp_path: Path, act: Act, page: int) -> None:
     true = _true_year()
-    edges = {f"landsat-8_200{k:03d}" for k in range(1, 27)}
+    edges = {f"landsat-8_{200 + k:03d}060" for k in range(1, 27)}
     with fault_proxy.serve(bench.proxy(*_dying(act, page))) as dying, fault_proxy.serve(bench.proxy()) as sound:
         sources = tuple(AvailableSource("stac", p.address, name, page_size=4) for p, name in ((dying, "landsat"), (sound, "landsat-usgs")))
         sensor = replace(LANDSAT, available_sources=sources)
