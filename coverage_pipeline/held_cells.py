@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.scenes import TIME
 from coverage_pipeline.catalog.statistics import is_clear, read_scenes
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.footprints import area_km2, normalise_footprints
 from coverage_pipeline.grid import Engine, GridSpec, latest_in_bands, row_strips, statistics_in_bands
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
 from coverage_pipeline.months import Month
@@ -47,15 +47,18 @@ HELD_VARIABLES = {"held_count": "scenes", "held_clear_count": "clear", "held_day
 
 
 def united_by_key(holdings: pa.Table) -> pa.Table:
-    """Holdings of one scene key (reprocessings, parts, crops of several sites) as one row, the others as they are.
+    """Holdings of one scene key, day and sensor (reprocessings, parts, crops of several sites) as one row, the others as they are.
 
-    The result has ``HELD_SCENES_SCHEMA``.
-
-    The footprint is the union; the cloud is the mean of the products', the newest first, weighted by the area that each adds, and not
-    known if one's is not that adds area. Newest by id: products name their processing time last.
+    The result has ``HELD_SCENES_SCHEMA``. The footprint is the union; the cloud is the mean of the products', the newest first, weighted by
+    the area that each adds, and not known if one's is not that adds area. An id that names no scene may stand for a site: each day of it is
+    an observation of its own.
     """
-    codes = pd.factorize(holdings["scene_key"].to_pandas())[0].astype(np.int64)
-    return _one_a_group(holdings, np.where(codes < 0, len(codes) + np.arange(len(codes)), codes))
+    key = holdings["scene_key"].to_pandas()
+    frame = pd.DataFrame(
+        {"key": key, "day": pc.floor_temporal(holdings["pass_time"], unit="day").to_pandas(), "sensor": holdings["sensor"].to_pandas()}
+    )
+    codes = frame.groupby(["key", "day", "sensor"], sort=False, dropna=False).ngroup().to_numpy(np.int64)
+    return _one_a_group(holdings, np.where(key.isna(), len(codes) + np.arange(len(codes)), codes))
 
 
 def _one_a_group(holdings: pa.Table, group: NDArray[np.int64]) -> pa.Table:
@@ -63,7 +66,7 @@ def _one_a_group(holdings: pa.Table, group: NDArray[np.int64]) -> pa.Table:
     if holdings.num_rows == 0:
         return HELD_SCENES_SCHEMA.empty_table()
     _, group = np.unique(group, return_inverse=True)
-    newest = np.lexsort((_descending(holdings["scene_id"]), group))
+    newest = np.lexsort((_descending(holdings["scene_id"]), _descending(holdings["rank"]), group))
     holdings, group = holdings.take(pa.array(newest)), group[newest]
     groups = int(group.max()) + 1
     first = np.unique(group, return_index=True)[1]
@@ -77,7 +80,7 @@ def _one_a_group(holdings: pa.Table, group: NDArray[np.int64]) -> pa.Table:
         whole, _ = normalise_footprints(united(shapes, inner, len(numbers)))
         geometry[numbers] = shapely.to_wkb(whole)
         cloud = rows["cloud"].to_numpy(zero_copy_only=False).astype(np.float64).copy()
-        cloud[numbers] = mean_by_area(percent, added_areas(shapes, inner, len(numbers)), inner, len(numbers))
+        cloud[numbers] = mean_by_area(shapes, percent, inner, len(numbers))
         rows = rows.set_column(1, HELD_SCENES_SCHEMA.field("cloud"), pa.array(cloud, pa.float64(), from_pandas=True))
         rows = rows.set_column(2, HELD_SCENES_SCHEMA.field("geometry"), pa.array(geometry, pa.binary()))
     return rows.cast(HELD_SCENES_SCHEMA)
@@ -90,22 +93,33 @@ def _descending(ids: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 _REPROCESSED = 0.02
-"""A product that adds less than this share of the largest adds nothing: reprocessing moves edges (design section 4, "Scene")."""
+"""A product that adds less than this share of its own area adds nothing: reprocessing moves edges (design section 4, "Scene")."""
 
 
-def mean_by_area(percent: NDArray[np.float64], area: NDArray[np.float64], group: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
-    """The mean cloud of each group, weighted by area; NaN where that of a product that adds area is not known."""
-    largest = np.zeros(groups)
-    np.maximum.at(largest, group, area)
-    weight = np.where(area < _REPROCESSED * largest[group], 0.0, area)
-    counted = np.where(weight > 0, percent * weight, 0.0)
-    mean = np.bincount(group, counted, groups) / np.bincount(group, weight, groups)
-    low, high = np.full(groups, np.inf), np.full(groups, -np.inf)
-    known = weight > 0
-    np.minimum.at(low, group[known], percent[known])
-    np.maximum.at(high, group[known], percent[known])
-    # Rounding must not leave the products' range: 10 and 10 is not clear at a threshold of 10.
-    return np.asarray(np.clip(mean, low, high))
+def mean_by_area(shapes: NDArray[np.object_], percent: NDArray[np.float64], group: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
+    """The mean cloud of each group of products, weighted by the area that each adds to those before it; float64, one a group.
+
+    NaN where the cloud of a product that adds area is not known. Areas are measured only where the clouds differ.
+    """
+    low, high, known = np.full(groups, np.inf), np.full(groups, -np.inf), np.zeros(groups, bool)
+    np.fmin.at(low, group, percent)
+    np.fmax.at(high, group, percent)
+    np.logical_or.at(known, group, ~np.isnan(percent))
+    some_unknown = np.zeros(groups, bool)
+    np.logical_or.at(some_unknown, group, np.isnan(percent))
+    mean = np.where(known & ~some_unknown, low, np.nan)
+    differ = known & (some_unknown | (low != high))
+    rows = np.flatnonzero(differ[group])
+    if len(rows):
+        numbers, inner = np.unique(group[rows], return_inverse=True)
+        area = added_areas(shapes[rows], inner, len(numbers))
+        weight = np.where(area < _REPROCESSED * area_km2(shapes[rows]), 0.0, area)
+        counted = np.where(weight > 0, percent[rows] * weight, 0.0)
+        with np.errstate(invalid="ignore"):
+            means = np.bincount(inner, counted, len(numbers)) / np.bincount(inner, weight, len(numbers))
+        # Rounding must not leave the products' range: 10 and 10 is not clear at a threshold of 10.
+        mean[numbers] = np.clip(means, low[numbers], high[numbers])
+    return np.asarray(mean)
 
 
 def held_scenes(holdings: pa.Table, scenes: pa.Table, matchup: pa.Table) -> pa.Table:
@@ -119,6 +133,7 @@ def held_scenes(holdings: pa.Table, scenes: pa.Table, matchup: pa.Table) -> pa.T
     owner[pc.index_in(named, value_set=holdings["holding"]).to_numpy()] = pc.list_parent_indices(matchup["holdings"]).to_numpy()
     first = same_rows(holdings)
     own = first == np.arange(holdings.num_rows)
+    holdings = _with_cloud_of_repetitions(holdings, first)
     # A holding that lies outside its scene altogether holds nothing of it.
     counts = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool) & (pc.fill_null(matchup["share"], 0.0).to_numpy() > 0)
     matched = np.flatnonzero(own & (owner >= 0))
@@ -126,6 +141,16 @@ def held_scenes(holdings: pa.Table, scenes: pa.Table, matchup: pa.Table) -> pa.T
     # A repeated row is its first row's holding, which has the scene.
     unlisted = np.flatnonzero(own & (owner < 0) & holdings["in_month"].to_numpy(zero_copy_only=False) & ~_has_owner(first, owner))
     return pa.concat_tables([_as_scenes(holdings, scenes, matched, owner[matched]), united_by_key(holdings.take(pa.array(unlisted)))])
+
+
+def _with_cloud_of_repetitions(holdings: pa.Table, first: NDArray[np.int64]) -> pa.Table:
+    """The holdings, those that stand for others with the first cloud that is known of these."""
+    cloud = holdings["cloud"].to_numpy(zero_copy_only=False).astype(np.float64).copy()
+    again = np.flatnonzero((first != np.arange(len(first))) & ~np.isnan(cloud))[::-1]
+    lacking = again[np.isnan(cloud[first[again]])]
+    cloud[first[lacking]] = cloud[lacking]  # the last assignment, of the first such row, stays
+    place = holdings.schema.get_field_index("cloud")
+    return holdings.set_column(place, HOLDINGS_SCHEMA.field("cloud"), pa.array(cloud, pa.float64(), from_pandas=True))
 
 
 def _has_owner(first: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -12,9 +12,10 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -46,6 +47,7 @@ from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_
 from coverage_pipeline.holdings_rows import (
     HOLDINGS_SCHEMA,
     LAST_SCHEMA,
+    NO_SENSOR,
     NO_TIME,
     REJECTED_HOLDINGS_SCHEMA,
     UNREADABLE_TIME,
@@ -84,6 +86,8 @@ _MARGIN = dt.timedelta(hours=1)
 """Holdings within this of the month take part: the scan keeps the scenes of that hour (design section 4, "Time of a holding")."""
 _DATE_MARGIN = dt.timedelta(days=1)
 """The same for holdings that carry a date only."""
+_WIDEST = dt.timedelta(days=2)
+"""Holdings with an id are looked for this far around the month: the time of a row may be local, or that of its download."""
 KNOWN_HOLDINGS = ("read", "not_held")
 """Statuses in which it is known what is held."""
 
@@ -132,7 +136,7 @@ class HoldingsSource(Protocol):
         ...
 
     def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
-        """How many holdings with ``since <= datetime < until`` there are, by what their sensor column says."""
+        """How many holdings with ``since <= datetime < until`` there are, by what their sensor column says; empty where it is null."""
         ...
 
 
@@ -163,10 +167,10 @@ class FileHoldings:
             if place.suffix in (".parquet", ".geoparquet", ".pq"):
                 with place.open("rb") as file:
                     return self._geoparquet(file)
-            # Through Arrow a date stays a date, without a time, and a curved footprint spoils its own row alone.
-            metadata, table = pyogrio.read_arrow(vector_source(place) if is_local(place) else str(place))
+            # Through Arrow a date stays a date and a curved footprint spoils its own row alone; as text each time keeps its own zone.
+            metadata, table = pyogrio.read_arrow(vector_source(place) if is_local(place) else str(place), datetime_as_string=True)
             shape = metadata["geometry_name"] or "wkb_geometry"
-            frame = table.drop_columns([shape]).to_pandas()
+            frame = _as_frame(table.drop_columns([shape]))
             crs = None if metadata["crs"] is None else CRS.from_user_input(metadata["crs"])
             # Formats name the column of footprints as they like; ``geometry`` is its name here, as geopandas has it.
             if self.tiles.geom not in ("geometry", shape):
@@ -198,7 +202,7 @@ class FileHoldings:
         whole = pq.read_table(file)
         crs = column.get("crs", "OGC:CRS84")  # left out means degrees, null means unknown (GeoParquet 1.1)
         shapes = whole[self.tiles.geom].to_numpy(zero_copy_only=False)
-        return whole.drop_columns([self.tiles.geom]).to_pandas(), shapes, None if crs is None else CRS.from_user_input(crs)
+        return _as_frame(whole.drop_columns([self.tiles.geom])), shapes, None if crs is None else CRS.from_user_input(crs)
 
     def _no_column(self, name: str, column: str, existing: Sequence[Any]) -> HoldingsRefused:
         setting = {"datetime": "DATE", "geometry": "GEOM"}.get(name, name.upper())
@@ -206,7 +210,9 @@ class FileHoldings:
             f"holdings {self.name} has no column {column!r} (it has {', '.join(map(str, existing))}); set COVERAGE_TILES_{setting}"
         )
 
-    def _read(self) -> pd.DataFrame:
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        """All rows, read once: what is asked of a source for one month is of one state of the file."""
         try:
             with local_copy(self.path) as local:
                 table, shapes, crs = self._table(storage_path(local))
@@ -234,7 +240,7 @@ class FileHoldings:
         )
 
     def _of(self, satellites: Sequence[str] | None) -> pd.DataFrame:
-        frame = self._read()
+        frame = self._rows
         return frame if satellites is None else frame[frame["sensor"].isin(list(satellites))]
 
     def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
@@ -257,8 +263,14 @@ class FileHoldings:
 
     def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
         """See ``HoldingsSource``."""
-        counts = self.rows(since, until, None)["sensor"].dropna().astype(str).value_counts()
+        counts = self.rows(since, until, None)["sensor"].fillna("").astype(str).value_counts()
         return {str(name): int(count) for name, count in counts.items()}
+
+
+def _as_frame(table: pa.Table) -> pd.DataFrame:
+    """A table as pandas has it, every column as a column: an index that pandas wrote is one here, too, and whole numbers stay whole."""
+    frame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+    return frame.astype({name: object for name, kind in frame.dtypes.items() if isinstance(kind, pd.CategoricalDtype)})
 
 
 def in_degrees(
@@ -429,13 +441,15 @@ class PostgisHoldings:
 
     def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
         """See ``HoldingsSource``."""
-        return self._rows(self._within(since, until, satellites))
+        frame = self._rows(self._within(since, until, satellites))
+        # The database may take for equal what is not: text of fixed length is padded, citext ignores case.
+        return frame if satellites is None else frame[frame["sensor"].isin(list(satellites))].reset_index(drop=True)
 
     def _rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> pd.DataFrame:
         query = (
             sa.select(
                 self._column(self.tiles.date),
-                self._column(self.tiles.sensor),
+                sa.cast(self._column(self.tiles.sensor), sa.Text),
                 self._column(self.tiles.cloud) if self.tiles.cloud else sa.null(),
                 sa.cast(self._column(self.tiles.scene_id), sa.Text) if self.tiles.scene_id else sa.null(),
                 *self._footprint(),
@@ -468,10 +482,10 @@ class PostgisHoldings:
 
     def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
         """See ``HoldingsSource``."""
-        sensor = self._column(self.tiles.sensor)
+        sensor = sa.cast(self._column(self.tiles.sensor), sa.Text)
         query = sa.select(sensor, sa.func.count()).select_from(self._table()).where(*self._within(since, until, None)).group_by(sensor)
         with self._connection() as connection:
-            return {str(name): int(count) for name, count in connection.execute(query) if name is not None}
+            return {name or "": int(count) for name, count in connection.execute(query)}
 
 
 def holdings_source(settings: PlannerSettings) -> HoldingsSource:
@@ -632,14 +646,19 @@ class _Reading:
 
 def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, month: Month, wanted: HoldingsSettings) -> _Reading:
     margin = max(dt.timedelta(seconds=wanted.match_tolerance_seconds), _MARGIN)
-    widest = max(margin, _DATE_MARGIN)
-    first, end = month.start - widest, month.end + widest
+    first, end = month.start - _WIDEST, month.end + _WIDEST
+
+    def is_near(frame: pd.DataFrame) -> NDArray[np.bool_]:
+        when = as_utc(frame["datetime"])
+        around = np.where(is_date(frame["datetime"]), max(margin, _DATE_MARGIN), margin)
+        return np.asarray((when >= month.start - around) & (when < month.end + around))
+
     frame = source.rows(first, end, [satellite])
-    when = as_utc(frame["datetime"])
-    near = ((when >= month.start - margin) & (when < month.end + margin)).to_numpy()
-    frame = frame[near | is_date(frame["datetime"])]
+    near = is_near(frame)
+    further = place_rows(frame[~near], sensor).table
+    frame = frame[near]
     placed = place_rows(frame, sensor)
-    table = placed.table
+    table = _together(placed.table, further.filter(further["scene_key"].is_valid()))
     inside = pc.and_(
         pc.greater_equal(table["pass_time"], pa.scalar(month.start, TIME)), pc.less(table["pass_time"], pa.scalar(month.end, TIME))
     )
@@ -647,7 +666,9 @@ def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, 
         table.set_column(table.schema.get_field_index("in_month"), HOLDINGS_SCHEMA.field("in_month"), inside),
         zoneless=placed.zoneless,
     )
-    otherwise, spelt = _spelt_otherwise(source, satellite, first, end)
+    spelt = source.spellings(first, end)
+    nameless = spelt.pop("", 0)
+    otherwise = _spelt_otherwise(source, satellite, spelt, first, end, is_near)
     timeless, total = source.timeless([satellite])
     without_time = rejected_rows(timeless, [UNREADABLE_TIME if given else NO_TIME for given in timeless["datetime"].notna()])
     reading.rejected = pa.concat_tables([placed.rejected, otherwise, without_time])
@@ -668,24 +689,46 @@ def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, 
         judge_rejected(month_reasons, len(frame) + otherwise.num_rows, f"rows of the holdings ({source.name}) in the month"),
         judge_rejected(Counter(without_time["reason"].to_pylist()), total, f"rows of the holdings ({source.name}) of {satellite!r}"),
         judge_rejected(lookback_reasons, int(latest["rows"].sum()), f"rows of the holdings ({source.name}) in the lookback"),
+        judge_rejected({NO_SENSOR: nameless} if nameless else {}, nameless + sum(spelt.values()), f"rows of the holdings ({source.name})"),
         "" if len(frame) or len(latest) else _never_occurs(source, sensor, since, end, spelt),
     )
     reading.warnings = [warning for warning in warnings if warning]
     return reading
 
 
-def _spelt_otherwise(source: HoldingsSource, satellite: str, since: dt.datetime, until: dt.datetime) -> tuple[pa.Table, dict[str, int]]:
-    """Rows whose sensor is the satellite in another spelling, rejected; and all spellings of the span with their counts."""
-    spelt = source.spellings(since, until)
+def _together(near: pa.Table, further: pa.Table) -> pa.Table:
+    """Rows near the month, and rows up to two days from it whose id may name a scene of it: their own time may be local, or a later one.
+
+    Names stay apart: a nameless row's number is that of its part.
+    """
+    taken = set(near["holding"].to_pylist())
+    names = [name if name not in taken else f"{name} (further)" for name in further["holding"].to_pylist()]
+    place = further.schema.get_field_index("holding")
+    return pa.concat_tables([near, further.set_column(place, HOLDINGS_SCHEMA.field("holding"), pa.array(names, pa.string()))])
+
+
+def _spelt_otherwise(
+    source: HoldingsSource,
+    satellite: str,
+    spelt: Mapping[str, int],
+    since: dt.datetime,
+    until: dt.datetime,
+    is_near: Callable[[pd.DataFrame], NDArray[np.bool_]],
+) -> pa.Table:
+    """Rows near the month whose sensor is the satellite in another spelling, rejected."""
     alike = [name for name in spelt if name != satellite and same_spelling(name) == same_spelling(satellite)]
     if not alike:
-        return REJECTED_HOLDINGS_SCHEMA.empty_table(), spelt
+        return REJECTED_HOLDINGS_SCHEMA.empty_table()
     frame = source.rows(since, until, alike)
-    return rejected_rows(frame, [f"sensor is spelt {name!r}, held_satellite {satellite!r}" for name in frame["sensor"]]), spelt
+    frame = frame[is_near(frame)]
+    return rejected_rows(frame, [f"sensor is spelt {name!r}, held_satellite {satellite!r}" for name in frame["sensor"]])
 
 
 def _never_occurs(source: HoldingsSource, sensor: CoverageSensor, since: dt.datetime, until: dt.datetime, near: Mapping[str, int]) -> str:
     spelt = {**source.spellings(since, until), **near}
+    if sensor.held_satellite in spelt:  # in the days after the month
+        return ""
+    spelt = {name or "(none)": count for name, count in spelt.items()}
     some = ", ".join(f"{name[:40]!r} ({count:,})" for name, count in sorted(spelt.items(), key=lambda item: -item[1])[:8])
     span = f"from {since:%Y-%m} to {until:%Y-%m}"
     if not spelt:
@@ -702,13 +745,18 @@ def holdings_stats(
     """Holdings as ``fetch_holdings`` gives them, as a Dataset with held_count, held_clear_count and their day masks.
 
     Plain gridding, without a catalogue: every holding counts with its own footprint, day and cloud. Dims (time, lat, lon), one time a
-    month of the window.
+    month of the window. Raises ``HoldingsRefused`` where too many rows cannot be placed.
     """
-    frame = pd.DataFrame(holdings.drop(columns="geometry")).assign(geometry=holdings.geometry.to_wkb())
+    lonlat = holdings if holdings.crs is None else holdings.to_crs("EPSG:4326")
+    shapes = lonlat.geometry
+    frame = pd.DataFrame(lonlat.drop(columns=shapes.name)).assign(geometry=shapes.to_wkb())
     for name in ("cloud", "scene_id"):
         if name not in frame:
             frame[name] = None
-    table = place_rows(frame, None).table
+    placed = place_rows(frame, None)
+    if warning := judge_rejected(placed.reasons, len(frame), "rows of the holdings"):
+        log.warning("%s", warning)
+    table = placed.table
     table = table.filter(pa.array(same_rows(table) == np.arange(table.num_rows)))
     when = table["pass_time"]
     months = []

@@ -33,7 +33,7 @@ from coverage_pipeline.footprints import (
     area_km2,
     normalise_footprints,
 )
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors import CoverageSensor, SceneFamily
 
 ROW_COLUMNS = ("datetime", "sensor", "cloud", "scene_id", "geometry", "misplaced")
 """A source's frame: ``geometry`` is WKB in degrees of longitude and latitude, or None; ``misplaced`` the reason why a source could not
@@ -44,6 +44,7 @@ HOLDINGS_SCHEMA = pa.schema(
         pa.field("holding", pa.string(), nullable=False),  # names the row within its file: the scene id, or the row's number
         pa.field("scene_id", pa.string()),
         pa.field("scene_key", pa.string()),  # null: no id, or one that the rule of the sensor's family cannot read
+        pa.field("rank", pa.string()),  # the largest is the newest product of its scene, as for a catalogue's copies
         pa.field("datetime", TIME, nullable=False),  # the row's own time
         pa.field("pass_time", TIME, nullable=False),  # its month and day, where no scene of the catalogue says otherwise
         pa.field("date_only", pa.bool_(), nullable=False),  # the source gives a day without a time
@@ -70,6 +71,7 @@ MOST_REJECTED = 0.2
 """Share of rejected rows beyond which the holdings are refused."""
 
 NO_TIME = "no time"
+NO_SENSOR = "no sensor"
 UNREADABLE_TIME = "time cannot be read"
 CURVED = "geometry is curved"
 UNREADABLE_GEOMETRY = "geometry cannot be read"
@@ -83,6 +85,7 @@ _HINTS: Mapping[str, str] = {
     NO_TIME: "COVERAGE_TILES_DATE names the column of acquisition times",
     UNREADABLE_TIME: "COVERAGE_TILES_DATE names a column of timestamps, dates or ISO 8601 text",
     OTHER_TIME: "COVERAGE_TILES_DATE must name the acquisition time, not the time of download",
+    NO_SENSOR: "COVERAGE_TILES_SENSOR names the column of sensors",
     MISSING: "COVERAGE_TILES_GEOM names the column of footprints",
     CURVED: "store its straight form (PostGIS: ST_CurveToLine)",
     LATITUDE: "are these metres, or degrees in the order latitude, longitude? State the CRS (PostGIS: the SRID)",
@@ -122,6 +125,8 @@ def same_spelling(text: str) -> str:
 def as_utc(values: pd.Series[Any]) -> pd.Series[Any]:
     """Times as UTC, ``datetime64[us, UTC]``; a time without zone is taken as UTC, text must be ISO 8601, anything else becomes NaT.
 
+    A month or a year as text is no time: pandas would make it the first of its days.
+
     Raises ``HoldingsRefused`` for a column of numbers: pandas would take them as nanoseconds since 1970, and every month would be empty.
     """
     given = values.dropna()
@@ -129,6 +134,8 @@ def as_utc(values: pd.Series[Any]) -> pd.Series[Any]:
         if len(given):
             raise HoldingsRefused(f"the holdings' date column holds numbers such as {given.iloc[0]}, not times; set COVERAGE_TILES_DATE")
         values = pd.Series(pd.NaT, index=values.index)
+    if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
+        values = values.map(lambda v: None if isinstance(v, str) and len(v.strip()) < len("20250131") else v)
     try:
         read = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
     except (ValueError, TypeError) as error:
@@ -222,7 +229,7 @@ def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows
     ids = [_as_id(v) for v in frame["scene_id"]]
     # A date has no time of day from which a pass could be counted back.
     own_times = [None if day or pd.isna(when) else when.to_pydatetime() for when, day in zip(times, date_only, strict=True)]
-    identities = [scene_identity(family, v, own_time=own) if v else SceneIdentity(None) for v, own in zip(ids, own_times, strict=True)]
+    identities = [_identity(family, v, own) for v, own in zip(ids, own_times, strict=True)]
     apart = np.array(
         [one.stated is not None and abs(one.stated - when) > _MOST_APART for one, when in zip(identities, times, strict=True)], bool
     )
@@ -238,6 +245,7 @@ def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows
             "holding": _names([ids[k] for k in chosen]),
             "scene_id": pa.array([ids[k] for k in chosen], pa.string()),
             "scene_key": pa.array([identities[k].key for k in chosen], pa.string()),
+            "rank": pa.array(["\x1f".join(identities[k].rank) for k in chosen], pa.string()),
             "datetime": pa.array(times[usable], TIME),
             "pass_time": pa.array([identities[k].pass_time or times[k] for k in chosen], TIME),
             "date_only": date_only[usable],
@@ -250,6 +258,19 @@ def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows
     )
     rejected = rejected_rows(frame[~usable], [str(reason) for reason in reasons[~usable]])
     return PlacedRows(table, rejected, int(_has_no_zone(kept["datetime"]).sum()), dict(Counter(rejected["reason"].to_pylist())))
+
+
+_SLACK = dt.timedelta(hours=1)  # a tile's own time follows its datatake by up to 27 minutes
+
+
+def _identity(family: SceneFamily, scene_id: str | None, own_time: dt.datetime | None) -> SceneIdentity:
+    """What an id says; where the row's own time is hours from the time that the id states (local time, say), the id's time goes before."""
+    if not scene_id:
+        return SceneIdentity(None)
+    one = scene_identity(family, scene_id, own_time=own_time)
+    if one.stated is not None and own_time is not None and abs(one.stated - own_time) > _SLACK:
+        return scene_identity(family, scene_id, own_time=one.stated)
+    return one
 
 
 def rejected_rows(frame: pd.DataFrame, reasons: list[str]) -> pa.Table:
@@ -269,7 +290,8 @@ def same_rows(table: pa.Table) -> NDArray[np.int64]:
     """For each row of a ``HOLDINGS_SCHEMA`` table the row that stands for its time and footprint: itself where these come once.
 
     Rows of one sensor, time and footprint are one holding, whatever their ids (design section 4): an index has rows twice where a scene was
-    registered again. The row with a key stands for them, then one with a cloud, then the first.
+    registered again. The row with a key stands for them, then one with a cloud, then the first. Where the time is a date only, two passes
+    of one day look alike: different keys are different holdings there.
     """
     n = table.num_rows
     stands = np.arange(n)
@@ -281,8 +303,13 @@ def same_rows(table: pa.Table) -> NDArray[np.int64]:
         rows = rows[np.lexsort((rows, poor[:, 1], poor[:, 0]))]
         shapes = shapely.normalize(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)[rows]))
         sensor = table["sensor"].to_pandas()[rows].to_numpy()
-        frame = pd.DataFrame({"time": times[rows], "shape": shapely.to_wkb(shapes), "sensor": sensor, "row": rows})
-        stands[rows] = frame.groupby(["time", "shape", "sensor"], sort=False)["row"].transform("first").to_numpy()
+        key = table["scene_key"].to_pandas()[rows].to_numpy(dtype=object)
+        frame = pd.DataFrame({"time": times[rows], "shape": shapely.to_wkb(shapes), "sensor": sensor, "row": rows, "key": key})
+        alike = ["time", "shape", "sensor"]
+        key_of_alike = frame["key"].fillna(frame.groupby(alike, sort=False)["key"].transform("first"))
+        day = table["date_only"].to_numpy(zero_copy_only=False)[rows]
+        frame["key"] = key_of_alike.where(pd.Series(day), "").fillna("")
+        stands[rows] = frame.groupby([*alike, "key"], sort=False)["row"].transform("first").to_numpy()
     return stands
 
 
@@ -310,7 +337,8 @@ def judge_rejected(reasons: Mapping[str, int], rows: int, what: str) -> str:
 def _names(ids: list[str | None]) -> list[str]:
     """A name for each row that no other has: its id, or its number."""
     counts = Counter(ids)
-    return [f"row {k}" if v is None else v if counts[v] == 1 else f"{v} (row {k})" for k, v in enumerate(ids)]
+    alone = [v is not None and counts[v] == 1 and not v.startswith("row ") for v in ids]
+    return [f"row {k}" if v is None else v if alone[k] else f"{v} (row {k})" for k, v in enumerate(ids)]
 
 
 def _as_id(value: Any) -> str | None:

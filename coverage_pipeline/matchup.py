@@ -25,7 +25,7 @@ from coverage_pipeline.grid import Engine, GridSpec, row_strips, split_bbox
 from coverage_pipeline.holdings import KNOWN_HOLDINGS
 from coverage_pipeline.holdings_rows import same_rows
 from coverage_pipeline.months import Month
-from coverage_pipeline.polygons import common, iou_of_boxes, is_box, lacking, opened, united
+from coverage_pipeline.polygons import common, iou_of_boxes, is_box, is_outline, lacking, opened, united
 from coverage_pipeline.sensors import CloudMeaning, CoverageSensor, SceneFamily
 from coverage_pipeline.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
 
@@ -57,8 +57,11 @@ _SCENE_COLUMNS = [
 _HOLDING_COLUMNS = ["holding", "scene_id", "scene_key", "datetime", "date_only", "in_month", "sensor", "cloud", "geometry"]
 _TIMES = ("acquired", "datetime", "start_datetime", "end_datetime", "pass_time")
 _DAY = 86_400_000_000  # microseconds
+_AT_ONCE = 2048
+"""Nameless holdings whose pairs are held in memory at once."""
 _NO_INSTANT = np.iinfo(np.int64).min
 _ROUNDING = 1e-9  # of a share of areas
+_OUTLINE_FILL = 0.4  # of its box: recorded footprints fill 0.43 and more, but for slivers at the swath's edge (`shared/data/items`)
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,9 @@ def match_scenes(
     by_key = np.zeros(m, bool)
     iou, apart = np.full(m, np.nan), np.full(m, np.nan)
     keys = _known_keys(scenes, holdings, family)
-    _take_keys_of_repetitions(keys, first)
-    place = pd.Index(scenes["scene_key"].to_pandas()).get_indexer(pd.Index(keys)) if n else np.full(m, -1)
+    listed = pd.Index(scenes["scene_key"].to_pandas())
+    place = listed.get_indexer(pd.Index(keys, dtype=object)) if n else np.full(m, -1)
+    _take_keys_of_repetitions(keys, place, first)
     keyed = np.array([key is not None for key in keys], bool)
     by_key = keyed & (place >= 0) & counts
     owner[by_key] = place[by_key]
@@ -158,11 +162,12 @@ def _spelling(key: str) -> str:
     return re.sub(r"\d+", "0", key.casefold())
 
 
-def _take_keys_of_repetitions(keys: NDArray[np.object_], first: NDArray[np.int64]) -> None:
-    """A row that comes twice under two ids has the key that one of them gives."""
+def _take_keys_of_repetitions(keys: NDArray[np.object_], place: NDArray[np.int64], first: NDArray[np.int64]) -> None:
+    """A row that comes twice under two ids has the key of the one that the catalogue lists, else a known one."""
     for k in np.flatnonzero(first != np.arange(len(first))):
-        if keys[first[k]] is None:
-            keys[first[k]] = keys[k]
+        stands = first[k]
+        if (place[stands] < 0 <= place[k]) or (keys[stands] is None and keys[k] is not None):
+            keys[stands], place[stands] = keys[k], place[k]
 
 
 def _cover(scenes: pa.Table, shapes: NDArray[np.object_], owner: NDArray[np.int64], min_cover: float) -> _Cover:
@@ -182,7 +187,10 @@ def _cover(scenes: pa.Table, shapes: NDArray[np.object_], owner: NDArray[np.int6
         return cover
     share = np.minimum(area_km2(common(ours, footprints)) / area_km2(footprints), 1.0)
     whole = share >= min_cover - _ROUNDING
-    whole |= (is_box(ours) | is_box(footprints)) & (iou_of_boxes(ours, footprints) >= min_cover - _ROUNDING)
+    share[share < _ROUNDING] = 0.0  # neighbours that touch share a hair
+    boxes_agree = (is_box(ours) | is_box(footprints)) & (iou_of_boxes(ours, footprints) >= min_cover - _ROUNDING)
+    # Crops in opposite corners span a box and are no outline of it, and a strip along its diagonal is too thin.
+    whole |= boxes_agree & is_outline(ours) & (share >= _OUTLINE_FILL)
     partly = np.flatnonzero(~whole & (share > 0))
     missing = opened(lacking(footprints[partly], ours[partly]), MISSING_KM)
     vanished = shapely.is_empty(missing)
@@ -241,14 +249,19 @@ def _match_footprints(
         return
     outlines = _outlines(scenes, free)
     ours = shapes[nameless]
-    h, s = shapely.STRtree(outlines.shapes).query(ours)
-    when = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless][h]
-    date_only = holdings["date_only"].to_numpy(zero_copy_only=False)[nameless][h]
-    agrees, seconds = _agree_in_time(when, date_only, outlines.times[s], tolerance)
-    h, s, seconds = h[agrees], s[agrees], seconds[agrees]
-    ratio = _iou(ours[h], outlines.shapes[s])
-    good = ratio >= min_iou
-    h, s, seconds, ratio = h[good], s[good], seconds[good], ratio[good]
+    tree = shapely.STRtree(outlines.shapes)
+    when = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless]
+    date_only = holdings["date_only"].to_numpy(zero_copy_only=False)[nameless]
+    pairs = []
+    for start in range(0, len(ours), _AT_ONCE):  # a place that is passed often has many pairs
+        h, s = tree.query(ours[start : start + _AT_ONCE])
+        h += start
+        agrees, seconds = _agree_in_time(when[h], date_only[h], outlines.times[s], tolerance)
+        h, s, seconds = h[agrees], s[agrees], seconds[agrees]
+        ratio = _iou(ours[h], outlines.shapes[s])
+        good = ratio >= min_iou
+        pairs.append((h[good], s[good], seconds[good], ratio[good]))
+    h, s, seconds, ratio = (np.concatenate(column) for column in zip(*pairs, strict=True))
     order = np.lexsort((s, h, seconds, -ratio))  # best first; ties by time, then by place in the tables
     h, s, seconds, ratio = h[order], s[order], seconds[order], ratio[order]
     while len(h):

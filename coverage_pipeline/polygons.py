@@ -19,6 +19,8 @@ _KM_A_DEGREE_NORTH = 111.133
 _POLYGON_TYPES = (3, 6)
 # A polygon that fills its bounding box but for rounding is that box.
 _BOX_FILL = 1 - 1e-9
+_HULL_FILL = 0.8
+_TURN = np.array([360.0, 0.0])
 
 
 def only_polygons(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -45,14 +47,25 @@ def ranks_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(pd.Series(group).groupby(group, sort=False).cumcount(), np.int64)
 
 
+_MANY = 8
+"""Shapes of a group from which one union of all is faster than one after the other."""
+
+
 def united(shapes: NDArray[np.object_], group: NDArray[np.int64], groups: int) -> NDArray[np.object_]:
     """The union of the shapes of each group 0 … ``groups`` − 1; None for a group that has none."""
     out = np.full(groups, None, dtype=object)
+    size = np.bincount(group, minlength=groups)
     rank = ranks_in_group(group)
-    for k in range(int(rank.max(initial=-1)) + 1):
-        chosen = rank == k
+    few = size[group] <= _MANY
+    for k in range(_MANY):
+        chosen = few & (rank == k)
         at = group[chosen]
         out[at] = shapes[chosen] if k == 0 else only_polygons(shapely.union(out[at], shapes[chosen]))
+    order = np.argsort(group, kind="stable")
+    ends = np.cumsum(size)
+    large = np.flatnonzero(size > _MANY)
+    if len(large):
+        out[large] = only_polygons(np.array([shapely.union_all(shapes[order[ends[g] - size[g] : ends[g]]]) for g in large], dtype=object))
     return out
 
 
@@ -72,15 +85,50 @@ def added_areas(shapes: NDArray[np.object_], group: NDArray[np.int64], groups: i
     return added
 
 
+def _joined_at_seam(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Shapes that are cut at ±180 as one piece that runs past 180; the others as they are.
+
+    A shape that also reaches across longitude 0, as around a pole, stays as it is.
+    """
+    out = shapes.copy()
+    bounds = shapely.bounds(shapes)
+    for k in np.flatnonzero((bounds[:, 0] <= -180) & (bounds[:, 2] >= 180)):
+        parts = shapely.get_parts(shapes[k])
+        west, _, east, _ = shapely.bounds(parts).T
+        if ((west >= 0) | (east <= 0)).all():
+            moved = [shapely.transform(part, lambda xy: xy + _TURN) if x <= 0 else part for part, x in zip(parts, east, strict=True)]
+            out[k] = shapely.union_all(moved)
+    return out
+
+
+def _cut_at_seam(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Back from ``_joined_at_seam``."""
+    out = shapes.copy()
+    for k in np.flatnonzero(shapely.bounds(shapes)[:, 2] > 180):
+        beyond = shapely.transform(shapely.intersection(shapes[k], shapely.box(180, -90, 540, 90)), lambda xy: xy - _TURN)
+        out[k] = shapely.union(shapely.intersection(shapes[k], shapely.box(-180, -90, 180, 90)), beyond)
+    return out
+
+
 def is_box(shapes: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Whether each shape is a box along the axes."""
-    west, south, east, north = shapely.bounds(shapes).T
-    return np.asarray(shapely.area(shapes) >= _BOX_FILL * (east - west) * (north - south))
+    """Whether each shape is a box along the axes; one across the antimeridian, too."""
+    joined = _joined_at_seam(shapes)
+    west, south, east, north = shapely.bounds(joined).T
+    return np.asarray(shapely.area(joined) >= _BOX_FILL * (east - west) * (north - south))
+
+
+def is_outline(shapes: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Whether each shape may be the outline of one scene: one piece without large bays or holes.
+
+    Recorded footprints fill at least 0.85 of their convex hull (Sentinel-2 at the swath's edge; the others 0.93 and more).
+    """
+    joined = _joined_at_seam(shapes)
+    return np.asarray(shapely.area(joined) >= _HULL_FILL * shapely.area(shapely.convex_hull(joined)))
 
 
 def iou_of_boxes(a: NDArray[np.object_], b: NDArray[np.object_]) -> NDArray[np.float64]:
     """Intersection over union of the bounding boxes of each pair, in the plane of longitude and latitude."""
-    p, q = shapely.bounds(a).T, shapely.bounds(b).T
+    p, q = shapely.bounds(_joined_at_seam(a)).T, shapely.bounds(_joined_at_seam(b)).T
     shared = np.maximum(0, np.minimum(p[2], q[2]) - np.maximum(p[0], q[0])) * np.maximum(0, np.minimum(p[3], q[3]) - np.maximum(p[1], q[1]))
     both = (p[2] - p[0]) * (p[3] - p[1]) + (q[2] - q[0]) * (q[3] - q[1]) - shared
     return np.asarray(shared / both)
@@ -96,7 +144,7 @@ def opened(shapes: NDArray[np.object_], km: float) -> NDArray[np.object_]:
     filled = np.flatnonzero(~shapely.is_empty(out))
     if not len(filled):
         return out
-    given = out[filled]
+    given = _joined_at_seam(out[filled])
     bounds = shapely.bounds(given)
     east = _KM_A_DEGREE_EAST * np.maximum(np.cos(np.radians((bounds[:, 1] + bounds[:, 3]) / 2)), 0.01)
     flat = _scaled(given, east, np.full(len(given), _KM_A_DEGREE_NORTH))
@@ -104,7 +152,7 @@ def opened(shapes: NDArray[np.object_], km: float) -> NDArray[np.object_]:
     # begin on the shape's outline, and one that touched the result would reach into cells where nothing is missing.
     flat = shapely.buffer(shapely.buffer(flat, -km, join_style="mitre"), km - 1e-6, join_style="mitre", mitre_limit=2.0)
     grown = _scaled(flat, 1 / east, np.full(len(given), 1 / _KM_A_DEGREE_NORTH))
-    out[filled] = common(shapely.make_valid(grown), given)
+    out[filled] = only_polygons(_cut_at_seam(common(shapely.make_valid(grown), given)))
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -188,9 +189,10 @@ def test_another_reference_system_becomes_degrees(holdings_file: Path) -> None:
 def test_unusable_footprints_are_counted_not_held(holdings_file: Path, store: Store) -> None:
     shapes = [shapely.box(5, 50, 6, 51), None, shapely.Point(1, 1), shapely.Polygon(), shapely.box(178, 0, 182, 1)]
     raised = shapely.force_3d(shapely.box(9, 9, 10, 10), 7.0)
-    frame([at("2025-01-15T10:00:00")] * 6, geometry=[*shapes, raised]).to_parquet(holdings_file)
+    good = [shapely.box(k, 20, k + 1, 21) for k in range(10)]
+    frame([at("2025-01-15T10:00:00")] * 16, geometry=[*shapes, raised, *good]).to_parquet(holdings_file)
     metadata = extract_month(PRISMA, JANUARY, store, settings_for(holdings_file))
-    assert (metadata["rows"], metadata["rejected"], metadata["footprints"]) == (3, 3, 3)
+    assert (metadata["rows"], metadata["rejected"], metadata["footprints"]) == (13, 3, 13)
     table, _ = read_parquet(store.holdings("prisma", JANUARY))
     found = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
     assert not shapely.has_z(found).any()
@@ -228,11 +230,11 @@ def test_cloud_is_a_percentage_or_not_known(holdings_file: Path, given: list[Any
 
 
 def test_ids_are_text_and_make_keys(holdings_file: Path, store: Store) -> None:
-    ids = ["EMIT_L2A_RFL_001_20250115T034103_2501503_002", "our own name", "", None]
+    ids = ["EMIT_L2A_RFL_001_20250101T034103_2500103_002", "our own name", "", None]
     frame([at(EDGES[1])] * 4, sensor="EMIT", scene_id=ids).to_parquet(holdings_file)
     extract_month(EMIT, JANUARY, store, settings_for(holdings_file))
     table, _ = read_parquet(store.holdings("emit", JANUARY))
-    assert table["scene_key"].to_pylist() == ["EMIT_20250115T034103_2501503_002", None, None, None]
+    assert table["scene_key"].to_pylist() == ["EMIT_20250101T034103_2500103_002", None, None, None]
     assert table["scene_id"].to_pylist() == [ids[0], ids[1], None, None]
     assert table["holding"].to_pylist() == [ids[0], ids[1], "row 2", "row 3"]
 
@@ -579,3 +581,87 @@ def test_two_products_of_one_scene_are_one_scene_held(tmp_path: Path) -> None:
     # the newest adds two thirds of the area at 2 %, the older one a third at 80 %: 28 %, as for the copies of a catalogue's scene
     assert table["clear"].tolist() == [0, 0, 0]
     assert table["days"].tolist() == [1 << 4] * 3
+
+
+# What pandas and files do to columns
+
+
+def _extract(path: Path, store: Store, sensor: Any = PRISMA, **overrides: Any) -> list[dict[str, Any]]:
+    extract_month(sensor, JANUARY, store, settings_for(path, **overrides))
+    return read_parquet(store.holdings(sensor.key, JANUARY))[0].to_pylist()
+
+
+def test_ids_that_pandas_made_the_index_are_ids(holdings_file: Path, store: Store) -> None:
+    frame([at(EDGES[1])], scene_id=["a"]).set_index("scene_id").to_parquet(holdings_file)
+    assert [row["scene_id"] for row in _extract(holdings_file, store)] == ["a"]
+
+
+def test_whole_numbers_with_a_null_among_them_stay_ids(holdings_file: Path, store: Store) -> None:
+    frame([at(EDGES[1])] * 2, scene_id=pd.array([9_007_199_254_740_993, None], dtype="Int64")).to_parquet(holdings_file)
+    assert [row["scene_id"] for row in _extract(holdings_file, store)] == ["9007199254740993", None]
+
+
+def test_a_dictionary_of_dates_is_days(holdings_file: Path, store: Store) -> None:
+    frame(["2025-01-15"] * 2, datetime=pd.Categorical(["2025-01-15"] * 2)).to_parquet(holdings_file)
+    assert [row["date_only"] for row in _extract(holdings_file, store)] == [True, True]
+
+
+def test_each_time_of_a_vector_file_keeps_its_own_zone(tmp_path: Path, store: Store) -> None:
+    times = ["2025-01-01T10:00:00+02:00", "2025-01-02T10:00:00Z", "2025-01-03T10:00:00"]
+    path = tmp_path / "holdings.geojson"
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"datetime": when, "sensor": "PRISMA", "cloud": 1.0, "scene_id": f"scene {k}"},
+            "geometry": shapely.geometry.mapping(shapely.box(5, 50, 6, 51)),
+        }
+        for k, when in enumerate(times)
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    rows = {row["scene_id"]: row["datetime"] for row in _extract(path, store)}
+    assert rows == {
+        "scene 0": at("2025-01-01T08:00:00"),
+        "scene 1": at("2025-01-02T10:00:00"),
+        "scene 2": at("2025-01-03T10:00:00"),
+    }
+
+
+@pytest.mark.parametrize("text", ["2025-01", "2025"])
+def test_a_month_is_no_time(holdings_file: Path, store: Store, text: str) -> None:
+    frame([text, *["2025-01-05"] * 9]).to_parquet(holdings_file)
+    assert len(_extract(holdings_file, store)) == 9
+
+
+def test_rows_without_a_sensor_are_told(holdings_file: Path, store: Store) -> None:
+    frame([at(EDGES[1])] * 20, sensor=[None, *["PRISMA"] * 19]).to_parquet(holdings_file)
+    assert "1 × no sensor" in extract_month(PRISMA, JANUARY, store, settings_for(holdings_file))["warnings"][0]
+    frame([at(EDGES[1])] * 20, sensor=[*[None] * 9, *["PRISMA"] * 11]).to_parquet(holdings_file)
+    with pytest.raises(HoldingsRefused, match=r"9 × no sensor \(COVERAGE_TILES_SENSOR"):
+        extract_month(PRISMA, JANUARY, store, settings_for(holdings_file))
+
+
+def test_a_row_spelt_otherwise_counts_in_its_own_month_alone(holdings_file: Path, store: Store) -> None:
+    frame([at("2025-01-15T10:00:00"), at("2025-02-01T12:00:00")], sensor=["PRISMA", "prisma"]).to_parquet(holdings_file)
+    assert len(_extract(holdings_file, store)) == 1
+
+
+@pytest.mark.parametrize("own", ["2025-02-01T05:20:21", "2025-01-31T17:50:21", "2025-02-02T10:00:00"])
+def test_a_named_holding_is_read_in_the_month_that_its_id_states(holdings_file: Path, store: Store, own: str) -> None:
+    """Its own time is local, or that of its download."""
+    sensor = replace(SENTINEL_2, held_satellite="S2")
+    product = "S2A_MSIL2A_20250131T235021_N0511_R141_T13TDE_20250201T030000"
+    frame([at(own)], sensor="S2", scene_id=[product]).to_parquet(holdings_file)
+    assert [row["in_month"] for row in _extract(holdings_file, store, sensor)] == [True]
+
+
+def test_the_holdings_of_a_site_s_name_are_one_observation_a_day() -> None:
+    rows = [("2025-01-05T10:00:00", 1.0, HERE, True), ("2025-01-09T10:00:00", 1.0, HERE, True)]
+    table = holdings_rows(*rows)
+    named = table.set_column(table.schema.get_field_index("scene_key"), "scene_key", pa.array(["site-A", "site-A"]))
+    cells = holdings_table(named, LAST_SCHEMA.empty_table(), GRID, cloud_lt=10)
+    assert (cells["scenes"].to_pylist(), cells["days"].to_pylist()) == ([2], [(1 << 4) | (1 << 8)])
+
+
+def test_holdings_stats_takes_the_reference_system_of_its_frame() -> None:
+    metres = gpd.GeoDataFrame({"datetime": [at("2025-01-10T10:00:00")], "sensor": ["PRISMA"]}, geometry=[HERE], crs=4326).to_crs(3857)
+    assert holdings_stats(metres.rename_geometry("outline"), "2025-01", "2025-01", GRID)["held_count"].sum() >= 1

@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coverage_pipeline.catalog.scene_key import scene_key
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION, SceneCollector
 from coverage_pipeline.celltable import AreaKnown, dense, known_area
 from coverage_pipeline.daymask import UNKNOWN, is_known
+from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid import GridSpec
-from coverage_pipeline.held_cells import holdings_fields, write_holdings_stats
-from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA
+from coverage_pipeline.held_cells import holdings_fields, mean_by_area, write_holdings_stats
+from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_rows
 from coverage_pipeline.matchup import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.polygons import united
 from coverage_pipeline.sensors import COVERAGE_SENSORS
 from coverage_pipeline.store import Store, read_parquet, write_parquet
 from tests.shared_data import read_items
@@ -646,3 +650,84 @@ def test_no_hair_of_an_overlay_reaches_into_what_is_held() -> None:
     share, whole, missing = cover_of(slanted, shapely.intersection(slanted, shapely.box(0, 29, 2.75, 31)))
     assert (round(share, 2), whole) == (0.5, False)
     assert missing.bounds[0] >= 2.75
+
+
+def test_crops_that_span_the_box_of_a_scene_do_not_hold_it() -> None:
+    """Two in opposite corners, a frame with a large hole, a thin strip along the diagonal: their boxes agree with the scene's."""
+    scene_box = shapely.box(5, 50, 7, 52)
+    corners = shapely.box(5, 50, 5.1, 50.1), shapely.box(6.9, 51.9, 7, 52)
+    frame = shapely.difference(scene_box, shapely.box(5.2, 50.2, 6.8, 51.8))
+    strip = shapely.Polygon([(5, 50), (5.1, 50), (7, 51.9), (7, 52), (6.9, 52), (5, 50.1)])
+    for held in (corners, (frame,), (strip,)):
+        share, whole, missing = cover_of(scene_box, *held)
+        assert share < 0.5
+        assert not whole
+        assert missing is not None
+
+
+def test_the_antimeridian_changes_nothing() -> None:
+    box, outline = shapely.box(5, 0, 7, 2), shapely.Polygon([(5, 0.2), (6.8, 0), (7, 1.8), (5.2, 2)])
+    strip = shapely.box(5.9, 0.2, 6.1, 1.8), shapely.Polygon([(5.8, 0), (6.2, 0), (6.2, 2), (6.0, 2.01), (5.8, 2)])
+
+    def moved(shape: Any) -> Any:
+        """To ±180, cut there as footprints are."""
+        return normalise_footprints(np.array([shapely.transform(shape, lambda xy: xy + np.array([174.0, 0.0]))], dtype=object))[0][0]
+
+    for scene_shape, held in ((box, outline), (outline, box), (strip[1], shapely.difference(strip[1], shapely.box(5.985, 0, 6.015, 3)))):
+        share, whole, missing = cover_of(scene_shape, held)
+        far_share, far_whole, far_missing = cover_of(moved(scene_shape), moved(held))
+        assert far_whole is whole
+        assert far_share == pytest.approx(share, abs=1e-6)
+        assert (far_missing is None) is (missing is None)
+
+
+def test_of_two_ids_of_one_row_the_listed_one_counts_whatever_their_order() -> None:
+    for keys in (("b", "a"), ("a", "b")):
+        match = match_scenes(scenes_table([scene("a")]), holdings_rows([holding(key=key) for key in keys]), family="emit")
+        assert match.whole.tolist() == [True]
+        assert match.scene_of_holding.tolist() == [0, 0]
+
+
+def test_two_keys_of_one_day_are_two_holdings_where_only_the_date_is_known() -> None:
+    day = NOON.replace(hour=0)
+    scenes = [scene("a"), scene("b", NOON + dt.timedelta(hours=2))]
+    match = match_scenes(scenes_table(scenes), holdings_rows([holding(day, key=k, date_only=True) for k in "ab"]), family="emit")
+    assert match.whole.tolist() == [True, True]
+
+
+def test_a_repeated_row_lends_its_cloud(tmp_path: Path) -> None:
+    rows = [holding(key="a", cloud=None), holding(cloud=2.0)]
+    store, _ = month_of(tmp_path, [scene("a", cloud=None)], rows)
+    assert acquired(store)["held_clear_count"].max() == 1
+
+
+def test_products_of_one_scene_are_ranked_as_the_catalogue_s_copies_are(tmp_path: Path) -> None:
+    """The newest by the time of its making, not by its name: baseline 9999 marks a special processing."""
+    ids = [f"S2A_MSIL2A_20250115T175231_{name}" for name in ("N9999_R141_T13TDE_20250120T000000", "N0511_R141_T13TDE_20250601T000000")]
+    sensor = replace(COVERAGE_SENSORS["sentinel-2"], held_satellite="S2")
+    key = scene_key("sentinel-2", ids[0])
+    when = dt.datetime(2025, 1, 15, 17, 52, 31, tzinfo=UTC)
+    frame = pd.DataFrame(
+        {
+            "datetime": [when, when + seconds(1)], "sensor": "S2", "cloud": [2.0, 60.0], "scene_id": ids,
+            "geometry": [shapely.to_wkb(cell_box(3, 6))] * 2, "misplaced": [None, None],
+        }
+    )  # fmt: skip
+    table = place_rows(frame, sensor).table
+    store, _ = month_of(tmp_path, [scene(str(key), when, cell_box(3, 6))], table.to_pylist(), sensor=sensor)
+    assert acquired(store, sensor)["held_clear_count"].max() == 0
+
+
+def test_a_small_part_counts_with_its_cloud() -> None:
+    """Two per cent are of the product's own area: a part of a twentieth of the scene adds all of itself."""
+    large, small = shapely.box(0, 0, 10, 1), shapely.box(10, 0, 10.15, 1)
+    group = np.zeros(2, np.int64)
+    assert mean_by_area(np.array([large, small], object), np.array([9.9, 100.0]), group, 1)[0] == pytest.approx(11.23, abs=0.01)
+    assert np.isnan(mean_by_area(np.array([large, small], object), np.array([2.0, np.nan]), group, 1)[0])
+    assert mean_by_area(np.array([large, large], object), np.array([2.0, np.nan]), group, 1)[0] == 2  # a reprocessing adds nothing
+
+
+def test_many_overlapping_crops_are_united_at_once() -> None:
+    chips = np.array([shapely.box(k / 100, 0, k / 100 + 0.5, 1) for k in range(50)] * 2, dtype=object)
+    group = np.repeat([0, 1], 50)
+    assert [shape.bounds for shape in united(chips, group, 2)] == [(0, 0, 0.99, 1)] * 2

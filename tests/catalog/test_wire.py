@@ -265,7 +265,7 @@ def test_a_handshake_that_is_dripped_ends_at_the_deadline() -> None:
     record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"  # the start of a long ServerHello
     with speaking(dripping(record, b"\x00")) as host, Wire(host, LOOPBACK, HASTY, _failed) as one:
         began = time.monotonic()
-        with pytest.raises(CatalogUnavailable, match="no (whole )?answer within"):
+        with pytest.raises(CatalogUnavailable, match=r"no (whole )?answer within"):
             one.fetch(f"https://{host}/a", doing="asking")
         assert time.monotonic() - began < 5
 

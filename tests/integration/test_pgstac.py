@@ -272,8 +272,11 @@ def test_a_misspelt_collection_is_no_empty_month(servers: Servers, tmp_path: Pat
 
 
 def test_a_collection_without_items_is_an_empty_month(servers: Servers, tmp_path: Path) -> None:
+    """Of a systematic sensor: nobody else can be asked whether there is truly nothing."""
     month, store = Month(2019, 7), Store.below(tmp_path)
-    assert scan_month(_sensor("landsat-8-9", servers.pgstac, EMPTY), month, store).status == "complete"
+    report = scan_month(_sensor("landsat-8-9", servers.pgstac, EMPTY), month, store)
+    assert (report.status, report.scenes) == ("provisional", 0)
+    assert report.doubts[0].startswith("emptiness: ")
     assert read_parquet(store.scenes("landsat-8-9", month))[0].num_rows == 0
 
 
