@@ -300,7 +300,8 @@ def _agree_in_time(
 def _hours_apart(scenes: pa.Table, holdings: pa.Table, match: Match, min_iou: float) -> str:
     """A hint where the holdings that belong to no scene all miss one of the same footprint by the same hours: their times are local."""
     lost = np.flatnonzero(match.counts & (match.scene_of_holding < 0) & ~holdings["date_only"].to_numpy(zero_copy_only=False))[:1000]
-    if len(lost) < 2 or not scenes.num_rows:
+    some_agree = not np.isnan(match.seconds_apart).all()  # local times would keep every nameless holding from its scene
+    if len(lost) < 2 or not scenes.num_rows or some_agree:
         return ""
     shapes = shapely.from_wkb(holdings["geometry"].take(pa.array(lost)).to_numpy(zero_copy_only=False))
     outlines = shapely.from_wkb(scenes["geometry"].to_numpy(zero_copy_only=False))

@@ -178,12 +178,14 @@ def test_a_matchup_of_another_scan_is_refused(world: Path) -> None:
         planner.coverage(mine, january)
     xr.testing.assert_identical(contents(Path(str(planner.store.zarr))), before)
     planner.matchup(mine, january)
+    with pytest.raises(PlannerError, match="holdings_stats was made from another matchup"):
+        planner.coverage(mine, january)
+    planner.holdings_stats(mine, january)
     planner.coverage(mine, january)
     planner.gap(mine, january)
     planner.holdings(mine, january)
-    planner.holdings_stats(mine, january)
-    with pytest.raises(PlannerError, match="another extract of the holdings"):
-        planner.coverage(mine, january)
+    with pytest.raises(PlannerError, match="matchup was made from another extract"):
+        planner.holdings_stats(mine, january)
 
 
 def test_a_matchup_of_another_overlap_is_refused(world: Path) -> None:
