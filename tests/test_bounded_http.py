@@ -147,13 +147,13 @@ def test_targets_and_holdings_are_read_without_a_login() -> None:
     with serving(SITES) as (address, logins):
         assert list(fetch_targets(f"{address}/sites.geojson?sig={KEY}")["id"]) == ["a"]
         source = FileHoldings(f"{address}/sites.geojson?sig={KEY}", TilesSettings(date="id", sensor="id", cloud=None))
-        assert len(source._read(None)) == 1
+        assert len(source.timeless(None)[0]) == 1
         assert set(logins) == {None}
         with pytest.raises(LocationsError, match="does not exist") as refused:
             fetch_targets(f"{address}/missing.geojson?sig={KEY}")
         assert KEY not in str(refused.value)
         with pytest.raises(HoldingsUnreachable, match="COVERAGE_HOLDINGS_PATH") as gone:
-            FileHoldings(f"{address}/missing.parquet?sig={KEY}", TilesSettings())._read(None)
+            FileHoldings(f"{address}/missing.parquet?sig={KEY}", TilesSettings()).timeless(None)
         assert KEY not in str(gone.value) + source.name
 
 

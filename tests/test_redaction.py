@@ -254,7 +254,7 @@ def test_a_signed_link_of_holdings_is_in_no_error(address: str, closed: str, cap
     source = FileHoldings(address.format(closed), TilesSettings())
     assert MARK not in source.name
     with caplog.at_level(logging.DEBUG), pytest.raises(HoldingsUnavailable, match="COVERAGE_HOLDINGS_PATH") as refused:
-        source._read(None)
+        source.timeless(None)
     assert closed in str(refused.value)
     assert MARK not in _traceback(refused.value) + caplog.text
 
