@@ -27,7 +27,7 @@ def test_the_dashboards_process_gets_no_password_of_the_database(tmp_path: Path)
         try:
             process = Path(f"/proc/{server.pid}")
             ends = time.monotonic() + 250  # a process starts slowly on a machine that is busy
-            while b"\0panel\0serve\0" not in (process / "cmdline").read_bytes():
+            while b"\0-m\0coverage_dashboards.server\0" not in (process / "cmdline").read_bytes():
                 assert server.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < ends, (tmp_path / "log").read_text()
                 time.sleep(0.05)

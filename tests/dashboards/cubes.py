@@ -37,7 +37,7 @@ NOTE = "simulated data: predicted passes with random cloud, for demonstration on
 UNKNOWN_LON = (20.0, 60.0)
 """EMIT's catalogue is not known between these longitudes in any month."""
 
-_SWATH = {"emit": (7.0, 2.6), "landsat-8-9": (24.0, 5.0), "prisma": (3.0, 2.1), "sentinel-2": (72.0, 4.4)}
+_SWATH = {"emit": (7.0, 2.6), "enmap": (3.0, 2.3), "landsat-8-9": (24.0, 5.0), "prisma": (3.0, 2.1), "sentinel-2": (72.0, 4.4)}
 
 
 def build_cube(
