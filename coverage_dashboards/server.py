@@ -91,7 +91,13 @@ class _ForeignHost(Matcher):
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         """No arguments for the handler, or None: the request goes to the handlers behind."""
-        return None if host_of(request) in self._allowed else {}
+        host = host_of(request)
+        if host is None or host not in self._allowed:
+            return {}
+        if host.startswith("["):
+            # Panel takes what follows the first colon for the port (``panel.io.location``), which an address of IPv6 breaks.
+            request.host = f"localhost:{host.rpartition(':')[2]}"
+        return None
 
 
 class _Refused(RequestHandler):

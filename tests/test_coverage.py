@@ -256,7 +256,8 @@ def test_a_note_is_kept_and_can_be_added(tmp_path: Path) -> None:
 
 
 def test_very_long_sensor_keys_are_not_cut(tmp_path: Path) -> None:
-    long = replace(COVERAGE_SENSORS["emit"], key="a-sensor-" + "with-a-very-long-name-" * 2 + "0000-and-1")  # 63 letters, where 64 are the limit
+    # 64 letters are the limit, which file names set.
+    long = replace(COVERAGE_SENSORS["emit"], key="a-sensor-" + "with-a-very-long-name-" * 2 + "0000-and-1")
     other = replace(long, key=long.key[:-1] + "2")
     path = make_cube(tmp_path / "c.zarr", cube_spec(["emit", long]))
     make_cube(path, cube_spec(["emit", long, other]))
