@@ -650,8 +650,11 @@ def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, 
 
     def is_near(frame: pd.DataFrame) -> NDArray[np.bool_]:
         when = as_utc(frame["datetime"])
-        around = np.where(is_date(frame["datetime"]), max(margin, _DATE_MARGIN), margin)
-        return np.asarray((when >= month.start - around) & (when < month.end + around))
+
+        def within(around: dt.timedelta) -> NDArray[np.bool_]:
+            return np.asarray((when >= month.start - around) & (when < month.end + around), bool)
+
+        return np.where(is_date(frame["datetime"]), within(max(margin, _DATE_MARGIN)), within(margin))
 
     frame = source.rows(first, end, [satellite])
     near = is_near(frame)
