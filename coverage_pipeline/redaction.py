@@ -114,8 +114,9 @@ def _login_of(address: object) -> str | None:
         return None
     rest = text[mark.end() :]
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    _, colon, port = place.rpartition(":")
-    spoilt = "@" in rest and bool(colon) and not port.isdecimal() and not place.startswith("[")
+    host, colon, port = place.rpartition(":")
+    no_host = not port.isdecimal() or ":" in host  # a host has one colon, before its port
+    spoilt = "@" in rest and bool(colon) and no_host and not place.startswith("[")
     return rest.rpartition("@")[0] if "@" in place or spoilt else None
 
 

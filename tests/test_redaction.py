@@ -97,6 +97,7 @@ def test_redacting_twice_changes_nothing(address: str) -> None:
 
 
 @given(addresses())
+@example(f"https://reader:{MARK}:0?{MARK}@example.org")
 def test_what_a_library_quotes_in_pieces_is_hidden_where_the_address_is_known(address: str) -> None:
     _, _, rest = address.partition("://")
     pieces = [rest, f"/{rest.partition('/')[2]}", f"?{rest.partition('?')[2]}"]
