@@ -99,7 +99,8 @@ def test_every_file_of_a_build_lies_below_the_root_that_is_named(name: str, tmp_
         getattr(planner, step)(mine, JANUARY)
     planner.finish()
     assert set(files_in(places["root"])) == {
-        "holdings/mine/2025-01.parquet", "holdings/mine/2025-01.last.parquet", "matchup/mine/2025-01.parquet",
+        "holdings/mine/2025-01.parquet", "holdings/mine/2025-01.last.parquet", "holdings/mine/2025-01.rejected.parquet",
+        "matchup/mine/2025-01.parquet",
         "stats/available/mine/2025-01.parquet", "stats/held/mine/2025-01.parquet", "stats/unheld/mine/2025-01.parquet",
     }  # fmt: skip
     assert "mine/2025-01.parquet" in files_in(places["catalog"])
