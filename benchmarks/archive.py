@@ -181,6 +181,7 @@ def _write_holdings(store: Store, sensor: CoverageSensor, month: Month, scenes: 
             "holding": scenes["scene_key"],
             "scene_id": scenes["scene_key"],
             "scene_key": scenes["scene_key"],
+            "rank": scenes["scene_key"],
             "datetime": scenes["acquired"],
             "pass_time": scenes["pass_time"],
             "date_only": np.zeros(n, bool),
