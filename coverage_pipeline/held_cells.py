@@ -101,12 +101,11 @@ def mean_by_area(shapes: NDArray[np.object_], percent: NDArray[np.float64], grou
 
     NaN where the cloud of a product that adds area is not known. Areas are measured only where the clouds differ.
     """
-    low, high, known = np.full(groups, np.inf), np.full(groups, -np.inf), np.zeros(groups, bool)
+    low, high = np.full(groups, np.inf), np.full(groups, -np.inf)
     np.fmin.at(low, group, percent)
     np.fmax.at(high, group, percent)
-    np.logical_or.at(known, group, ~np.isnan(percent))
-    some_unknown = np.zeros(groups, bool)
-    np.logical_or.at(some_unknown, group, np.isnan(percent))
+    known = np.isfinite(low)
+    some_unknown = np.bincount(group, np.isnan(percent), groups) > 0
     mean = np.where(known & ~some_unknown, low, np.nan)
     differ = known & (some_unknown | (low != high))
     rows = np.flatnonzero(differ[group])

@@ -47,6 +47,7 @@ from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_
 from coverage_pipeline.holdings_rows import (
     HOLDINGS_SCHEMA,
     LAST_SCHEMA,
+    MOST_APART,
     NO_SENSOR,
     NO_TIME,
     REJECTED_HOLDINGS_SCHEMA,
@@ -86,8 +87,6 @@ _MARGIN = dt.timedelta(hours=1)
 """Holdings within this of the month take part: the scan keeps the scenes of that hour (design section 4, "Time of a holding")."""
 _DATE_MARGIN = dt.timedelta(days=1)
 """The same for holdings that carry a date only."""
-_WIDEST = dt.timedelta(days=2)
-"""Holdings with an id are looked for this far around the month: the time of a row may be local, or that of its download."""
 KNOWN_HOLDINGS = ("read", "not_held")
 """Statuses in which it is known what is held."""
 
@@ -646,7 +645,8 @@ class _Reading:
 
 def _read_month(source: HoldingsSource, sensor: CoverageSensor, satellite: str, month: Month, wanted: HoldingsSettings) -> _Reading:
     margin = max(dt.timedelta(seconds=wanted.match_tolerance_seconds), _MARGIN)
-    first, end = month.start - _WIDEST, month.end + _WIDEST
+    # Holdings with an id are looked for as far around the month as their own time may lie from the one in the id.
+    first, end = month.start - MOST_APART, month.end + MOST_APART
 
     def is_near(frame: pd.DataFrame) -> NDArray[np.bool_]:
         when = as_utc(frame["datetime"])

@@ -76,7 +76,8 @@ UNREADABLE_TIME = "time cannot be read"
 CURVED = "geometry is curved"
 UNREADABLE_GEOMETRY = "geometry cannot be read"
 OTHER_TIME = "its time and the time in its id are more than two days apart"
-_MOST_APART = dt.timedelta(days=2)  # an id may state a day only, and a time may be local
+MOST_APART = dt.timedelta(days=2)
+"""How far a row's own time may lie from the one in its id: an id may state a day only, and a time may be local."""
 
 TOO_SMALL = "footprint smaller than a hectare"
 _LEAST_KM2 = 0.01  # degrees taken for metres shrink a scene to less than a square metre; no chip of imagery is that small
@@ -231,7 +232,7 @@ def place_rows(frame: pd.DataFrame, sensor: CoverageSensor | None) -> PlacedRows
     own_times = [None if day or pd.isna(when) else when.to_pydatetime() for when, day in zip(times, date_only, strict=True)]
     identities = [_identity(family, v, own) for v, own in zip(ids, own_times, strict=True)]
     apart = np.array(
-        [one.stated is not None and abs(one.stated - when) > _MOST_APART for one, when in zip(identities, times, strict=True)], bool
+        [one.stated is not None and abs(one.stated - when) > MOST_APART for one, when in zip(identities, times, strict=True)], bool
     )
     reasons = np.where((reasons == None) & apart, OTHER_TIME, reasons)  # noqa: E711 (elementwise)
     usable = np.array([reason is None for reason in reasons], bool)

@@ -124,7 +124,6 @@ def match_scenes(
     first = same_rows(holdings)
     counts = first == np.arange(m)
     owner = np.full(m, -1, np.int64)
-    by_key = np.zeros(m, bool)
     iou, apart = np.full(m, np.nan), np.full(m, np.nan)
     keys = _known_keys(scenes, holdings, family)
     listed = pd.Index(scenes["scene_key"].to_pandas())
