@@ -39,12 +39,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.stop()
 
 
-def test_a_build_on_s3_equals_one_in_a_folder(bucket: str, serve_items: Callable[..., str], tmp_path: Path) -> None:
-    address = serve_items(items_of(["2025-01"]))
-
-    def config(root: str) -> Planner:
-        path = tmp_path / "build.toml"
-        path.write_text(f"""
+def settings_file(folder: Path, root: str, address: str) -> Path:
+    """Settings of one served sensor in January, with everything below ``root``."""
+    path = folder / "build.toml"
+    path.write_text(f"""
 data = {json.dumps(root)}
 [grid]
 resolution = 5.0
@@ -58,7 +56,14 @@ nominal_revisit_days = 8
 default_desired_per_month = 3
 available_sources = [{{ kind = "stac", endpoint = "{address}", collection_id = "scenes" }}]
 """)
-        return Planner.from_settings(load_settings(path))
+    return path
+
+
+def test_a_build_on_s3_equals_one_in_a_folder(bucket: str, serve_items: Callable[..., str], tmp_path: Path) -> None:
+    address = serve_items(items_of(["2025-01"]))
+
+    def config(root: str) -> Planner:
+        return Planner.from_settings(load_settings(settings_file(tmp_path, root, address)))
 
     remote, local = config(bucket), config(str(tmp_path / "folder"))
     for planner in (remote, local, remote):  # the second time over what is there already
@@ -73,21 +78,7 @@ available_sources = [{{ kind = "stac", endpoint = "{address}", collection_id = "
 def test_a_dagster_run_and_its_checks_on_s3(bucket: str, serve_items: Callable[..., str], tmp_path: Path) -> None:
     """Regression: the checks opened the files of the object store as local paths, and failed the run."""
     address = serve_items(items_of(["2025-01"]))
-    path = tmp_path / "build.toml"
-    path.write_text(f"""
-data = {json.dumps(bucket)}
-[grid]
-resolution = 5.0
-[window]
-start = 2025-01-01
-end = 2025-01-31
-[sensors]
-keys = ["mine"]
-[sensors.declared.mine]
-nominal_revisit_days = 8
-default_desired_per_month = 3
-available_sources = [{{ kind = "stac", endpoint = "{address}", collection_id = "scenes" }}]
-""")
+    path = settings_file(tmp_path, bucket, address)
     job = planner_definitions(load_settings(path), str(path)).resolve_job_def("everything")
     with dg.instance_for_test() as instance:
         result = job.execute_in_process(instance=instance, partition_key="2025-01|mine")
