@@ -6,6 +6,7 @@ whatever the grid.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,9 +83,14 @@ def pixel_words(metric: str, cells: float) -> str:
 
 
 class WorldMap:
-    """One planner's map."""
+    """One planner's map.
+
+    Bokeh runs a widget's callback on a worker thread while HoloViews reports ranges and sizes on the server's loop, so two drawings may
+    be under way at once. Each takes view, size and content once, under a lock that is never held over a call into Bokeh.
+    """
 
     def __init__(self, dark: bool = False, extent: BBox = GLOBE) -> None:
+        self._state = threading.Lock()
         self._extent = extent
         self.shown: Shown | None = None
         self.dark = dark
@@ -107,19 +113,22 @@ class WorldMap:
 
     def show(self, shown: Shown | None) -> None:
         """Draw this, in the view the planner has."""
-        self.shown = shown
-        if shown is not None:
-            self.dark = shown.dark
-        self._version += 1
-        self._changed.event(version=self._version)
+        with self._state:
+            self.shown = shown
+            if shown is not None:
+                self.dark = shown.dark
+            self._version += 1
+            version = self._version
+        self._changed.event(version=version)
 
     def look_at(self, extent: BBox) -> None:
         """Show another cube's place: the next drawing begins with all of it."""
-        if extent == self._extent:
-            return
-        self._extent = extent
-        self._view = fit_extent(extent, *(self._size or FIRST_SIZE))
-        self._moved, self._move = False, True
+        with self._state:
+            if extent == self._extent:
+                return
+            self._extent = extent
+            self._view = fit_extent(extent, *(self._size or FIRST_SIZE))
+            self._moved, self._move = False, True
 
     def _options(self) -> Any:
         hover = HoverTool(tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal")
@@ -153,22 +162,24 @@ class WorldMap:
         scale: float,
     ) -> hv.Image:
         """The picture of the current view, as two layers: the value, and how many months of it are known."""
-        if width and height and (width, height) != self._size:
-            self._resize(width, height)
-        elif x_range and y_range and (x_range, y_range) != self._reported:
-            self._view, self._moved = (x_range, y_range), True
-        self._reported = (x_range, y_range)
-        shown = self.shown
-        self.picture = None
-        if shown is not None and self._size is not None:
+        with self._state:
+            if width and height and (width, height) != self._size:
+                self._resize(width, height)
+            elif x_range and y_range and (x_range, y_range) != self._reported:
+                self._view, self._moved = (x_range, y_range), True
+            self._reported = (x_range, y_range)
+            shown, view, size, extent = self.shown, self._view, self._size, self._extent
+        picture = known = None
+        if shown is not None and size is not None:
             field = shown.field
-            self.picture = viewport(field.values, *self._view, *self._size, op_of(field.metric), _RANKS, self._extent)
-            known = viewport(field.known_months, *self._view, *self._size, "min", extent=self._extent)
-        if self.picture is None or known is None:
+            picture = viewport(field.values, *view, *size, op_of(field.metric), _RANKS, extent)
+            known = viewport(field.known_months, *view, *size, "min", extent=extent)
+        self.picture = picture
+        if picture is None or known is None:
             # The browser has not told its size yet, or looks beside the world.
             empty = np.zeros((2, 2), np.float32)
             return _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), np.zeros((2, 2), np.uint8))
-        return _image(self.picture, known.values)
+        return _image(picture, known.values)
 
     def _resize(self, width: int, height: int) -> None:
         if self._size is None or not self._moved:
@@ -182,7 +193,14 @@ class WorldMap:
     def _finish(self, plot: Any, _: hv.Image) -> None:
         """What HoloViews has no option for, after each drawing: ranges with square pixels, colours, words, outlines."""
         figure = plot.state
-        around = palette.theme(self.dark)
+        with self._state:
+            view, size, extent, dark = self._view, self._size, self._extent, self.dark
+            move = self._move or not plot.drawn
+            outline = size is not None and self._outlined != (view, size)
+            self._move = False
+            if outline:
+                self._outlined = (view, size)
+        around = palette.theme(dark)
         if not self._lines:
             figure.lod_timeout = LOD_TIMEOUT
             figure.border_fill_color = figure.outline_line_color = None
@@ -195,16 +213,15 @@ class WorldMap:
                 width, alpha = (1.0, 0.9) if name == "coastlines" else (0.8, 0.55)
                 for lines, wider, share in ((self._halos, 1.5, 0.5), (self._lines, 0.0, 1.0)):
                     lines.append(figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share))
-        if self._size is not None and self._outlined != (self._view, self._size):
-            self._outlined = (self._view, self._size)
+        if outline and size is not None:
             for name, source in self._outlines.items():
-                x, y = outlines(name, *self._view, self._size[0])
+                x, y = outlines(name, *view, size[0])
                 source.data = {"x": x, "y": y}
-        if self._move or not plot.drawn:
-            (figure.x_range.start, figure.x_range.end), (figure.y_range.start, figure.y_range.end) = self._view
-            figure.x_range.reset_start, figure.x_range.reset_end = fit_extent(self._extent, *(self._size or FIRST_SIZE))[0]
-            figure.y_range.reset_start, figure.y_range.reset_end = fit_extent(self._extent, *(self._size or FIRST_SIZE))[1]
-            self._move = False
+        if move:
+            (figure.x_range.start, figure.x_range.end), (figure.y_range.start, figure.y_range.end) = view
+            whole = fit_extent(extent, *(size or FIRST_SIZE))
+            figure.x_range.reset_start, figure.x_range.reset_end = whole[0]
+            figure.y_range.reset_start, figure.y_range.reset_end = whole[1]
         figure.background_fill_color = around.page
         for lines, colour in ((self._lines, around.line), (self._halos, around.page)):
             for line in lines:
@@ -212,8 +229,8 @@ class WorldMap:
         self._colour(plot.handles["glyph"], plot.handles["source"], around)
 
     def _colour(self, glyph: Any, source: Any, around: palette.Theme) -> None:
-        shown, mapper = self.shown, self._mapper
-        if shown is None or self.picture is None:
+        shown, picture, mapper = self.shown, self.picture, self._mapper
+        if shown is None or picture is None:
             mapper.update(palette=["rgba(0,0,0,0)"] * 2)
         else:
             metric = shown.field.metric
@@ -225,7 +242,7 @@ class WorldMap:
                 nan_color=around.unknown,
                 low_color=around.out_of_scope,
             )
-            said = words.hover_words(shown.field, pixel_words(metric, self.picture.cells), self.picture.cells >= 1.5)
+            said = words.hover_words(shown.field, pixel_words(metric, picture.cells), picture.cells >= 1.5)
             if self._said.args.get("said") != said:
                 self._said.args = {"said": said, "source": source}
         if glyph.color_mapper is not mapper:
