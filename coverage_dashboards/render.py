@@ -12,7 +12,7 @@ from coverage_dashboards import palette
 from coverage_dashboards.escape import plain
 from coverage_dashboards.viewport import OUT_OF_SCOPE, URGENCY, Op, Picture, Range, mercator_x, mercator_y, refit, viewport
 from coverage_pipeline.coverage import ACTIONS, METRICS, CoverageError
-from coverage_pipeline.grid import BBox
+from coverage_pipeline.grid.spec import BBox
 
 
 def to_geoviews(da: xr.DataArray, *, dark: bool = False, width: int = 900, height: int = 480) -> Any:

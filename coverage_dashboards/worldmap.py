@@ -38,7 +38,7 @@ from coverage_dashboards.viewport import (
     viewport,
 )
 from coverage_pipeline.coverage import ACTIONS, METRICS
-from coverage_pipeline.grid import GLOBE, BBox
+from coverage_pipeline.grid.spec import GLOBE, BBox
 
 hv.extension("bokeh", logo=False)
 

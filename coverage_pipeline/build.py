@@ -44,7 +44,7 @@ from coverage_pipeline.cube_schema import PartitionMoved
 from coverage_pipeline.cube_store import metadata_lock
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
-from coverage_pipeline.grid import Engine, GridSpec, refuse_too_large, row_strips
+from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
 from coverage_pipeline.leftovers import clean_files
 from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.months import Month, window_months

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from coverage_pipeline.cube_schema import SCAN_STATUS, SCHEMA
-from coverage_pipeline.grid import CellStatistics, GridSpec, cells_within
+from coverage_pipeline.grid.spec import CellStatistics, GridSpec, cells_within
 
 CELL_SCHEMA = pa.schema(
     [

@@ -69,7 +69,7 @@ from coverage_pipeline.cube_store import (
     write_gap,
     zarr_store,
 )
-from coverage_pipeline.grid import GridSpec, bbox_to_index, split_bbox, touched
+from coverage_pipeline.grid.spec import GridSpec, bbox_to_index, split_bbox, touched
 from coverage_pipeline.months import Month, as_date
 from coverage_pipeline.store import storage_path
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from coverage_pipeline import daymask
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
 

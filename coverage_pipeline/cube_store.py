@@ -64,7 +64,7 @@ from coverage_pipeline.cube_schema import (
     Variable,
 )
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.leftovers import clean_axes, clean_partition
 from coverage_pipeline.locks import Lease, LockError, LockLost, exclusive
 from coverage_pipeline.months import UTC, Month, months_between

@@ -42,7 +42,7 @@ from coverage_pipeline.catalog.statistics import fields_dataset
 from coverage_pipeline.celltable import AreaKnown, dense
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.grid import GridSpec, split_bbox
+from coverage_pipeline.grid.spec import GridSpec, split_bbox
 from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_key
 from coverage_pipeline.holdings_rows import (
     HOLDINGS_SCHEMA,

@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.statistics import availability_tables, read_scene
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense
 from coverage_pipeline.daymask import UNKNOWN, is_known
 from coverage_pipeline.footprints import area_km2
-from coverage_pipeline.grid import Engine, GridSpec, row_strips, split_bbox
+from coverage_pipeline.grid.spec import Engine, GridSpec, row_strips, split_bbox
 from coverage_pipeline.holdings import KNOWN_HOLDINGS
 from coverage_pipeline.holdings_rows import same_rows
 from coverage_pipeline.months import Month

@@ -54,7 +54,7 @@ from coverage_pipeline.cube_store import (
     wrong_version,
 )
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors import CoverageSensor
 from coverage_pipeline.store import is_local, write_bytes

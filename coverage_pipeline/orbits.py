@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from coverage_pipeline import geodata
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.locations import land_mask
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import CoverageSensor

@@ -51,7 +51,7 @@ from coverage_pipeline.catalog.wire import MAX_ANSWER_MB, Patience
 from coverage_pipeline.coverage import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
-from coverage_pipeline.grid import CoverageRule, Engine, GridSpec
+from coverage_pipeline.grid.spec import CoverageRule, Engine, GridSpec
 from coverage_pipeline.months import Month, as_date, widened, window_months
 from coverage_pipeline.redaction import has_login
 from coverage_pipeline.sensors import (

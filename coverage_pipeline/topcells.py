@@ -12,7 +12,7 @@ import pyarrow.dataset as pads
 from upath import UPath
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.store import StatsLayer, Store, StoreError, is_local, read_metadata, read_parquet
 

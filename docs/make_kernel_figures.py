@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from coverage_pipeline import grid_kernel as kernel
 from coverage_pipeline.footprints import normalise_footprints
-from coverage_pipeline.grid import CoverageRule, GridSpec, _Footprints, cell_statistics
+from coverage_pipeline.grid.spec import CoverageRule, GridSpec, _Footprints, cell_statistics
 from coverage_pipeline.wkb import ragged_from_wkb
 
 FOLDER = Path(__file__).resolve().parent

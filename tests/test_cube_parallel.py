@@ -48,7 +48,7 @@ from coverage_pipeline.coverage import (
     write_gap,
 )
 from coverage_pipeline.daymask import UNKNOWN
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.store import StoreError, read_parquet, storage_path, write_bytes, write_cells, write_parquet

@@ -21,7 +21,7 @@ from coverage_pipeline.coverage import CoverageError, CoverageMismatch, Coverage
 from coverage_pipeline.cube_schema import METRICS, SCHEMA, SCHEMA_VERSION, CubeDamaged
 from coverage_pipeline.cube_store import ensure_cube, update_snapshot
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid import GridSpec, GridTooLarge, refuse_too_large
+from coverage_pipeline.grid.spec import GridSpec, GridTooLarge, refuse_too_large
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month
 from coverage_pipeline.store import METADATA_KEY, StoreError, read_metadata, write_parquet

@@ -16,7 +16,7 @@ from shapely.geometry import shape
 
 from coverage_pipeline import grid_kernel as kernel
 from coverage_pipeline.footprints import normalise_footprints
-from coverage_pipeline.grid import (
+from coverage_pipeline.grid.spec import (
     CellStatistics,
     GridSpec,
     bbox_to_index,

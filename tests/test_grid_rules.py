@@ -20,7 +20,7 @@ from shapely.affinity import translate
 from shapely.geometry import shape
 
 from coverage_pipeline.footprints import normalise_footprints
-from coverage_pipeline.grid import (
+from coverage_pipeline.grid.spec import (
     CellStatistics,
     Engine,
     GridSpec,

@@ -14,7 +14,7 @@ import pytest
 import shapely
 
 from coverage_pipeline import geodata
-from coverage_pipeline.grid import GridSpec, touched
+from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.locations import (
     LocationsError,
     area_mask,

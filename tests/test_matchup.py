@@ -23,7 +23,7 @@ from coverage_pipeline.celltable import AreaKnown, dense, known_area
 from coverage_pipeline.daymask import UNKNOWN, is_known
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.held_cells import holdings_fields, mean_by_area, write_holdings_stats
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_rows
 from coverage_pipeline.matchup import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields

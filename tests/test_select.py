@@ -30,7 +30,7 @@ from coverage_pipeline.coverage import (
     open_coverage,
     select,
 )
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from tests.cubes import (
     FEBRUARY,

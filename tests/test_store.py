@@ -28,7 +28,7 @@ from coverage_pipeline.catalog.scenes import REJECTED_SCHEMA, SCENES_SCHEMA
 from coverage_pipeline.celltable import CELL_SCHEMA
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.grid import GridSpec, cell_statistics
+from coverage_pipeline.grid.spec import GridSpec, cell_statistics
 from coverage_pipeline.holdings import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month
 from coverage_pipeline.store import (

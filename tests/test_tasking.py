@@ -15,7 +15,7 @@ import shapely
 import xarray as xr
 
 from coverage_pipeline.coverage import open_coverage
-from coverage_pipeline.grid import GridSpec
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.sensors import COVERAGE_SENSORS, SensorError
 from coverage_pipeline.tasking import (
     RequestError,

@@ -43,7 +43,7 @@ from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
 from coverage_pipeline.catalog.wire import Patience, excerpt
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.grid import split_bbox
+from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.store import (

@@ -25,7 +25,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.source import BBox, Tally, Window
 from coverage_pipeline.catalog.wire import LATER, Cancelled, Fetched, Patience, Wire, excerpt
-from coverage_pipeline.grid import split_bbox
+from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.sensors import AvailableSource
 
 _ROUND = 50

@@ -16,7 +16,7 @@ from upath import UPath
 
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cell_table, dense, known_area
-from coverage_pipeline.grid import BBox, Engine, GridSpec, statistics_in_bands
+from coverage_pipeline.grid.spec import BBox, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CloudMeaning
 from coverage_pipeline.store import StoreError, read_metadata, read_parquet, storage_path
