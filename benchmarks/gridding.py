@@ -44,7 +44,7 @@ from benchmarks.archive import cloud_covers, scenes_table, squares, times_in, wr
 from benchmarks.memory import peak_rss_mb
 from benchmarks.spatial_sql import NoSpatialSql, Scenes, compare, snapped_squares, statistics_by_sql
 from benchmarks.timing import Taken, median_of, taken_by
-from coverage_pipeline import grid_kernel as kernel
+from coverage_pipeline.grid import kernel
 from coverage_pipeline.grid.spec import CellStatistics, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month
 from coverage_pipeline.store import read_parquet

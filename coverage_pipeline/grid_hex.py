@@ -19,8 +19,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline import grid_kernel as kernel
 from coverage_pipeline.footprints import area_km2, normalise_footprints
+from coverage_pipeline.grid import kernel
 
 MAX_RES = 5
 """The finest resolution whose cells are all held at once: 2,016,842; the next has 14 million."""

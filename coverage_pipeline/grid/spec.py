@@ -21,9 +21,9 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline import grid_kernel as kernel
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.grid import kernel
 
 if TYPE_CHECKING:
     from coverage_pipeline.grid_hex import HexCells
