@@ -27,8 +27,8 @@ from coverage_pipeline import geodata
 from coverage_pipeline.bounded_http import local_copy
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec, touched
-from coverage_pipeline.grid_hex import hex_cells
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors import CoverageSensor
 from coverage_pipeline.store import is_local, storage_path, vector_source

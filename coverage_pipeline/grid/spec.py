@@ -26,7 +26,7 @@ from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid import kernel
 
 if TYPE_CHECKING:
-    from coverage_pipeline.grid_hex import HexCells
+    from coverage_pipeline.grid.hexagons import HexCells
 
 BBox = tuple[float, float, float, float]
 GLOBE: BBox = (-180.0, -90.0, 180.0, 90.0)
@@ -234,7 +234,7 @@ class GridSpec:
 
 
 def _hex_cells(res: int) -> HexCells:
-    from coverage_pipeline.grid_hex import hex_cells  # h3 and two million polygons: only for who wants them
+    from coverage_pipeline.grid.hexagons import hex_cells  # h3 and two million polygons: only for who wants them
 
     return hex_cells(res)
 
