@@ -23,7 +23,6 @@ import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline import daymask
 from coverage_pipeline.cube_schema import (
     ACTION_ORDER,
     ACTIONS,
@@ -69,6 +68,7 @@ from coverage_pipeline.cube_store import (
     write_gap,
     zarr_store,
 )
+from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec, bbox_to_index, split_bbox, touched
 from coverage_pipeline.months import Month, as_date
 from coverage_pipeline.store import storage_path

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from coverage_pipeline import daymask
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor

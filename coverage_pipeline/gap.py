@@ -11,7 +11,6 @@ import xarray as xr
 from numba import guvectorize, njit
 from numpy.typing import NDArray
 
-from coverage_pipeline import daymask
 from coverage_pipeline.coverage import (
     ACTIONS,
     HOLDINGS_STATUS,
@@ -20,6 +19,7 @@ from coverage_pipeline.coverage import (
     CoverageError,
     DesiredCadence,
 )
+from coverage_pipeline.grid import daymask
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
 

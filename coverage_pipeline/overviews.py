@@ -19,7 +19,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from pyproj import CRS
 
-from coverage_pipeline.daymask import UNKNOWN
+from coverage_pipeline.grid.daymask import UNKNOWN
 
 How = Literal["mean", "max", "or", "urgent"]
 

@@ -26,8 +26,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from coverage_pipeline import daymask
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.grid import daymask
 from coverage_pipeline.months import Month
 
 _COMMENT = "bit d-1 is set when the cell has it on day d of the month; bit 31 alone means not known"

@@ -47,7 +47,7 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
-from coverage_pipeline.daymask import UNKNOWN
+from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.serving import free_port

@@ -47,7 +47,7 @@ from coverage_pipeline.coverage import (
 )
 from coverage_pipeline.cube_schema import ACTION_ORDER, ACTIONS, KNOWN_SHARES
 from coverage_pipeline.cube_store import description_path, levels
-from coverage_pipeline.daymask import UNKNOWN
+from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coverage_pipeline.daymask import UNKNOWN, day_bit, is_known, leading_wait, longest_wait, observations, summed_wait, trailing_wait
+from coverage_pipeline.grid.daymask import UNKNOWN, day_bit, is_known, leading_wait, longest_wait, observations, summed_wait, trailing_wait
 
 LENGTHS = st.integers(28, 31)
 MONTHS = LENGTHS.flatmap(lambda n: st.tuples(st.just(n), st.lists(st.sets(st.integers(1, n)), min_size=1, max_size=20)))

@@ -17,7 +17,7 @@ from jsonschema import Draft7Validator
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from coverage_pipeline.daymask import UNKNOWN
+from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.overviews import (
     MIN_SIDE,
     coarsen,

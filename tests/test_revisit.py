@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from coverage_pipeline import revisit
 from coverage_pipeline.coverage import open_coverage
-from coverage_pipeline.daymask import UNKNOWN
+from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.months import Month
 from tests.cubes import QUARTER, cube_spec, known_fields, make_cube, write_partition
 
