@@ -25,7 +25,6 @@ from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, sett
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
 from coverage_pipeline.catalog.source import BBox
 from coverage_pipeline.catalog.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
-from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.coverage import (
     ACTIONS,
     HOLDINGS_STATUS,
@@ -44,6 +43,7 @@ from coverage_pipeline.cube_schema import PartitionMoved
 from coverage_pipeline.cube_store import metadata_lock
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
+from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
 from coverage_pipeline.leftovers import clean_files
 from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask

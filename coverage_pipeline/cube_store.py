@@ -39,7 +39,6 @@ from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore
 
 from coverage_pipeline import __version__, overviews, product
-from coverage_pipeline.celltable import cell_coords
 from coverage_pipeline.cube_schema import (
     ACTION_ORDER,
     ACTIONS,
@@ -64,6 +63,7 @@ from coverage_pipeline.cube_schema import (
     Variable,
 )
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.leftovers import clean_axes, clean_partition
 from coverage_pipeline.locks import Lease, LockError, LockLost, exclusive

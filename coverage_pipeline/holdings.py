@@ -39,9 +39,9 @@ from upath import UPath
 from coverage_pipeline.bounded_http import TransferError, local_copy
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
 from coverage_pipeline.catalog.statistics import fields_dataset
-from coverage_pipeline.celltable import AreaKnown, dense
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.grid.celltable import AreaKnown, dense
 from coverage_pipeline.grid.spec import GridSpec, split_bbox
 from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_key
 from coverage_pipeline.holdings_rows import (

@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from coverage_pipeline.celltable import cell_coords
 from coverage_pipeline.coverage import (
     COVERAGE_VARIABLES,
     HOLDINGS_STATUS,
@@ -26,6 +25,7 @@ from coverage_pipeline.coverage import (
     write_gap,
 )
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, GAP_INPUTS, compute_gap
+from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month

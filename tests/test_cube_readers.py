@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from zarr.storage import LocalStore
 
-from coverage_pipeline import celltable
 from coverage_pipeline.coverage import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
@@ -47,6 +46,7 @@ from coverage_pipeline.coverage import (
 )
 from coverage_pipeline.cube_schema import ACTION_ORDER, ACTIONS, KNOWN_SHARES
 from coverage_pipeline.cube_store import description_path, levels
+from coverage_pipeline.grid import celltable
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec

@@ -25,9 +25,9 @@ from pyproj import CRS
 from upath import UPath
 
 from coverage_pipeline.catalog.scenes import REJECTED_SCHEMA, SCENES_SCHEMA
-from coverage_pipeline.celltable import CELL_SCHEMA
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics
 from coverage_pipeline.holdings import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from coverage_pipeline.celltable import CELL_SCHEMA
+from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.held_cells import HELD_SCHEMA
 from coverage_pipeline.months import Month

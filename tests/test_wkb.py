@@ -18,7 +18,7 @@ from shapely import MultiPolygon, Polygon, box
 
 from coverage_pipeline.catalog import availability_table
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SceneCollector
-from coverage_pipeline.celltable import cell_table
+from coverage_pipeline.grid.celltable import cell_table
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics, latest_in_bands, latest_in_cells
 from coverage_pipeline.sensors import COVERAGE_SENSORS
 from coverage_pipeline.wkb import ragged_from_wkb

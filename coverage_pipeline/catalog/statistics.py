@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION
-from coverage_pipeline.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cell_table, dense, known_area
+from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cell_table, dense, known_area
 from coverage_pipeline.grid.spec import BBox, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors import CloudMeaning
