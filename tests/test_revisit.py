@@ -16,8 +16,8 @@ import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline import revisit
 from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.grid import revisit
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.months import Month
 from tests.cubes import QUARTER, cube_spec, known_fields, make_cube, write_partition
