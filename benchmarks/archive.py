@@ -24,7 +24,7 @@ from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.holdings import extract_month
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month, months_between
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings import PlannerSettings, load_settings
 from coverage_pipeline.store import Store, write_parquet
 

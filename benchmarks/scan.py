@@ -38,7 +38,7 @@ from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.months import Month
 from coverage_pipeline.orbits import simulated_items
-from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
 from coverage_pipeline.serving import free_port, stac_api
 
 PAGE = 250

@@ -24,7 +24,7 @@ from benchmarks.archive import VOLUMES, YEAR, settings_of, write_archive
 from benchmarks.memory import peak_rss_mb
 from coverage_pipeline.build import GRIDDING_STEPS, Planner, Step, build
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors.registry import CoverageSensor
 
 
 def timed_planner(planner: Planner, by_step: Counter[str], by_sensor: Counter[str]) -> Planner:

@@ -25,7 +25,7 @@ from coverage_pipeline.coverage import (
     Layer,
 )
 from coverage_pipeline.months import Month, MonthError, months_between
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings import SettingsError, load_settings
 
 LAYERS: tuple[Layer, ...] = get_args(Layer)

@@ -44,7 +44,7 @@ from coverage_pipeline.locations import LocationsError
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
 from coverage_pipeline.redaction import redact
-from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, resolve_sensors
+from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings, without_holdings_secrets
 from coverage_pipeline.sign_in import check_sign_in
 from coverage_pipeline.store import StatsLayer, is_local, sibling, storage_path

@@ -48,7 +48,7 @@ from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_
 from coverage_pipeline.leftovers import clean_files
 from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.months import Month, window_months
-from coverage_pipeline.sensors import CoverageSensor, registry
+from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
 from coverage_pipeline.store import (
     MAKE_AGAIN,

@@ -11,7 +11,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 SCHEMA_VERSION = 2
 """2: overviews, the coverage rule, regions and H3 cells."""

@@ -21,7 +21,7 @@ from coverage_pipeline.coverage import (
 )
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 DEFAULT_WEIGHTS: Mapping[str, float] = {"deficit": 0.4, "staleness": 0.3, "unmet": 0.2, "wait": 0.1}
 """Shares of the priority: how much is missing, how old the newest holding is, how much downloading would close, and the

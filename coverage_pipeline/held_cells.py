@@ -26,7 +26,7 @@ from coverage_pipeline.grid.spec import Engine, GridSpec, latest_in_bands, row_s
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
 from coverage_pipeline.months import Month
 from coverage_pipeline.polygons import added_areas, common, is_box, united
-from coverage_pipeline.sensors import CloudMeaning, CoverageSensor
+from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
 from coverage_pipeline.store import Store, read_parquet, write_cells
 from coverage_pipeline.wkb import ragged_from_wkb
 

@@ -65,7 +65,7 @@ from coverage_pipeline.holdings_rows import (
 )
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.redaction import public_address, redact
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
 from coverage_pipeline.store import (
     Store,

@@ -33,7 +33,7 @@ from coverage_pipeline.footprints import (
     area_km2,
     normalise_footprints,
 )
-from coverage_pipeline.sensors import CoverageSensor, SceneFamily
+from coverage_pipeline.sensors.registry import CoverageSensor, SceneFamily
 
 ROW_COLUMNS = ("datetime", "sensor", "cloud", "scene_id", "geometry", "misplaced")
 """A source's frame: ``geometry`` is WKB in degrees of longitude and latitude, or None; ``misplaced`` the reason why a source could not

@@ -30,7 +30,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.locations import land_mask
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors.registry import CoverageSensor
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -54,7 +54,7 @@ from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.grid.spec import CoverageRule, Engine, GridSpec
 from coverage_pipeline.months import Month, as_date, widened, window_months
 from coverage_pipeline.redaction import has_login
-from coverage_pipeline.sensors import (
+from coverage_pipeline.sensors.registry import (
     COVERAGE_SENSORS,
     AvailableSource,
     CoverageSensor,

@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, as_date
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor, SensorError
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor, SensorError
 
 RequestKind = Literal["ingest", "task", "none"]
 

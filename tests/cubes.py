@@ -29,7 +29,7 @@ from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 GRID = GridSpec(10.0)
 JANUARY, FEBRUARY, MARCH = (Month(2025, m) for m in (1, 2, 3))

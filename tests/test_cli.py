@@ -26,7 +26,7 @@ from coverage_pipeline.catalog import ScanReport
 from coverage_pipeline.catalog.windows import Progress
 from coverage_pipeline.coverage import open_coverage
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.serving import free_port
 from tests.catalog import stac_server
 from tests.catalog.items import item, square

@@ -26,7 +26,7 @@ from coverage_pipeline.coverage import (
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, GAP_INPUTS, GapError, check_weights, compute_gap
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.cubes import FEBRUARY, JANUARY, cube_spec, make_cube, random_fields, write_partition
 
 NAN = math.nan

@@ -37,7 +37,7 @@ from coverage_pipeline.holdings import (
 )
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, HoldingsRefused
 from coverage_pipeline.months import UTC, Month, MonthError
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
 from coverage_pipeline.store import Store, read_parquet
 

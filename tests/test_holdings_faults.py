@@ -24,7 +24,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings import HoldingsUnavailable, extract_month
 from coverage_pipeline.holdings_rows import HoldingsRefused
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings import load_settings
 from coverage_pipeline.store import Store, read_parquet, sibling
 

@@ -25,7 +25,7 @@ from coverage_pipeline.locations import (
     scope_mask,
     targets_union,
 )
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import shared_data
 
 TENTH = GridSpec(0.1)

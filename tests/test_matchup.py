@@ -29,7 +29,7 @@ from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_
 from coverage_pipeline.matchup import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.polygons import united
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.store import Store, read_parquet, write_parquet
 from tests.shared_data import read_items
 

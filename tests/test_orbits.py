@@ -31,7 +31,7 @@ from coverage_pipeline.orbits import (
     simulated_items,
     write_archive,
 )
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import item_files, read_items, shared_data
 
 MARCH = Month(2025, 3)

@@ -14,7 +14,7 @@ from coverage_pipeline.coverage import CoverageError, DesiredCadence
 from coverage_pipeline.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month
 from coverage_pipeline.orbits import MISSIONS
-from coverage_pipeline.sensors import (
+from coverage_pipeline.sensors.registry import (
     COVERAGE_SENSORS,
     AvailableSource,
     CoverageSensor,

@@ -16,7 +16,7 @@ import xarray as xr
 
 from coverage_pipeline.coverage import open_coverage
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.sensors import COVERAGE_SENSORS, SensorError
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, SensorError
 from coverage_pipeline.tasking import (
     RequestError,
     RequestKind,

@@ -20,7 +20,7 @@ from coverage_pipeline.catalog import availability_table
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SceneCollector
 from coverage_pipeline.grid.celltable import cell_table
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics, latest_in_bands, latest_in_cells
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.wkb import ragged_from_wkb
 from tests.shared_data import read_items
 

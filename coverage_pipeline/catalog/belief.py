@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from coverage_pipeline.catalog.scene_key import parse_time
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors.registry import CoverageSensor
 
 DoubtKind = Literal["unplaced", "silence", "emptiness", "thinness", "totals"]
 AROUND_KINDS: tuple[DoubtKind, ...] = ("emptiness", "thinness")

@@ -25,7 +25,7 @@ from coverage_pipeline.catalog.source import BBox, Tally, Window
 from coverage_pipeline.catalog.wire import LATER, Fetched, Patience, Wire
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC
-from coverage_pipeline.sensors import AvailableSource, platform_name
+from coverage_pipeline.sensors.registry import AvailableSource, platform_name
 
 MAX_PAGE_SIZE = 2000
 """The most granules CMR gives a page (its documentation, "Query Parameters"); more is refused."""

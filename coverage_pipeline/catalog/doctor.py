@@ -30,7 +30,7 @@ from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.wire import Cancelled
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.sensors import AvailableSource, CoverageSensor, platform_name
+from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, platform_name
 
 SLOW_SECONDS = 5.0
 """An answer to one of these small questions that takes longer is slow: a scan asks thousands of larger ones, and gateways give up after

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.sensors import AvailableSource
+from coverage_pipeline.sensors.registry import AvailableSource
 
 SearchFeature = Literal["fields", "sort", "query", "filter"]
 SearchMethod = Literal["POST", "GET"]

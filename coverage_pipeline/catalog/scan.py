@@ -45,7 +45,7 @@ from coverage_pipeline.catalog.wire import Patience, excerpt
 from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
-from coverage_pipeline.sensors import AvailableSource, CoverageSensor, SensorError, SourceKind
+from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.store import (
     Store,
     StoreError,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from coverage_pipeline.months import UTC
-from coverage_pipeline.sensors import SceneFamily
+from coverage_pipeline.sensors.registry import SceneFamily
 
 # S2A_MSIL2A_20231008T175231_N0509_R141_T13TDE_20231008T233154(.SAFE); Planetary Computer leaves the baseline (N0509) out.
 # Any letter for the satellite: Sentinel-2D and its successors need no new release of this program.

@@ -26,7 +26,7 @@ from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.source import BBox, Tally, Window
 from coverage_pipeline.catalog.wire import LATER, Cancelled, Fetched, Patience, Wire, excerpt
 from coverage_pipeline.grid.spec import split_bbox
-from coverage_pipeline.sensors import AvailableSource
+from coverage_pipeline.sensors.registry import AvailableSource
 
 _ROUND = 50
 """Servers that silently give less than what was asked for stop at a round number: 100, 250, 10,000."""

@@ -24,7 +24,7 @@ from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.orbits import simulated_holdings, simulated_holdings_without_catalog, write_archive
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.serving import stac_api
 from coverage_pipeline.settings import PlannerSettings, load_settings
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import CoverageSensor, SensorError
+from coverage_pipeline.sensors.registry import CoverageSensor, SensorError
 from coverage_pipeline.settings import PlannerSettings
 
 

@@ -24,7 +24,7 @@ from dagster._core.storage.tags import ASSET_RESUME_RETRY_TAG, RESUME_RETRY_TAG
 
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.orchestration.partitions import SensorMonth, sensor_months_of
-from coverage_pipeline.sensors import CoverageSensor
+from coverage_pipeline.sensors.registry import CoverageSensor
 
 AssetEvents = Iterator[dg.AssetMaterialization | dg.AssetObservation | dg.MaterializeResult[None] | dg.Output[None]]
 Step = Callable[[SensorMonth], Mapping[str, Any]]

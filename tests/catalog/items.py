@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coverage_pipeline.sensors import AvailableSource, CoverageSensor
+from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
 
 
 def square(west: float = 5.0, south: float = 50.0, size: float = 1.0) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from coverage_pipeline.catalog import CatalogError, ScanReport, belief, scan_mon
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month, months_between
-from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.store import Store, read_metadata, sibling
 from tests.catalog.cases import case, items_of, made_items, served
 from tests.catalog.items import item, sensor, square

@@ -26,7 +26,7 @@ from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.scenes import SceneCollector, as_geodataframe, by_reason
 from coverage_pipeline.catalog.source import SEARCH_HALVINGS, BBox, Tally, Window
 from coverage_pipeline.catalog.wire import Patience
-from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from tests.catalog.cmr_server import COLLECTIONS, GRANULES, Answer, Cmr, changed, place, serve
 from tests.catalog.items import sensor
 from tests.shared_data import read_items, shared_data

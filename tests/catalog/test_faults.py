@@ -39,7 +39,7 @@ from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.scene_key import parse_time, scene_key
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS, AvailableSource, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.serving import stac_api
 from coverage_pipeline.store import Store, sibling
 from tests.catalog import cmr_server, fault_proxy

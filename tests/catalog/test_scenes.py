@@ -18,7 +18,7 @@ from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SceneCollector, as_g
 from coverage_pipeline.catalog.statistics import availability_table
 from coverage_pipeline.footprints import area_km2
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.catalog.items import item, sensor, square
 from tests.shared_data import read_items, shared_data
 

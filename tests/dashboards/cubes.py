@@ -30,7 +30,7 @@ from coverage_pipeline.gap import DEFAULT_WEIGHTS, compute_gap
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS, CoverageSensor
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 SENSORS = ("emit", "landsat-8-9", "prisma", "sentinel-2")
 FIRST = Month(2025, 1)

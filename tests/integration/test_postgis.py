@@ -28,7 +28,7 @@ from coverage_pipeline.holdings import (
     fetch_holdings,
 )
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.settings import SettingsError, load_settings
 from coverage_pipeline.store import Store, read_parquet, sibling

@@ -13,7 +13,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.catalog.scenes import scenes_from_items
-from coverage_pipeline.sensors import COVERAGE_SENSORS
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.scenarios.world import at, item, leaning
 from tests.shared_data import read_items
 
