@@ -26,7 +26,7 @@ from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings import PlannerSettings, load_settings
-from coverage_pipeline.store import Store, write_parquet
+from coverage_pipeline.storage.store import Store, write_parquet
 
 YEAR = tuple(months_between(Month(2025, 1), Month(2025, 12)))
 LOOKBACK_MONTHS = 24

@@ -47,7 +47,7 @@ from benchmarks.timing import Taken, median_of, taken_by
 from coverage_pipeline.grid import kernel
 from coverage_pipeline.grid.spec import CellStatistics, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month
-from coverage_pipeline.store import read_parquet
+from coverage_pipeline.storage.store import read_parquet
 from coverage_pipeline.wkb import RaggedArrays, ragged_from_wkb
 
 GRID = GridSpec(0.1)

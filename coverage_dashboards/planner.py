@@ -32,7 +32,7 @@ from coverage_dashboards.worldmap import Shown, WorldMap, op_of
 from coverage_pipeline.coverage import METRICS, CoverageError
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.settings import SettingsError, load_settings
-from coverage_pipeline.store import Store
+from coverage_pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 

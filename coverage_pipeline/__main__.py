@@ -47,7 +47,7 @@ from coverage_pipeline.redaction import redact
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings, without_holdings_secrets
 from coverage_pipeline.sign_in import check_sign_in
-from coverage_pipeline.store import StatsLayer, is_local, sibling, storage_path
+from coverage_pipeline.storage.store import StatsLayer, is_local, sibling, storage_path
 from coverage_pipeline.topcells import TopBy, notes, top_cells
 
 app = typer.Typer(

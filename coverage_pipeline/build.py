@@ -50,7 +50,7 @@ from coverage_pipeline.locations import area_mask, fetch_targets, require_in_rea
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
-from coverage_pipeline.store import (
+from coverage_pipeline.storage.store import (
     MAKE_AGAIN,
     Store,
     StoreError,

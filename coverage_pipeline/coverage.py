@@ -71,7 +71,7 @@ from coverage_pipeline.cube_store import (
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec, bbox_to_index, split_bbox, touched
 from coverage_pipeline.months import Month, as_date
-from coverage_pipeline.store import storage_path
+from coverage_pipeline.storage.store import storage_path
 
 __all__ = [
     "ACTIONS", "AGGREGATIONS", "COVERAGE_VARIABLES", "GAP_VARIABLES", "HOLDINGS_STATUS", "METRICS", "SCAN_STATUS", "SCHEMA",

@@ -69,7 +69,7 @@ from coverage_pipeline.leftovers import clean_axes, clean_partition
 from coverage_pipeline.locks import Lease, LockError, LockLost, exclusive
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors.registry import CoverageSensor
-from coverage_pipeline.store import is_local, storage_path, write_bytes
+from coverage_pipeline.storage.store import is_local, storage_path, write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_r
 from coverage_pipeline.months import Month
 from coverage_pipeline.polygons import added_areas, common, is_box, united
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
-from coverage_pipeline.store import Store, read_parquet, write_cells
+from coverage_pipeline.storage.store import Store, read_parquet, write_cells
 from coverage_pipeline.wkb import ragged_from_wkb
 
 HELD_SCHEMA = CELL_SCHEMA.append(pa.field("last_held", pa.float64(), nullable=False))

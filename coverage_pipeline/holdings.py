@@ -67,7 +67,7 @@ from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_mon
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
-from coverage_pipeline.store import (
+from coverage_pipeline.storage.store import (
     Store,
     StoreError,
     is_local,

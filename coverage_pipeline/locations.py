@@ -31,7 +31,7 @@ from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors.registry import CoverageSensor
-from coverage_pipeline.store import is_local, storage_path, vector_source
+from coverage_pipeline.storage.store import is_local, storage_path, vector_source
 
 Area = Literal["land", "all", "targets"]
 Mask = NDArray[np.bool_]

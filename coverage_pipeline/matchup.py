@@ -27,7 +27,7 @@ from coverage_pipeline.holdings_rows import same_rows
 from coverage_pipeline.months import Month
 from coverage_pipeline.polygons import common, iou_of_boxes, is_box, is_outline, lacking, opened, united
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor, SceneFamily
-from coverage_pipeline.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
+from coverage_pipeline.storage.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
 
 log = logging.getLogger(__name__)
 

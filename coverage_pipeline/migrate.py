@@ -57,7 +57,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors.registry import CoverageSensor
-from coverage_pipeline.store import is_local, write_bytes
+from coverage_pipeline.storage.store import is_local, write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -61,7 +61,7 @@ from coverage_pipeline.sensors.registry import (
     SensorError,
     resolve_sensors,
 )
-from coverage_pipeline.store import Store, is_local, storage_path
+from coverage_pipeline.storage.store import Store, is_local, storage_path
 
 PREFIX = "COVERAGE_"
 DEFAULT_CONFIG = Path("config/build.toml")

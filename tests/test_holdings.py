@@ -39,7 +39,7 @@ from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, Holdin
 from coverage_pipeline.months import UTC, Month, MonthError
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
-from coverage_pipeline.store import Store, read_parquet
+from coverage_pipeline.storage.store import Store, read_parquet
 
 JANUARY = Month(2025, 1)
 EMIT, PRISMA, SENTINEL_2 = (COVERAGE_SENSORS[key] for key in ("emit", "prisma", "sentinel-2"))

@@ -30,7 +30,7 @@ from coverage_pipeline.matchup import MATCHUP_SCHEMA, Match, match_month, match_
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.polygons import united
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.store import Store, read_parquet, write_parquet
+from coverage_pipeline.storage.store import Store, read_parquet, write_parquet
 from tests.shared_data import read_items
 
 JANUARY = Month(2025, 1)

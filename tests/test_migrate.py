@@ -50,7 +50,7 @@ from coverage_pipeline.locks import LockTimeout
 from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.settings import load_settings
-from coverage_pipeline.store import StoreError, write_parquet
+from coverage_pipeline.storage.store import StoreError, write_parquet
 from tests.cubes import provenance as some_provenance
 from tests.cubes import random_fields
 

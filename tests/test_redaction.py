@@ -21,7 +21,7 @@ from coverage_pipeline.locations import LocationsError, fetch_targets
 from coverage_pipeline.redaction import RedactingFilter, has_login, public_address, redact
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, SensorError
 from coverage_pipeline.settings import SettingsError, TilesSettings, load_settings
-from coverage_pipeline.store import Store, StoreError, read_parquet
+from coverage_pipeline.storage.store import Store, StoreError, read_parquet
 
 MARK = "S3cr3tMark"
 """Stands in every planted secret; where it is to be seen, so is the secret."""

@@ -31,7 +31,7 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics
 from coverage_pipeline.holdings import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month
-from coverage_pipeline.store import (
+from coverage_pipeline.storage.store import (
     METADATA_KEY,
     Store,
     StoreError,
@@ -75,7 +75,7 @@ def test_a_killed_writer_leaves_the_former_file_or_none(tmp_path: Path, former: 
         """
         import os, pathlib, signal, sys
         from upath import UPath
-        from coverage_pipeline.store import write_bytes
+        from coverage_pipeline.storage.store import write_bytes
 
         def killed(self, target):  # between the temporary file and its new name
             assert self.read_bytes() == b"new" * 100_000

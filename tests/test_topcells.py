@@ -22,7 +22,7 @@ from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.held_cells import HELD_SCHEMA
 from coverage_pipeline.months import Month
 from coverage_pipeline.serving import free_port
-from coverage_pipeline.store import StatsLayer, Store, StoreError, write_cells
+from coverage_pipeline.storage.store import StatsLayer, Store, StoreError, write_cells
 from coverage_pipeline.topcells import TopBy, TopCellsError, as_markdown, notes, top_cells
 
 GRID = GridSpec(30.0)

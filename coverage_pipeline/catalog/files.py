@@ -41,7 +41,7 @@ from coverage_pipeline.catalog.wire import Patience, Wire, excerpt
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.sensors.registry import AvailableSource
-from coverage_pipeline.store import is_local, storage_path
+from coverage_pipeline.storage.store import is_local, storage_path
 
 PAGE = 1000
 """Items a page, at most."""

@@ -46,7 +46,7 @@ from coverage_pipeline.geoparquet import as_geoparquet
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, SourceKind
-from coverage_pipeline.store import (
+from coverage_pipeline.storage.store import (
     Store,
     StoreError,
     is_local,

@@ -19,7 +19,7 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_coords
 from coverage_pipeline.grid.spec import BBox, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors.registry import CloudMeaning
-from coverage_pipeline.store import StoreError, read_metadata, read_parquet, storage_path
+from coverage_pipeline.storage.store import StoreError, read_metadata, read_parquet, storage_path
 from coverage_pipeline.wkb import ragged_from_wkb
 
 STATISTICS_COLUMNS = ["pass_time", "in_month", "cloud_cover", "geometry"]

@@ -23,7 +23,7 @@ from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
-from coverage_pipeline.store import Store, read_metadata, sibling
+from coverage_pipeline.storage.store import Store, read_metadata, sibling
 from tests.catalog.cases import case, items_of, made_items, served
 from tests.catalog.items import item, sensor, square
 from tests.catalog.stac_server import Catalog, serve

@@ -41,7 +41,7 @@ from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.serving import stac_api
-from coverage_pipeline.store import Store, sibling
+from coverage_pipeline.storage.store import Store, sibling
 from tests.catalog import cmr_server, fault_proxy
 from tests.catalog.fault_proxy import Act, Fault, FaultProxy, TimedCmr, When, at, every, first, larger_than, wider_than
 from tests.catalog.test_cmr import extent, granule

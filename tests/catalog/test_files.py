@@ -43,7 +43,7 @@ from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SourceKind
 from coverage_pipeline.serving import free_port
-from coverage_pipeline.store import Store, sibling
+from coverage_pipeline.storage.store import Store, sibling
 from tests.catalog.items import item, sensor, square
 from tests.shared_data import read_items, shared_data
 

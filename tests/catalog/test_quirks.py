@@ -15,7 +15,7 @@ from coverage_pipeline.catalog.scene_key import parse_time
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
-from coverage_pipeline.store import Store
+from coverage_pipeline.storage.store import Store
 from tests.catalog.items import item, sensor, square
 from tests.catalog.stac_server import Catalog, serve
 from tests.shared_data import read_items

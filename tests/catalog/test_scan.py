@@ -28,7 +28,7 @@ from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.serving import free_port
-from coverage_pipeline.store import Store, read_metadata, sibling
+from coverage_pipeline.storage.store import Store, read_metadata, sibling
 from tests.catalog import cmr_server
 from tests.catalog.items import item, sensor, square
 from tests.catalog.stac_server import Answer, Catalog, changed, serve

@@ -30,7 +30,7 @@ from coverage_pipeline.catalog.windows import Progress, parts_folder
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
-from coverage_pipeline.store import Store, StoreError, read_metadata, sibling
+from coverage_pipeline.storage.store import Store, StoreError, read_metadata, sibling
 from tests.catalog.items import item, sensor, square
 from tests.catalog.stac_server import Answer, Catalog, _within, changed, serve
 

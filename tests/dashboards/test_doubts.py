@@ -14,7 +14,7 @@ from coverage_dashboards.choices import View
 from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
 from coverage_pipeline.coverage import open_coverage
 from coverage_pipeline.months import Month
-from coverage_pipeline.store import Store
+from coverage_pipeline.storage.store import Store
 from tests.cubes import cube_spec, make_cube, write_partition
 
 MONTHS = tuple(Month(2025, m) for m in range(1, 7))

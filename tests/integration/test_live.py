@@ -10,7 +10,7 @@ import pytest
 from coverage_pipeline.catalog import scan_month
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.store import Store
+from coverage_pipeline.storage.store import Store
 
 NETHERLANDS = (3.3, 50.7, 7.3, 53.6)
 

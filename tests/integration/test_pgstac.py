@@ -26,7 +26,7 @@ from coverage_pipeline.catalog.scan import ScanOptions, build_availability_catal
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.serving import stac_api
-from coverage_pipeline.store import Store, read_parquet, sibling
+from coverage_pipeline.storage.store import Store, read_parquet, sibling
 from tests.conftest import write_items
 from tests.pgstac import PgstacDatabase
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture

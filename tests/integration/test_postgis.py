@@ -31,7 +31,7 @@ from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.settings import SettingsError, load_settings
-from coverage_pipeline.store import Store, read_parquet, sibling
+from coverage_pipeline.storage.store import Store, read_parquet, sibling
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 
 pytestmark = pytest.mark.service

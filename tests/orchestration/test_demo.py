@@ -15,7 +15,7 @@ from coverage_pipeline.coverage import SCAN_STATUS, open_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.orchestration.demo import build_demo, summary
-from coverage_pipeline.store import Store, read_metadata
+from coverage_pipeline.storage.store import Store, read_metadata
 
 SMALL = {"emit": 0.2, "enmap": 0.2, "landsat-8-9": 0.02, "sentinel-2": 0.004}
 
