@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from upath import UPath
 
-from coverage_pipeline import locks
 from coverage_pipeline.cube_schema import CoverageError
 from coverage_pipeline.cube_store import ensure_cube, lock_paths, partition_revision, write_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.locks import LockError, LockLost, LockTimeout, exclusive
 from coverage_pipeline.serving import free_port
+from coverage_pipeline.storage import locks
+from coverage_pipeline.storage.locks import LockError, LockLost, LockTimeout, exclusive
 from tests.cubes import JANUARY, cube_spec, everywhere, known_fields, provenance
 
 PROCESSES = multiprocessing.get_context("forkserver")

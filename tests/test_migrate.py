@@ -46,10 +46,10 @@ from coverage_pipeline.coverage import (
 from coverage_pipeline.cube_schema import PARTITION_DIMS, PROVENANCE
 from coverage_pipeline.cube_store import open_group
 from coverage_pipeline.geoparquet import as_geoparquet
-from coverage_pipeline.locks import LockTimeout
 from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.settings import load_settings
+from coverage_pipeline.storage.locks import LockTimeout
 from coverage_pipeline.storage.store import StoreError, write_parquet
 from tests.cubes import provenance as some_provenance
 from tests.cubes import random_fields
@@ -689,7 +689,8 @@ def test_a_writer_that_began_before_and_ends_after_never_writes_into_the_new_cub
 
 
 def test_the_axes_do_not_grow_meanwhile(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coverage_pipeline import cube_store, locks
+    from coverage_pipeline import cube_store
+    from coverage_pipeline.storage import locks
 
     monkeypatch.setattr(cube_store, "exclusive", lambda path, what, **_: locks.exclusive(path, what=what, timeout=0.2))
     refused: list[str] = []
