@@ -45,11 +45,11 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
-from coverage_pipeline.leftovers import clean_files
 from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
+from coverage_pipeline.storage.leftovers import clean_files
 from coverage_pipeline.storage.store import (
     MAKE_AGAIN,
     Store,

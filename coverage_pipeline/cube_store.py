@@ -65,9 +65,9 @@ from coverage_pipeline.cube_schema import (
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.leftovers import clean_axes, clean_partition
 from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.sensors.registry import CoverageSensor
+from coverage_pipeline.storage.leftovers import clean_axes, clean_partition
 from coverage_pipeline.storage.locks import Lease, LockError, LockLost, exclusive
 from coverage_pipeline.storage.store import is_local, storage_path, write_bytes
 
