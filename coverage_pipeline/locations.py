@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline import geodata
-from coverage_pipeline.bounded_http import local_copy
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.footprints import normalise_footprints
 from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors.registry import CoverageSensor
+from coverage_pipeline.storage.bounded_http import local_copy
 from coverage_pipeline.storage.store import is_local, storage_path, vector_source
 
 Area = Literal["land", "all", "targets"]

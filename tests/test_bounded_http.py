@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from coverage_pipeline.bounded_http import RemoteFile, TransferError, TransferMissing, local_copy
 from coverage_pipeline.holdings import FileHoldings, HoldingsUnreachable
 from coverage_pipeline.locations import LocationsError, fetch_targets
 from coverage_pipeline.settings import TilesSettings
+from coverage_pipeline.storage.bounded_http import RemoteFile, TransferError, TransferMissing, local_copy
 from tests.catalog.http_server import AnswerHandler, on_loopback
 
 CONTENT = bytes(range(256)) * 1000

@@ -25,11 +25,11 @@ import requests
 import tenacity
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from coverage_pipeline.bounded_http import CHUNK, Exchange, bounded_session
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.months import UTC
 from coverage_pipeline.redaction import host_of
+from coverage_pipeline.storage.bounded_http import CHUNK, Exchange, bounded_session
 
 LATER = "try again later, or name another source"
 """What to do about a provider that does not do its part."""
