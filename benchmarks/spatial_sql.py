@@ -26,7 +26,7 @@ import shapely
 from numpy.typing import NDArray
 
 from benchmarks.timing import Taken
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.spec import CellStatistics, GridSpec, cell_statistics
 
 VERSION = "1.5.5"

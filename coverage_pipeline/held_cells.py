@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from coverage_pipeline.catalog.scenes import TIME
 from coverage_pipeline.catalog.statistics import is_clear, read_scenes
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.footprints import area_km2, normalise_footprints
+from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense
 from coverage_pipeline.grid.spec import Engine, GridSpec, latest_in_bands, row_strips, statistics_in_bands
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows

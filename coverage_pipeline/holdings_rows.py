@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.catalog.scenes import TIME
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.footprints import (
+from coverage_pipeline.geometry.footprints import (
     EMPTY,
     LATITUDE,
     LONGITUDE,

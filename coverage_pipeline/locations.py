@@ -25,7 +25,7 @@ from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline import geodata
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.redaction import public_address, redact

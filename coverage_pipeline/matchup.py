@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from coverage_pipeline.catalog.statistics import availability_tables, read_scenes
-from coverage_pipeline.footprints import area_km2
+from coverage_pipeline.geometry.footprints import area_km2
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid.spec import Engine, GridSpec, row_strips, split_bbox

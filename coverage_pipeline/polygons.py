@@ -11,7 +11,7 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.footprints import area_km2
+from coverage_pipeline.geometry.footprints import area_km2
 
 # Lengths of a degree at the equator, WGS 84 (https://doi.org/10.1007/978-3-540-78584-2: 2 π · 6378.137 km / 360; a meridian's mean).
 _KM_A_DEGREE_EAST = 111.320

@@ -16,7 +16,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid import kernel
 from coverage_pipeline.grid.spec import CoverageRule, GridSpec, _Footprints, cell_statistics
 from coverage_pipeline.wkb import ragged_from_wkb

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Point, Polygon, box
 from shapely.geometry import shape
 
-from coverage_pipeline.footprints import area_km2, normalise_footprints
+from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from tests.shared_data import item_files, read_items, shared_data
 
 POLE_RING = [(-135, 80), (-45, 80), (45, 80), (135, 80)]

@@ -19,7 +19,7 @@ from shapely import MultiPolygon, Polygon, box
 from shapely.affinity import translate
 from shapely.geometry import shape
 
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.spec import (
     CellStatistics,
     Engine,

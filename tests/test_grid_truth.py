@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.spec import CellStatistics, Engine, GridSpec, cell_statistics, statistics_in_bands
 from tests.grid_oracle import centres, edges
 from tests.shared_data import read_items, shared_data

@@ -18,7 +18,7 @@ import pytest
 import shapely
 
 from coverage_pipeline import geodata
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.orbits import (

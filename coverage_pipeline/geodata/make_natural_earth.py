@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline.footprints import normalise_footprints
+from coverage_pipeline.geometry.footprints import normalise_footprints
 
 TARGET = Path(__file__).with_name("natural_earth.parquet")
 PRECISION = 0.002

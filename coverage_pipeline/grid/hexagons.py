@@ -19,7 +19,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.footprints import area_km2, normalise_footprints
+from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.grid import kernel
 
 MAX_RES = 5
