@@ -44,11 +44,11 @@ from benchmarks.archive import cloud_covers, scenes_table, squares, times_in, wr
 from benchmarks.memory import peak_rss_mb
 from benchmarks.spatial_sql import NoSpatialSql, Scenes, compare, snapped_squares, statistics_by_sql
 from benchmarks.timing import Taken, median_of, taken_by
+from coverage_pipeline.geometry.wkb import RaggedArrays, ragged_from_wkb
 from coverage_pipeline.grid import kernel
 from coverage_pipeline.grid.spec import CellStatistics, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.store import read_parquet
-from coverage_pipeline.wkb import RaggedArrays, ragged_from_wkb
 
 GRID = GridSpec(0.1)
 MONTH = Month(2025, 1)

@@ -21,6 +21,7 @@ from coverage_pipeline.catalog.scenes import TIME
 from coverage_pipeline.catalog.statistics import is_clear, read_scenes
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
+from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense
 from coverage_pipeline.grid.spec import Engine, GridSpec, latest_in_bands, row_strips, statistics_in_bands
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
@@ -28,7 +29,6 @@ from coverage_pipeline.months import Month
 from coverage_pipeline.polygons import added_areas, common, is_box, united
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
 from coverage_pipeline.storage.store import Store, read_parquet, write_cells
-from coverage_pipeline.wkb import ragged_from_wkb
 
 HELD_SCHEMA = CELL_SCHEMA.append(pa.field("last_held", pa.float64(), nullable=False))
 """Cell statistics of the held scenes, with the last instant held (seconds since 1970, NaN: none within the lookback)."""

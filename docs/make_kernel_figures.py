@@ -17,9 +17,9 @@ import shapely
 from numpy.typing import NDArray
 
 from coverage_pipeline.geometry.footprints import normalise_footprints
+from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid import kernel
 from coverage_pipeline.grid.spec import CoverageRule, GridSpec, _Footprints, cell_statistics
-from coverage_pipeline.wkb import ragged_from_wkb
 
 FOLDER = Path(__file__).resolve().parent
 RULES: tuple[CoverageRule, ...] = get_args(CoverageRule)

@@ -18,10 +18,10 @@ from shapely import MultiPolygon, Polygon, box
 
 from coverage_pipeline.catalog import availability_table
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SceneCollector
+from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.celltable import cell_table
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics, latest_in_bands, latest_in_cells
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.wkb import ragged_from_wkb
 from tests.shared_data import read_items
 
 HOLED = Polygon(box(0, 0, 10, 10).exterior, [box(1, 1, 2, 2).exterior.coords, [(3, 3), (4, 3), (4, 4)]])
@@ -320,7 +320,7 @@ import sys
 import numba
 import numpy as np
 import pyarrow as pa
-from coverage_pipeline.wkb import ragged_from_wkb
+from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from tests.test_wkb import variants
 
 @numba.njit
