@@ -39,7 +39,7 @@ from upath import UPath
 from coverage_pipeline.catalog.scenes import TIME, as_geodataframe
 from coverage_pipeline.catalog.statistics import fields_dataset
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import AreaKnown, dense
 from coverage_pipeline.grid.spec import GridSpec, split_bbox
 from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_key

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.held_cells import HELD_SCHEMA, held_tables, holdings_fields, united_by_key

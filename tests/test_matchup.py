@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from coverage_pipeline.catalog.scene_key import scene_key
 from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION, SceneCollector
 from coverage_pipeline.geometry.footprints import normalise_footprints
-from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import AreaKnown, dense, known_area
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid.spec import GridSpec

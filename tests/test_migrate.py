@@ -45,7 +45,7 @@ from coverage_pipeline.coverage import (
 )
 from coverage_pipeline.cube_schema import PARTITION_DIMS, PROVENANCE
 from coverage_pipeline.cube_store import open_group
-from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.settings import load_settings

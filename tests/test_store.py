@@ -26,7 +26,7 @@ from upath import UPath
 
 from coverage_pipeline.catalog.scenes import REJECTED_SCHEMA, SCENES_SCHEMA
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics
 from coverage_pipeline.holdings import HOLDINGS_SCHEMA, LAST_SCHEMA

@@ -42,7 +42,7 @@ from coverage_pipeline.catalog.source import BBox, Source, Tally, Window, joined
 from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
 from coverage_pipeline.catalog.wire import Patience, excerpt
-from coverage_pipeline.geoparquet import as_geoparquet
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, SourceKind
