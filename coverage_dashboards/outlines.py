@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from coverage_dashboards.viewport import LATITUDE_LIMIT, Range, mercator_x, mercator_y
-from coverage_pipeline import geodata
+from coverage_pipeline.geometry import outlines as geodata
 
 Name = Literal["coastlines", "borders"]
 NAMES: tuple[Name, ...] = ("borders", "coastlines")

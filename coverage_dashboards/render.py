@@ -33,7 +33,7 @@ def to_geoviews(da: xr.DataArray, *, dark: bool = False, width: int = 900, heigh
     from bokeh.models import CustomJSHover, FixedTicker, HoverTool
     from cartopy import crs
 
-    from coverage_pipeline import geodata
+    from coverage_pipeline.geometry import outlines as geodata
 
     gv.extension("bokeh", logo=False)
     metric = str(da.name)

@@ -23,8 +23,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline import geodata
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec, touched

@@ -25,8 +25,8 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline import geodata
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.locations import land_mask
 from coverage_pipeline.months import Month

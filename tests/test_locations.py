@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import shapely
 
-from coverage_pipeline import geodata
+from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.locations import (
     LocationsError,

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from coverage_pipeline import geodata
+from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.months import UTC, Month

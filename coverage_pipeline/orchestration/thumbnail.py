@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from coverage_pipeline.geodata import land
+from coverage_pipeline.geometry.outlines import land
 from coverage_pipeline.grid.spec import GridSpec, touched
 
 _WIDTH = 360

@@ -11,7 +11,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline import geodata
 from coverage_pipeline.coverage import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
@@ -27,6 +26,7 @@ from coverage_pipeline.coverage import (
     write_gap,
 )
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, compute_gap
+from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month

@@ -1,6 +1,6 @@
 """Make ``natural_earth.parquet`` from Natural Earth's TopoJSON files (run once; the result is committed).
 
-    python -m coverage_pipeline.geodata.make_natural_earth PATH_TO_NATURAL_EARTH
+    python -m coverage_pipeline.geometry.outlines.make_natural_earth PATH_TO_NATURAL_EARTH
 
 Natural Earth is in the public domain (https://www.naturalearthdata.com/about/terms-of-use/). The two inputs, ``land-50m.json`` and
 ``countries-110m.json``, are those of the npm package world-atlas. TopoJSON is read here directly
