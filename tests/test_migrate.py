@@ -31,7 +31,6 @@ from zarr.codecs import ZstdCodec
 from coverage_pipeline import migrate as module
 from coverage_pipeline.build import STEPS, Planner, Step
 from coverage_pipeline.catalog import ScanReport
-from coverage_pipeline.catalog.scenes import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.coverage import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
@@ -48,6 +47,7 @@ from coverage_pipeline.cube_store import open_group
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.scenes.items import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.settings import load_settings
 from coverage_pipeline.storage.locks import LockTimeout
 from coverage_pipeline.storage.store import StoreError, write_parquet

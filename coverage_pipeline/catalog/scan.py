@@ -27,7 +27,14 @@ from coverage_pipeline.catalog.cmr import CmrSource
 from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.files import GeoParquetSource, StaticSource
 from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
-from coverage_pipeline.catalog.scenes import (
+from coverage_pipeline.catalog.source import BBox, Source, Tally, Window, joined
+from coverage_pipeline.catalog.stac import StacSource
+from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
+from coverage_pipeline.catalog.wire import Patience, excerpt
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
+from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.months import UTC, Month, window_months
+from coverage_pipeline.scenes.items import (
     NO_TIME,
     REJECTED_SCHEMA,
     SCENES_SCHEMA,
@@ -38,13 +45,6 @@ from coverage_pipeline.catalog.scenes import (
     in_order,
     merge_copies,
 )
-from coverage_pipeline.catalog.source import BBox, Source, Tally, Window, joined
-from coverage_pipeline.catalog.stac import StacSource
-from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
-from coverage_pipeline.catalog.wire import Patience, excerpt
-from coverage_pipeline.geometry.geoparquet import as_geoparquet
-from coverage_pipeline.grid.spec import split_bbox
-from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.storage.store import (
     Store,

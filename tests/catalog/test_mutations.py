@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from coverage_pipeline.catalog import SCENES_SCHEMA, scenes_from_items
-from coverage_pipeline.catalog.scenes import REJECTED_SCHEMA
 from coverage_pipeline.geometry.footprints import area_km2
+from coverage_pipeline.scenes.items import REJECTED_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from tests.catalog.items import item, sensor, square
 from tests.shared_data import item_files, read_items, shared_data

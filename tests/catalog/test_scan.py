@@ -23,9 +23,9 @@ from coverage_pipeline.catalog import (
     scan_month,
 )
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.scenes import SCENES_SCHEMA
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.items import SCENES_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.storage.store import Store, read_metadata, sibling

@@ -12,7 +12,7 @@ import pytest
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline.catalog.scenes import scenes_from_items
+from coverage_pipeline.scenes.items import scenes_from_items
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.scenarios.world import at, item, leaning
 from tests.shared_data import read_items
