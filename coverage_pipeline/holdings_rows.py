@@ -19,7 +19,6 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.footprints import (
     EMPTY,
@@ -33,6 +32,7 @@ from coverage_pipeline.geometry.footprints import (
     normalise_footprints,
 )
 from coverage_pipeline.scenes.items import TIME
+from coverage_pipeline.scenes.scene_key import SceneIdentity, scene_identity
 from coverage_pipeline.sensors.registry import CoverageSensor, SceneFamily
 
 ROW_COLUMNS = ("datetime", "sensor", "cloud", "scene_id", "geometry", "misplaced")

@@ -17,7 +17,6 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.catalog.scene_key import scene_key
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.geometry.polygons import united
@@ -29,6 +28,7 @@ from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_
 from coverage_pipeline.matchup import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import SCENES_SCHEMA, SCENES_VERSION, SceneCollector
+from coverage_pipeline.scenes.scene_key import scene_key
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.storage.store import Store, read_parquet, write_parquet
 from tests.shared_data import read_items

@@ -19,8 +19,8 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.scene_key import parse_time
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import CoverageSensor
 
 DoubtKind = Literal["unplaced", "silence", "emptiness", "thinness", "totals"]

@@ -23,13 +23,13 @@ from coverage_pipeline.catalog.cmr import CmrSource
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnreadable
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.scan import SOURCES, ScanOptions
-from coverage_pipeline.catalog.scene_key import parse_time, scene_identity
 from coverage_pipeline.catalog.source import Source, Tally, Window
 from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.wire import Cancelled
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import DEFAULT_CLOUD_FIELD, other_platform, parse_cloud
+from coverage_pipeline.scenes.scene_key import parse_time, scene_identity
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, platform_name
 
 SLOW_SECONDS = 5.0

@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.scene_key import parse_time
 from coverage_pipeline.catalog.source import BBox, Tally, Window
 from coverage_pipeline.catalog.wire import Patience, Wire, excerpt
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.items import DEFAULT_CLOUD_FIELD
+from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import AvailableSource
 from coverage_pipeline.storage.bounded_http import RemoteFile, TransferError
 from coverage_pipeline.storage.store import is_local, storage_path

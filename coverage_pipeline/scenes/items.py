@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.scene_key import SceneIdentity, parse_time, scene_identity
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
+from coverage_pipeline.scenes.scene_key import SceneIdentity, parse_time, scene_identity
 from coverage_pipeline.sensors.registry import CoverageSensor, is_satellite_name, platform_name
 
 TIME = pa.timestamp("us", tz="UTC")

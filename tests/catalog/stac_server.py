@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from coverage_pipeline.catalog.scene_key import parse_time
+from coverage_pipeline.scenes.scene_key import parse_time
 from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
 
 Fault = Callable[["Catalog", int, Answer], Answer | None]

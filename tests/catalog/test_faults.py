@@ -36,9 +36,9 @@ from coverage_pipeline.catalog import (
 from coverage_pipeline.catalog import wire as wire_module
 from coverage_pipeline.catalog.providers import LOOPBACK
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.scene_key import parse_time, scene_key
 from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.scene_key import parse_time, scene_key
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.serving import stac_api
 from coverage_pipeline.storage.store import Store, sibling

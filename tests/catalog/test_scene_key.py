@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from coverage_pipeline.catalog.scene_key import parse_time, scene_identity, scene_key
+from coverage_pipeline.scenes.scene_key import parse_time, scene_identity, scene_key
 from coverage_pipeline.sensors.registry import SceneFamily, platform_name
 from tests.shared_data import item_files, read_items, shared_data
 
