@@ -24,7 +24,6 @@ from coverage_pipeline import holdings as held
 from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
 from coverage_pipeline.catalog.source import BBox
-from coverage_pipeline.catalog.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
 from coverage_pipeline.coverage import (
     ACTIONS,
     HOLDINGS_STATUS,
@@ -47,6 +46,7 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, know
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
 from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.months import Month, window_months
+from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings import PlannerSettings, load_settings
 from coverage_pipeline.storage.leftovers import clean_files

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.statistics import is_clear, read_scenes
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.geometry.polygons import added_areas, common, is_box, united
@@ -27,6 +26,7 @@ from coverage_pipeline.grid.spec import Engine, GridSpec, latest_in_bands, row_s
 from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.items import TIME
+from coverage_pipeline.scenes.statistics import is_clear, read_scenes
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
 from coverage_pipeline.storage.store import Store, read_parquet, write_cells
 

@@ -36,7 +36,6 @@ from shapely.geometry.base import BaseGeometry
 from sqlalchemy.types import UserDefinedType
 from upath import UPath
 
-from coverage_pipeline.catalog.statistics import fields_dataset
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import AreaKnown, dense
@@ -64,6 +63,7 @@ from coverage_pipeline.holdings_rows import (
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.scenes.items import TIME, as_geodataframe
+from coverage_pipeline.scenes.statistics import fields_dataset
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
 from coverage_pipeline.storage.bounded_http import TransferError, local_copy

@@ -17,7 +17,6 @@ import shapely
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.catalog.statistics import availability_tables, read_scenes
 from coverage_pipeline.geometry.footprints import area_km2
 from coverage_pipeline.geometry.polygons import common, iou_of_boxes, is_box, is_outline, lacking, opened, united
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense
@@ -26,6 +25,7 @@ from coverage_pipeline.grid.spec import Engine, GridSpec, row_strips, split_bbox
 from coverage_pipeline.holdings import KNOWN_HOLDINGS
 from coverage_pipeline.holdings_rows import same_rows
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.statistics import availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor, SceneFamily
 from coverage_pipeline.storage.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
 

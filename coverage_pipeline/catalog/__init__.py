@@ -8,8 +8,8 @@ from coverage_pipeline.catalog.errors import (
     CatalogUnreadable,
 )
 from coverage_pipeline.catalog.scan import ScanReport, build_availability_catalog, scan_month, settle_doubts
-from coverage_pipeline.catalog.statistics import availability_stats, availability_table
 from coverage_pipeline.scenes.items import SCENES_SCHEMA, scenes_from_items
+from coverage_pipeline.scenes.statistics import availability_stats, availability_table
 
 __all__ = [
     "SCENES_SCHEMA",

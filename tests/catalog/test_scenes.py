@@ -14,10 +14,10 @@ import pytest
 import shapely
 import shapely.affinity
 
-from coverage_pipeline.catalog.statistics import availability_table
 from coverage_pipeline.geometry.footprints import area_km2
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.scenes.items import SCENES_SCHEMA, SceneCollector, as_geodataframe, parse_cloud, scenes_from_items
+from coverage_pipeline.scenes.statistics import availability_table
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.catalog.items import item, sensor, square
 from tests.shared_data import read_items, shared_data
