@@ -45,9 +45,9 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from coverage_pipeline.catalog.http import MAX_ANSWER_MB, Patience
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.wire import MAX_ANSWER_MB, Patience
 from coverage_pipeline.coverage import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights

@@ -13,8 +13,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from coverage_pipeline.catalog.doctor import examine
+from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings import FileHoldings, HoldingsUnavailable, PostgisHoldings
 from coverage_pipeline.locations import LocationsError, fetch_targets

@@ -26,11 +26,11 @@ from coverage_pipeline.catalog.belief import Answer, Doubt
 from coverage_pipeline.catalog.cmr import CmrSource
 from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.files import GeoParquetSource, StaticSource
+from coverage_pipeline.catalog.http import Patience, excerpt
 from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
 from coverage_pipeline.catalog.source import BBox, Source, Tally, Window, joined
 from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
-from coverage_pipeline.catalog.wire import Patience, excerpt
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
-from coverage_pipeline.catalog.wire import Wire
+from coverage_pipeline.catalog.http import Wire
 
 BBox = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east crosses the antimeridian."""

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coverage_pipeline.catalog import CatalogError, ScanReport, belief, scan_month, settle_doubts
+from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.storage.store import Store, read_metadata, sibling

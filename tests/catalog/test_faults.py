@@ -33,10 +33,10 @@ from coverage_pipeline.catalog import (
     build_availability_catalog,
     scan_month,
 )
-from coverage_pipeline.catalog import wire as wire_module
+from coverage_pipeline.catalog import http as wire_module
+from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.scene_key import parse_time, scene_key
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor

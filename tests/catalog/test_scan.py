@@ -22,8 +22,8 @@ from coverage_pipeline.catalog import (
     build_availability_catalog,
     scan_month,
 )
+from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.items import SCENES_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from coverage_pipeline.catalog import CatalogError, CatalogTruncated, CatalogUnavailable, ScanReport, scan_month
+from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK, ProviderProfile
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.source import NARROWEST, Window
 from coverage_pipeline.catalog.windows import Progress, parts_folder
-from coverage_pipeline.catalog.wire import Patience
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
 from coverage_pipeline.storage.store import Store, StoreError, read_metadata, sibling

@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 
-from coverage_pipeline.catalog import CatalogError, CatalogUnavailable, CatalogUnreadable, wire
+from coverage_pipeline.catalog import CatalogError, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog import http as wire
+from coverage_pipeline.catalog.http import Cancelled, Patience, Wire
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
-from coverage_pipeline.catalog.wire import Cancelled, Patience, Wire
 from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
 
 QUICK = Patience(timeout_seconds=0.5, retries=2, backoff_seconds=0.01, deadline_seconds=30)
@@ -315,7 +316,7 @@ MEMORY = """
 import sys
 from coverage_pipeline.catalog import CatalogError
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
-from coverage_pipeline.catalog.wire import Cancelled, Patience, Wire
+from coverage_pipeline.catalog.http import Cancelled, Patience, Wire
 
 def status(name):
     with open("/proc/self/status") as lines:
