@@ -23,7 +23,7 @@ from coverage_pipeline import held_cells, matchup
 from coverage_pipeline import holdings as held
 from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
-from coverage_pipeline.catalog.source import BBox
+from coverage_pipeline.catalog.sources.base import BBox
 from coverage_pipeline.coverage import (
     ACTIONS,
     HOLDINGS_STATUS,

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.http import LATER, Fetched, Patience, Wire
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.source import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.items import DEFAULT_CLOUD_FIELD, parse_cloud

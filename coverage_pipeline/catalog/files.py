@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.http import Patience, Wire, excerpt
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.source import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.items import DEFAULT_CLOUD_FIELD

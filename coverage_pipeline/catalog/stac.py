@@ -24,7 +24,7 @@ from pystac_client.stac_api_io import StacApiIO
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.http import LATER, Cancelled, Fetched, Patience, Wire, excerpt
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.source import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.sensors.registry import AvailableSource
 

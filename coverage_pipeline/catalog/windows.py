@@ -25,7 +25,7 @@ from coverage_pipeline import __version__
 from coverage_pipeline.catalog.belief import Placing
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.source import BBox, Source, Tally, Window
+from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.items import REJECTED_ROWS_SCHEMA, ROWS_SCHEMA, SceneCollector, first_of_each
 from coverage_pipeline.storage.store import StoreError, read_parquet, write_bytes, write_parquet

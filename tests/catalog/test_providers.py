@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.providers import (
     overridden,
     profile_of,
 )
-from coverage_pipeline.catalog.source import Tally, Window
+from coverage_pipeline.catalog.sources.base import Tally, Window
 from coverage_pipeline.catalog.stac import StacSource
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource

@@ -26,7 +26,7 @@ from coverage_pipeline.catalog import CatalogError, CatalogTruncated, CatalogUna
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK, ProviderProfile
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.catalog.source import NARROWEST, Window
+from coverage_pipeline.catalog.sources.base import NARROWEST, Window
 from coverage_pipeline.catalog.windows import Progress, parts_folder
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
