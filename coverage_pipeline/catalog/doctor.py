@@ -25,7 +25,7 @@ from coverage_pipeline.catalog.http import Cancelled
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.scan import SOURCES, ScanOptions
 from coverage_pipeline.catalog.sources.base import Source, Tally, Window
-from coverage_pipeline.catalog.stac import StacSource
+from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import DEFAULT_CLOUD_FIELD, other_platform, parse_cloud
