@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from coverage_pipeline.catalog.cmr import CmrSource
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnreadable
 from coverage_pipeline.catalog.http import Cancelled
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.scan import SOURCES, ScanOptions
 from coverage_pipeline.catalog.sources.base import Source, Tally, Window
+from coverage_pipeline.catalog.sources.cmr import CmrSource
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, Month
