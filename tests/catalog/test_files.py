@@ -35,11 +35,11 @@ from coverage_pipeline.catalog import (
     ScanReport,
     scan_month,
 )
-from coverage_pipeline.catalog.files import PAGE, GeoParquetSource, StaticSource
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
+from coverage_pipeline.catalog.sources.files import PAGE, GeoParquetSource, StaticSource
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SourceKind
 from coverage_pipeline.serving import free_port
