@@ -20,7 +20,6 @@ from shapely.errors import ShapelyError
 from upath import UPath
 
 from coverage_pipeline import held_cells, matchup
-from coverage_pipeline import holdings as held
 from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
 from coverage_pipeline.catalog.sources.base import BBox
@@ -44,6 +43,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
+from coverage_pipeline.holdings.extract import extract as held
 from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes

@@ -23,7 +23,7 @@ from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.held_cells import HELD_SCHEMA, held_tables, holdings_fields, united_by_key
-from coverage_pipeline.holdings import (
+from coverage_pipeline.holdings.extract import (
     FileHoldings,
     HoldingsDriverMissing,
     HoldingsNotConfigured,

@@ -21,7 +21,7 @@ import pytest
 import shapely
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.holdings import HoldingsUnavailable, extract_month
+from coverage_pipeline.holdings.extract import HoldingsUnavailable, extract_month
 from coverage_pipeline.holdings_rows import HoldingsRefused
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS

@@ -20,7 +20,7 @@ from sqlalchemy import event
 
 from coverage_pipeline.build import Planner, build
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.holdings import (
+from coverage_pipeline.holdings.extract import (
     HoldingsRefused,
     HoldingsUnavailable,
     HoldingsUnreachable,
