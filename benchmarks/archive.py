@@ -21,7 +21,7 @@ from coverage_pipeline.build import Planner
 from coverage_pipeline.catalog.scan import SCENES_VERSION, ScanReport, scan_month
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.holdings.extract import extract_month
-from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA
+from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.scenes.items import SCENES_SCHEMA, TIME
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor

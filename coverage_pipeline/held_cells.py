@@ -23,7 +23,7 @@ from coverage_pipeline.geometry.polygons import added_areas, common, is_box, uni
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense
 from coverage_pipeline.grid.spec import Engine, GridSpec, latest_in_bands, row_strips, statistics_in_bands
-from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
+from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.items import TIME
 from coverage_pipeline.scenes.statistics import is_clear, read_scenes

@@ -23,7 +23,7 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid.spec import Engine, GridSpec, row_strips, split_bbox
 from coverage_pipeline.holdings.extract import KNOWN_HOLDINGS
-from coverage_pipeline.holdings_rows import same_rows
+from coverage_pipeline.holdings.rows import same_rows
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.statistics import availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor, SceneFamily

@@ -35,7 +35,7 @@ from coverage_pipeline.holdings.extract import (
     holdings_source,
     holdings_stats,
 )
-from coverage_pipeline.holdings_rows import HOLDINGS_SCHEMA, LAST_SCHEMA, HoldingsRefused
+from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, HoldingsRefused
 from coverage_pipeline.months import UTC, Month, MonthError
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings

@@ -22,7 +22,7 @@ import shapely
 
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.extract import HoldingsUnavailable, extract_month
-from coverage_pipeline.holdings_rows import HoldingsRefused
+from coverage_pipeline.holdings.rows import HoldingsRefused
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings import load_settings

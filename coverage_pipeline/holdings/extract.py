@@ -41,7 +41,7 @@ from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import AreaKnown, dense
 from coverage_pipeline.grid.spec import GridSpec, split_bbox
 from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_key
-from coverage_pipeline.holdings_rows import (
+from coverage_pipeline.holdings.rows import (
     HOLDINGS_SCHEMA,
     LAST_SCHEMA,
     MOST_APART,
