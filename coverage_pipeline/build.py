@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 from upath import UPath
 
-from coverage_pipeline import held_cells
 from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
 from coverage_pipeline.catalog.sources.base import BBox
@@ -45,6 +44,7 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, know
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
 from coverage_pipeline.holdings.extract import extract as held
 from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
+from coverage_pipeline.matchup import held_cells
 from coverage_pipeline.matchup.match import match as matchup
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes

@@ -22,7 +22,6 @@ import shapely
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.held_cells import HELD_SCHEMA, held_tables, holdings_fields, united_by_key
 from coverage_pipeline.holdings.extract import (
     FileHoldings,
     HoldingsDriverMissing,
@@ -36,6 +35,7 @@ from coverage_pipeline.holdings.extract import (
     holdings_stats,
 )
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, HoldingsRefused
+from coverage_pipeline.matchup.held_cells import HELD_SCHEMA, held_tables, holdings_fields, united_by_key
 from coverage_pipeline.months import UTC, Month, MonthError
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings

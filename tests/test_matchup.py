@@ -23,8 +23,8 @@ from coverage_pipeline.geometry.polygons import united
 from coverage_pipeline.grid.celltable import AreaKnown, dense, known_area
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.held_cells import holdings_fields, mean_by_area, write_holdings_stats
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_rows
+from coverage_pipeline.matchup.held_cells import holdings_fields, mean_by_area, write_holdings_stats
 from coverage_pipeline.matchup.match import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import SCENES_SCHEMA, SCENES_VERSION, SceneCollector

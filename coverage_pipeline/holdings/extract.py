@@ -40,7 +40,6 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import AreaKnown, dense
 from coverage_pipeline.grid.spec import GridSpec, split_bbox
-from coverage_pipeline.held_cells import HELD_VARIABLES, held_tables, united_by_key
 from coverage_pipeline.holdings.rows import (
     HOLDINGS_SCHEMA,
     LAST_SCHEMA,
@@ -60,6 +59,7 @@ from coverage_pipeline.holdings.rows import (
     same_spelling,
     usable_footprints,
 )
+from coverage_pipeline.matchup.held_cells import HELD_VARIABLES, held_tables, united_by_key
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.scenes.items import TIME, as_geodataframe
