@@ -23,7 +23,7 @@ import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.cube_schema import (
+from coverage_pipeline.cube.schema import (
     ACTION_ORDER,
     ACTIONS,
     AGGREGATIONS,

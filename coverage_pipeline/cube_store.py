@@ -39,7 +39,7 @@ from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore
 
 from coverage_pipeline import __version__, overviews, product
-from coverage_pipeline.cube_schema import (
+from coverage_pipeline.cube.schema import (
     ACTION_ORDER,
     ACTIONS,
     CELL_DIMS,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from coverage_pipeline.build import GRIDDING_STEPS, Planner
-from coverage_pipeline.cube_schema import (
+from coverage_pipeline.cube.schema import (
     COVERAGE_VARIABLES,
     GAP_MEANING,
     GAP_VARIABLES,

@@ -42,7 +42,7 @@ from coverage_pipeline.coverage import (
     read_partition,
     write_coverage,
 )
-from coverage_pipeline.cube_schema import PARTITION_DIMS, PROVENANCE
+from coverage_pipeline.cube.schema import PARTITION_DIMS, PROVENANCE
 from coverage_pipeline.cube_store import open_group
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.migrate import Migrated, migrate

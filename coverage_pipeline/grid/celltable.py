@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube_schema import SCAN_STATUS, SCHEMA
+from coverage_pipeline.cube.schema import SCAN_STATUS, SCHEMA
 from coverage_pipeline.grid.spec import CellStatistics, GridSpec, cells_within
 
 CELL_SCHEMA = pa.schema(
