@@ -36,8 +36,8 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.cube.regions import metadata_lock
 from coverage_pipeline.cube.schema import PartitionMoved
-from coverage_pipeline.cube_store import metadata_lock
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area

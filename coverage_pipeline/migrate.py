@@ -23,19 +23,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from coverage_pipeline.build import GRIDDING_STEPS, Planner
-from coverage_pipeline.cube.schema import (
-    COVERAGE_VARIABLES,
-    GAP_MEANING,
-    GAP_VARIABLES,
-    MEANING,
-    PROVENANCE,
-    SCHEMA_VERSION,
-    CoverageError,
-    CoverageMismatch,
-    CubeDamaged,
-    CubeSpec,
-)
-from coverage_pipeline.cube_store import (
+from coverage_pipeline.cube.regions import (
     Fields,
     Rows,
     axes_of,
@@ -52,6 +40,18 @@ from coverage_pipeline.cube_store import (
     write_coverage,
     write_gap,
     wrong_version,
+)
+from coverage_pipeline.cube.schema import (
+    COVERAGE_VARIABLES,
+    GAP_MEANING,
+    GAP_VARIABLES,
+    MEANING,
+    PROVENANCE,
+    SCHEMA_VERSION,
+    CoverageError,
+    CoverageMismatch,
+    CubeDamaged,
+    CubeSpec,
 )
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec

@@ -28,7 +28,6 @@ import xarray as xr
 import zarr
 from upath import UPath
 
-from coverage_pipeline import cube_store
 from coverage_pipeline.coverage import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
@@ -47,6 +46,7 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.cube import regions as cube_store
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between

@@ -44,8 +44,8 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.cube.regions import description_path, levels
 from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, KNOWN_SHARES
-from coverage_pipeline.cube_store import description_path, levels
 from coverage_pipeline.grid import celltable
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.hexagons import hex_cells

@@ -42,8 +42,8 @@ from coverage_pipeline.coverage import (
     read_partition,
     write_coverage,
 )
+from coverage_pipeline.cube.regions import open_group
 from coverage_pipeline.cube.schema import PARTITION_DIMS, PROVENANCE
-from coverage_pipeline.cube_store import open_group
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month
@@ -689,7 +689,7 @@ def test_a_writer_that_began_before_and_ends_after_never_writes_into_the_new_cub
 
 
 def test_the_axes_do_not_grow_meanwhile(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coverage_pipeline import cube_store
+    from coverage_pipeline.cube import regions as cube_store
     from coverage_pipeline.storage import locks
 
     monkeypatch.setattr(cube_store, "exclusive", lambda path, what, **_: locks.exclusive(path, what=what, timeout=0.2))
