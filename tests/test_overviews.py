@@ -17,8 +17,7 @@ from jsonschema import Draft7Validator
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from coverage_pipeline.grid.daymask import UNKNOWN
-from coverage_pipeline.overviews import (
+from coverage_pipeline.cube.overviews import (
     MIN_SIDE,
     coarsen,
     factors,
@@ -28,6 +27,7 @@ from coverage_pipeline.overviews import (
     multiscales,
     row_areas,
 )
+from coverage_pipeline.grid.daymask import UNKNOWN
 
 MASK_FILL = int(UNKNOWN)
 ORDER = (2, 3, 4, 0, 5, 1)  # 6 is in no order
