@@ -14,8 +14,8 @@ from pystac.extensions.datacube import DatacubeExtension, HorizontalSpatialDimen
 from pystac.validation.local_validator import get_local_schema_cache
 from referencing import Registry, Resource
 
+from coverage_pipeline.cube.description import ZARR_MEDIA_TYPE, HexagonCells, ProductVariable, RegularCells, collection
 from coverage_pipeline.months import Month
-from coverage_pipeline.product import ZARR_MEDIA_TYPE, HexagonCells, ProductVariable, RegularCells, collection
 
 CELLS = ("sensor", "time", "lat", "lon")
 VARIABLES = {

@@ -38,7 +38,8 @@ from zarr.codecs import ZstdCodec
 from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, LocalStore
 
-from coverage_pipeline import __version__, product
+from coverage_pipeline import __version__
+from coverage_pipeline.cube import description as product
 from coverage_pipeline.cube import overviews
 from coverage_pipeline.cube.schema import (
     ACTION_ORDER,
