@@ -15,7 +15,7 @@ from typing import Any
 import xarray as xr
 
 from benchmarks.timing import medians, taken_by
-from coverage_pipeline.coverage import AGGREGATIONS, METRICS, Aggregation, CoverageQuery, open_coverage, select
+from coverage_pipeline.cube.select import AGGREGATIONS, METRICS, Aggregation, CoverageQuery, open_coverage, select
 from coverage_pipeline.months import Month
 
 CELL = (10.05, 45.05, 10.05, 45.05)

@@ -15,7 +15,7 @@ from typing import get_args
 import xarray as xr
 
 from coverage_dashboards.escape import plain
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.select import (
     AGGREGATIONS,
     HOLDINGS_STATUS,
     METRICS,

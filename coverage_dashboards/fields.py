@@ -22,8 +22,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from coverage_dashboards.viewport import OUT_OF_SCOPE
-from coverage_pipeline.coverage import ACTIONS, METRICS, SCAN_STATUS, CoverageError, CoverageQuery, grid_of, open_coverage, select
 from coverage_pipeline.cube.overviews import row_areas
+from coverage_pipeline.cube.select import ACTIONS, METRICS, SCAN_STATUS, CoverageError, CoverageQuery, grid_of, open_coverage, select
 from coverage_pipeline.grid.spec import BBox, GridSpec
 
 CACHE_BYTES = 1 << 30

@@ -10,7 +10,7 @@ from coverage_dashboards import palette
 from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
 from coverage_dashboards.escape import html, plain
 from coverage_dashboards.fields import Field, Limits
-from coverage_pipeline.coverage import ACTIONS, GAP_VARIABLES, HOLDINGS_STATUS, METRICS, SCAN_STATUS
+from coverage_pipeline.cube.select import ACTIONS, GAP_VARIABLES, HOLDINGS_STATUS, METRICS, SCAN_STATUS
 from coverage_pipeline.months import Month
 
 ACTION_TITLES: Mapping[str, str] = {

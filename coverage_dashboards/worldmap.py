@@ -37,7 +37,7 @@ from coverage_dashboards.viewport import (
     refit,
     viewport,
 )
-from coverage_pipeline.coverage import ACTIONS, METRICS
+from coverage_pipeline.cube.select import ACTIONS, METRICS
 from coverage_pipeline.grid.spec import GLOBE, BBox
 
 hv.extension("bokeh", logo=False)

@@ -22,7 +22,9 @@ from upath import UPath
 from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
 from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
 from coverage_pipeline.catalog.sources.base import BBox
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.regions import metadata_lock
+from coverage_pipeline.cube.schema import PartitionMoved
+from coverage_pipeline.cube.select import (
     ACTIONS,
     HOLDINGS_STATUS,
     SCAN_STATUS,
@@ -36,8 +38,6 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
-from coverage_pipeline.cube.regions import metadata_lock
-from coverage_pipeline.cube.schema import PartitionMoved
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area

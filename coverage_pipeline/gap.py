@@ -11,7 +11,7 @@ import xarray as xr
 from numba import guvectorize, njit
 from numpy.typing import NDArray
 
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.select import (
     ACTIONS,
     HOLDINGS_STATUS,
     SCAN_STATUS,

@@ -48,7 +48,7 @@ from sqlalchemy.exc import ArgumentError
 from coverage_pipeline.catalog.http import MAX_ANSWER_MB, Patience
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.catalog.scan import ScanOptions
-from coverage_pipeline.coverage import CubeSpec, DesiredCadence
+from coverage_pipeline.cube.select import CubeSpec, DesiredCadence
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.grid.spec import CoverageRule, Engine, GridSpec

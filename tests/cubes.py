@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.select import (
     COVERAGE_VARIABLES,
     HOLDINGS_STATUS,
     SCAN_STATUS,

@@ -12,7 +12,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.coverage import SCAN_STATUS, SCHEMA
+from coverage_pipeline.cube.select import SCAN_STATUS, SCHEMA
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense, known_area
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics
 from tests.cubes import GRID

@@ -25,8 +25,8 @@ import zarr
 from rasterio.transform import Affine
 from zarr.core.attributes import Attributes
 
-from coverage_pipeline import coverage
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube import select as coverage
+from coverage_pipeline.cube.select import (
     ACTIONS,
     COVERAGE_VARIABLES,
     GAP_VARIABLES,

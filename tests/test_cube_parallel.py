@@ -28,7 +28,8 @@ import xarray as xr
 import zarr
 from upath import UPath
 
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube import regions as cube_store
+from coverage_pipeline.cube.select import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
     METRICS,
@@ -46,7 +47,6 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
-from coverage_pipeline.cube import regions as cube_store
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between

@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from zarr.storage import LocalStore
 
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.regions import description_path, levels
+from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, KNOWN_SHARES
+from coverage_pipeline.cube.select import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
     METRICS,
@@ -44,8 +46,6 @@ from coverage_pipeline.coverage import (
     write_coverage,
     write_gap,
 )
-from coverage_pipeline.cube.regions import description_path, levels
-from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, KNOWN_SHARES
 from coverage_pipeline.grid import celltable
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.hexagons import hex_cells

@@ -15,7 +15,7 @@ import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.select import (
     ACTIONS,
     HOLDINGS_STATUS,
     SCAN_STATUS,

@@ -31,7 +31,9 @@ from zarr.codecs import ZstdCodec
 from coverage_pipeline import migrate as module
 from coverage_pipeline.build import STEPS, Planner, Step
 from coverage_pipeline.catalog import ScanReport
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.regions import open_group
+from coverage_pipeline.cube.schema import PARTITION_DIMS, PROVENANCE
+from coverage_pipeline.cube.select import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
     SCHEMA,
@@ -42,8 +44,6 @@ from coverage_pipeline.coverage import (
     read_partition,
     write_coverage,
 )
-from coverage_pipeline.cube.regions import open_group
-from coverage_pipeline.cube.schema import PARTITION_DIMS, PROVENANCE
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month

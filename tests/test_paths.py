@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from upath import UPath
 
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.coverage import CoverageError, CoverageMismatch, open_coverage
 from coverage_pipeline.cube import regions as cube_store
+from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, open_coverage
 from coverage_pipeline.locations import LocationsError, fetch_targets
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.storage.store import Store, StoreError, storage_path

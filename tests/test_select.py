@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from coverage_pipeline import coverage
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube import select as coverage
+from coverage_pipeline.cube.select import (
     ACTIONS,
     AGGREGATIONS,
     METRICS,

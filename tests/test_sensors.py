@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from coverage_pipeline.catalog.providers import profile_of
-from coverage_pipeline.coverage import CoverageError, DesiredCadence
+from coverage_pipeline.cube.select import CoverageError, DesiredCadence
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month
 from coverage_pipeline.orbits import MISSIONS

@@ -14,7 +14,7 @@ import pytest
 import shapely
 import xarray as xr
 
-from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.cube.select import open_coverage
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, SensorError
 from coverage_pipeline.tasking import (

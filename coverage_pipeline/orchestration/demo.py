@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from coverage_pipeline.coverage import ACTIONS, open_coverage
+from coverage_pipeline.cube.select import ACTIONS, open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month, months_between

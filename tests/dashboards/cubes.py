@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.coverage import (
+from coverage_pipeline.cube.select import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
     HOLDINGS_STATUS,

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import shapely
 
-from coverage_pipeline import coverage
 from coverage_pipeline.build import PartitionDone, build_coverage_zarr
+from coverage_pipeline.cube import select as coverage
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from coverage_pipeline.build import Planner, build
-from coverage_pipeline.coverage import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, CoverageError, open_coverage
+from coverage_pipeline.cube.select import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, CoverageError, open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.settings import load_settings

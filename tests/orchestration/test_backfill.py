@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.cube.select import open_coverage
 from coverage_pipeline.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

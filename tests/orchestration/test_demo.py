@@ -11,7 +11,7 @@ import geopandas as gpd
 import pytest
 from rich.console import Console
 
-from coverage_pipeline.coverage import SCAN_STATUS, open_coverage
+from coverage_pipeline.cube.select import SCAN_STATUS, open_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.orchestration.demo import build_demo, summary

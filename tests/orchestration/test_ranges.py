@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from coverage_pipeline.build import Planner
-from coverage_pipeline.coverage import ACTIONS, SCAN_STATUS, open_coverage
+from coverage_pipeline.cube.select import ACTIONS, SCAN_STATUS, open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.settings import load_settings
 from tests.catalog.http_server import Answer

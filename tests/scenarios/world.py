@@ -19,7 +19,7 @@ import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.build import STEPS, Planner, build
-from coverage_pipeline.coverage import open_coverage
+from coverage_pipeline.cube.select import open_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.settings import load_settings
