@@ -38,8 +38,8 @@ from coverage_pipeline.cube.select import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
 from coverage_pipeline.holdings.extract import extract as held

@@ -49,8 +49,8 @@ from coverage_pipeline.catalog.http import MAX_ANSWER_MB, Patience
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.cube.select import CubeSpec, DesiredCadence
+from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.grid.spec import CoverageRule, Engine, GridSpec
 from coverage_pipeline.months import Month, as_date, widened, window_months
 from coverage_pipeline.redaction import has_login

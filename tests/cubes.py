@@ -24,7 +24,7 @@ from coverage_pipeline.cube.select import (
     write_coverage,
     write_gap,
 )
-from coverage_pipeline.gap import DEFAULT_WEIGHTS, GAP_INPUTS, compute_gap
+from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, GAP_INPUTS, compute_gap
 from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec

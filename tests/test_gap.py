@@ -23,7 +23,7 @@ from coverage_pipeline.cube.select import (
     DesiredCadence,
     open_coverage,
 )
-from coverage_pipeline.gap import DEFAULT_WEIGHTS, GAP_INPUTS, GapError, check_weights, compute_gap
+from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, GAP_INPUTS, GapError, check_weights, compute_gap
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from coverage_pipeline.catalog.providers import PROVIDERS
+from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.gap import DEFAULT_WEIGHTS
 from coverage_pipeline.settings import (
     DatabaseSettings,
     HoldingsSettings,

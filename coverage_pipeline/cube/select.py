@@ -679,7 +679,7 @@ def __getattr__(name: str) -> Any:
 
         return build_coverage_zarr
     if name == "compute_gap":
-        from coverage_pipeline.gap import compute_gap
+        from coverage_pipeline.demand.gap import compute_gap
 
         return compute_gap
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

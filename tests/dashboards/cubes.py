@@ -25,7 +25,7 @@ from coverage_pipeline.cube.select import (
     write_coverage,
     write_gap,
 )
-from coverage_pipeline.gap import DEFAULT_WEIGHTS, compute_gap
+from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, compute_gap
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec
