@@ -39,8 +39,8 @@ from coverage_pipeline.catalog.doctor import Check, Verdict, distinct, examine, 
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.windows import Progress as ScanProgress
 from coverage_pipeline.catalog.windows import parts_folder
+from coverage_pipeline.demand.targets import LocationsError
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.locations import LocationsError
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
 from coverage_pipeline.redaction import redact

@@ -39,11 +39,11 @@ from coverage_pipeline.cube.select import (
     write_gap,
 )
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
+from coverage_pipeline.demand.targets import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
 from coverage_pipeline.holdings.extract import extract as held
-from coverage_pipeline.locations import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.matchup import held_cells
 from coverage_pipeline.matchup.match import match as matchup
 from coverage_pipeline.months import Month, window_months

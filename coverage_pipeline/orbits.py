@@ -25,10 +25,10 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
+from coverage_pipeline.demand.targets import land_mask
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.locations import land_mask
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import CoverageSensor
 

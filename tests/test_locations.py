@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 import shapely
 
-from coverage_pipeline.geometry import outlines as geodata
-from coverage_pipeline.grid.spec import GridSpec, touched
-from coverage_pipeline.locations import (
+from coverage_pipeline.demand.targets import (
     LocationsError,
     area_mask,
     fetch_targets,
@@ -25,6 +23,8 @@ from coverage_pipeline.locations import (
     scope_mask,
     targets_union,
 )
+from coverage_pipeline.geometry import outlines as geodata
+from coverage_pipeline.grid.spec import GridSpec, touched
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import shared_data
 
@@ -224,7 +224,7 @@ def test_the_margin_grows_by_kilometres_not_degrees() -> None:
 
 
 def test_a_mark_grows_around_the_globe_and_over_the_pole() -> None:
-    from coverage_pipeline.locations import _grown
+    from coverage_pipeline.demand.targets import _grown
 
     mask = np.zeros(DEGREE.shape, bool)
     mask[90, 0] = True

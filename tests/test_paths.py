@@ -19,7 +19,7 @@ from upath import UPath
 from coverage_pipeline.__main__ import app
 from coverage_pipeline.cube import regions as cube_store
 from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, open_coverage
-from coverage_pipeline.locations import LocationsError, fetch_targets
+from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.storage.store import Store, StoreError, storage_path
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, make_cube, write_partition

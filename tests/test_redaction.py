@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from coverage_pipeline.catalog.doctor import examine
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.extract import FileHoldings, HoldingsUnavailable, PostgisHoldings
-from coverage_pipeline.locations import LocationsError, fetch_targets
 from coverage_pipeline.redaction import RedactingFilter, has_login, public_address, redact
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, SensorError
 from coverage_pipeline.settings import SettingsError, TilesSettings, load_settings
