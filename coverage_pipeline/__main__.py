@@ -40,6 +40,7 @@ from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.windows import Progress as ScanProgress
 from coverage_pipeline.catalog.windows import parts_folder
 from coverage_pipeline.demand.targets import LocationsError
+from coverage_pipeline.demand.topcells import TopBy, notes, top_cells
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
@@ -48,7 +49,6 @@ from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, 
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings, without_holdings_secrets
 from coverage_pipeline.sign_in import check_sign_in
 from coverage_pipeline.storage.store import StatsLayer, is_local, sibling, storage_path
-from coverage_pipeline.topcells import TopBy, notes, top_cells
 
 app = typer.Typer(
     name="coverage-planner",
