@@ -16,8 +16,7 @@ import xarray as xr
 
 from coverage_pipeline.cube.select import open_coverage
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, SensorError
-from coverage_pipeline.tasking import (
+from coverage_pipeline.requests.flags import (
     RequestError,
     RequestKind,
     flag_for_request,
@@ -26,6 +25,7 @@ from coverage_pipeline.tasking import (
     submit_request,
     taskable_mask,
 )
+from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, SensorError
 from tests.cubes import cube_spec, make_cube
 
 TODAY = dt.date(2025, 6, 15)
