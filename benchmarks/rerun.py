@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.archive import YEAR, settings_of
 from benchmarks.timing import Taken, median_of, taken_by
-from coverage_pipeline.build import GRIDDING_STEPS, Planner, build
+from coverage_pipeline.pipeline.planner import GRIDDING_STEPS, Planner, build
 
 SENSOR, MONTH = "sentinel-2", YEAR[0]
 

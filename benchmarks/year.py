@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks import cube_read, rerun
 from benchmarks.archive import VOLUMES, YEAR, settings_of, write_archive
 from benchmarks.memory import peak_rss_mb
-from coverage_pipeline.build import GRIDDING_STEPS, Planner, Step, build
 from coverage_pipeline.months import Month
+from coverage_pipeline.pipeline.planner import GRIDDING_STEPS, Planner, Step, build
 from coverage_pipeline.sensors.registry import CoverageSensor
 
 

@@ -33,7 +33,6 @@ from rich.text import Text
 from upath import UPath
 
 from coverage_pipeline import __version__
-from coverage_pipeline.build import STEPS, BuildFailed, PartitionDone, Planner, Step, build, in_words
 from coverage_pipeline.catalog import CatalogError
 from coverage_pipeline.catalog.doctor import Check, Verdict, distinct, examine, printable
 from coverage_pipeline.catalog.scan import ScanOptions
@@ -44,6 +43,7 @@ from coverage_pipeline.demand.topcells import TopBy, notes, top_cells
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
+from coverage_pipeline.pipeline.planner import STEPS, BuildFailed, PartitionDone, Planner, Step, build, in_words
 from coverage_pipeline.redaction import redact
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings, without_holdings_secrets

@@ -22,7 +22,6 @@ import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.build import GRIDDING_STEPS, Planner
 from coverage_pipeline.cube.regions import (
     Fields,
     Rows,
@@ -56,6 +55,7 @@ from coverage_pipeline.cube.schema import (
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import UTC, Month, months_between
+from coverage_pipeline.pipeline.planner import GRIDDING_STEPS, Planner
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import is_local, write_bytes
 

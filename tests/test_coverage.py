@@ -748,8 +748,8 @@ def test_the_snapshot_is_the_day_of_the_oldest_answer(cube: Path) -> None:
 
 
 def test_the_specification_finds_its_functions_here() -> None:
-    from coverage_pipeline.build import build_coverage_zarr
     from coverage_pipeline.demand.gap import compute_gap
+    from coverage_pipeline.pipeline.planner import build_coverage_zarr
 
     assert coverage.build_coverage_zarr is build_coverage_zarr
     assert coverage.compute_gap is compute_gap

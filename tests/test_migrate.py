@@ -29,7 +29,6 @@ from upath import UPath
 from zarr.codecs import ZstdCodec
 
 from coverage_pipeline import migrate as module
-from coverage_pipeline.build import STEPS, Planner, Step
 from coverage_pipeline.catalog import ScanReport
 from coverage_pipeline.cube.regions import open_group
 from coverage_pipeline.cube.schema import PARTITION_DIMS, PROVENANCE
@@ -47,6 +46,7 @@ from coverage_pipeline.cube.select import (
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.pipeline.planner import STEPS, Planner, Step
 from coverage_pipeline.scenes.items import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.settings import load_settings
 from coverage_pipeline.storage.locks import LockTimeout

@@ -675,7 +675,7 @@ def grid_of(ds: xr.Dataset) -> GridSpec:
 def __getattr__(name: str) -> Any:
     """The specification finds ``build_coverage_zarr`` and ``compute_gap`` here; both live in modules that import this one."""
     if name == "build_coverage_zarr":
-        from coverage_pipeline.build import build_coverage_zarr
+        from coverage_pipeline.pipeline.planner import build_coverage_zarr
 
         return build_coverage_zarr
     if name == "compute_gap":

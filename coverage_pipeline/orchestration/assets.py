@@ -6,13 +6,13 @@ from typing import Any
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from coverage_pipeline.build import Planner
 from coverage_pipeline.demand.topcells import TopBy, as_markdown, top_cells
 from coverage_pipeline.orchestration.automation import Automation
 from coverage_pipeline.orchestration.partitions import SensorMonth
 from coverage_pipeline.orchestration.ranges import AssetEvents, failing_in_words, materialised
 from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.orchestration.thumbnail import map_markdown
+from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.storage.store import StatsLayer, read_parquet
 
 GROUP = "coverage"

@@ -12,10 +12,10 @@ import pyarrow as pa
 from dagster_duckdb import DuckDBResource
 from upath import UPath
 
-from coverage_pipeline.build import Planner
 from coverage_pipeline.orchestration.partitions import SensorMonth, sensor_months_of
 from coverage_pipeline.orchestration.ranges import failing_in_words
 from coverage_pipeline.orchestration.resources import PlannerResource
+from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.storage.store import StoreError, read_parquet
 
 Sources = Callable[[Planner, SensorMonth], Mapping[str, tuple[UPath, list[str]]]]

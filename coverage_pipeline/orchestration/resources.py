@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from coverage_pipeline.build import Planner
 from coverage_pipeline.orchestration.ranges import failing_in_words
+from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.settings import load_settings
 
 

@@ -18,7 +18,6 @@ import sqlalchemy as sa
 from psycopg2 import sql
 from sqlalchemy import event
 
-from coverage_pipeline.build import Planner, build
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.extract import (
     HoldingsRefused,
@@ -28,6 +27,7 @@ from coverage_pipeline.holdings.extract import (
     fetch_holdings,
 )
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.pipeline.planner import Planner, build
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.serving import free_port
 from coverage_pipeline.settings import SettingsError, load_settings

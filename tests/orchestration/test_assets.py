@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from coverage_pipeline.build import Planner, build
 from coverage_pipeline.cube.select import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, CoverageError, open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.pipeline.planner import Planner, build
 from coverage_pipeline.settings import load_settings
 
 ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]

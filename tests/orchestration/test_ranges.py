@@ -13,9 +13,9 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from coverage_pipeline.build import Planner
 from coverage_pipeline.cube.select import ACTIONS, SCAN_STATUS, open_coverage
 from coverage_pipeline.definitions import planner_definitions
+from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.settings import load_settings
 from tests.catalog.http_server import Answer
 from tests.catalog.items import item, square
