@@ -41,8 +41,8 @@ from coverage_pipeline.catalog.windows import parts_folder
 from coverage_pipeline.demand.targets import LocationsError
 from coverage_pipeline.demand.topcells import TopBy, notes, top_cells
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month, MonthError
+from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.pipeline.planner import STEPS, BuildFailed, PartitionDone, Planner, Step, build, in_words
 from coverage_pipeline.redaction import redact
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, resolve_sensors

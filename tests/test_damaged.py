@@ -22,8 +22,8 @@ from coverage_pipeline.cube.schema import METRICS, SCHEMA, SCHEMA_VERSION, CubeD
 from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, CoverageQuery, open_coverage, read_partition, select
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec, GridTooLarge, refuse_too_large
-from coverage_pipeline.migrate import migrate
 from coverage_pipeline.months import Month
+from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.storage.store import METADATA_KEY, StoreError, read_metadata, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, everywhere, known_fields, make_cube, write_partition
 from tests.test_migrate import STEPS, built, planner_in, world  # noqa: F401 fixtures

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from upath import UPath
 from zarr.codecs import ZstdCodec
 
-from coverage_pipeline import migrate as module
 from coverage_pipeline.catalog import ScanReport
 from coverage_pipeline.cube.regions import open_group
 from coverage_pipeline.cube.schema import PARTITION_DIMS, PROVENANCE
@@ -44,8 +43,9 @@ from coverage_pipeline.cube.select import (
     write_coverage,
 )
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
-from coverage_pipeline.migrate import Migrated, migrate
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.pipeline import migrate as module
+from coverage_pipeline.pipeline.migrate import Migrated, migrate
 from coverage_pipeline.pipeline.planner import STEPS, Planner, Step
 from coverage_pipeline.scenes.items import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.settings import load_settings
@@ -720,7 +720,7 @@ def test_a_migration_killed_midway_leaves_the_old_cube_and_the_next_works(world:
     script = textwrap.dedent(
         """
         import os, pathlib, signal, sys
-        from coverage_pipeline.migrate import migrate
+        from coverage_pipeline.pipeline.migrate import migrate
         from tests.test_migrate import planner_in
 
         def killed(key, number, of):

@@ -20,7 +20,7 @@ from coverage_pipeline.__main__ import app
 from coverage_pipeline.cube import regions as cube_store
 from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, open_coverage
 from coverage_pipeline.demand.targets import LocationsError, fetch_targets
-from coverage_pipeline.migrate import migrate
+from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.storage.store import Store, StoreError, storage_path
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, make_cube, write_partition
 from tests.test_migrate import STEPS, built, footprints, make, planner_in, scenes_of, world, write_scenes  # noqa: F401 fixtures

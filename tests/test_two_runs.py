@@ -302,7 +302,7 @@ def test_a_file_that_a_scan_still_guards_stays(world: Path) -> None:  # noqa: F8
 
 
 def test_a_migration_to_another_name_leaves_the_old_cube_s_statistics_too(world: Path) -> None:  # noqa: F811
-    from coverage_pipeline.migrate import migrate
+    from coverage_pipeline.pipeline.migrate import migrate
 
     def derived() -> dict[str, bytes]:
         return {str(p): p.read_bytes() for kind in ("stats", "matchup") for p in sorted((world / "data" / kind).rglob("*")) if p.is_file()}
@@ -319,7 +319,7 @@ def test_a_migration_to_another_name_leaves_the_old_cube_s_statistics_too(world:
 
 
 def test_a_migration_in_place_takes_its_statistics_along(world: Path) -> None:  # noqa: F811
-    from coverage_pipeline.migrate import migrate
+    from coverage_pipeline.pipeline.migrate import migrate
 
     planner = planner_in(world, grid={"rule": "center"})
     assert migrate(planner).made
