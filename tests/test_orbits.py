@@ -17,11 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from coverage_pipeline.geometry import outlines as geodata
-from coverage_pipeline.geometry.footprints import normalise_footprints
-from coverage_pipeline.grid.spec import GridSpec, touched
-from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.orbits import (
+from coverage_pipeline.demo.orbits import (
     CATALOGUED,
     MISSIONS,
     ArchiveError,
@@ -31,6 +27,10 @@ from coverage_pipeline.orbits import (
     simulated_items,
     write_archive,
 )
+from coverage_pipeline.geometry import outlines as geodata
+from coverage_pipeline.geometry.footprints import normalise_footprints
+from coverage_pipeline.grid.spec import GridSpec, touched
+from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import item_files, read_items, shared_data
 
