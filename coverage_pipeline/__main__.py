@@ -549,7 +549,7 @@ def demo(
       coverage-planner demo --build-only
     """
     with _exit_codes():
-        from coverage_pipeline.orchestration.demo import build_demo, summary  # Dagster takes seconds to import
+        from coverage_pipeline.demo.build import build_demo, summary  # Dagster takes seconds to import
 
         if not build_only:
             check_sign_in(os.environ)  # before a build of minutes rather than after it

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from coverage_pipeline.cube.select import SCAN_STATUS, open_coverage
+from coverage_pipeline.demo.build import build_demo, summary
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
-from coverage_pipeline.orchestration.demo import build_demo, summary
 from coverage_pipeline.storage.store import Store, read_metadata
 
 SMALL = {"emit": 0.2, "enmap": 0.2, "landsat-8-9": 0.02, "sentinel-2": 0.004}
