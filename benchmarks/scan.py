@@ -37,9 +37,9 @@ from coverage_pipeline.catalog import build_availability_catalog
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.demo.orbits import simulated_items
+from coverage_pipeline.demo.stac_server import free_port, stac_api
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
-from coverage_pipeline.serving import free_port, stac_api
 
 PAGE = 250
 COLLECTION = "sentinel-2-l2a"

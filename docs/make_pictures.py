@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Page, sync_playwright
 
-from coverage_pipeline.serving import free_port
+from coverage_pipeline.demo.stac_server import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "data" / "demo"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coverage_pipeline.serving import stac_api
+from coverage_pipeline.demo.stac_server import stac_api
 
 REQUIRED = os.environ.get("COVERAGE_REQUIRE_SERVICES") == "1"
 

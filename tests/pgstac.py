@@ -21,7 +21,7 @@ from pypgstac.db import PgstacDB
 from pypgstac.load import Loader, Methods
 from pypgstac.migrate import Migrate
 
-from coverage_pipeline.serving import free_port
+from coverage_pipeline.demo.stac_server import free_port
 from tests.services import PostgisServer
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from coverage_pipeline.serving import free_port
+from coverage_pipeline.demo.stac_server import free_port
 from tests.conftest import without_service
 
 TEMPLATE = "with_postgis"

@@ -47,10 +47,10 @@ from coverage_pipeline.cube.select import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
-from coverage_pipeline.serving import free_port
 from coverage_pipeline.storage.store import StoreError, read_parquet, storage_path, write_bytes, write_cells, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, make_cube, provenance, random_fields, write_partition
 

@@ -19,9 +19,9 @@ from upath import UPath
 
 from coverage_pipeline.cube.regions import ensure_cube, lock_paths, partition_revision, write_coverage
 from coverage_pipeline.cube.schema import CoverageError
+from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.serving import free_port
 from coverage_pipeline.storage import locks
 from coverage_pipeline.storage.locks import LockError, LockLost, LockTimeout, exclusive
 from tests.cubes import JANUARY, cube_spec, everywhere, known_fields, provenance

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coverage_pipeline.serving import free_port
+from coverage_pipeline.demo.stac_server import free_port
 
 KEY = "hush-hush"
 

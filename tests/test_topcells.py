@@ -18,11 +18,11 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from coverage_pipeline.demand.topcells import TopBy, TopCellsError, as_markdown, notes, top_cells
+from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.matchup.held_cells import HELD_SCHEMA
 from coverage_pipeline.months import Month
-from coverage_pipeline.serving import free_port
 from coverage_pipeline.storage.store import StatsLayer, Store, StoreError, write_cells
 
 GRID = GridSpec(30.0)

@@ -22,10 +22,10 @@ from rich.table import Table
 from coverage_pipeline.cube.select import ACTIONS, open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.demo.orbits import simulated_holdings, simulated_holdings_without_catalog, write_archive
+from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
-from coverage_pipeline.serving import stac_api
 from coverage_pipeline.settings import PlannerSettings, load_settings
 
 NOTE = "Simulated data: scenes, clouds and holdings are made up for the demo; nothing here was observed."

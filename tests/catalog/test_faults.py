@@ -37,10 +37,10 @@ from coverage_pipeline.catalog import http as wire_module
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
 from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.scene_key import parse_time, scene_key
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
-from coverage_pipeline.serving import stac_api
 from coverage_pipeline.storage.store import Store, sibling
 from tests.catalog import cmr_server, fault_proxy
 from tests.catalog.fault_proxy import Act, Fault, FaultProxy, TimedCmr, When, at, every, first, larger_than, wider_than

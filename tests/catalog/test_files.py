@@ -40,9 +40,9 @@ from coverage_pipeline.catalog.providers import LOOPBACK
 from coverage_pipeline.catalog.scan import ScanOptions
 from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
 from coverage_pipeline.catalog.sources.files import PAGE, GeoParquetSource, StaticSource
+from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SourceKind
-from coverage_pipeline.serving import free_port
 from coverage_pipeline.storage.store import Store, sibling
 from tests.catalog.items import item, sensor, square
 from tests.shared_data import read_items, shared_data

@@ -24,10 +24,10 @@ from coverage_pipeline.catalog import (
 )
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.items import SCENES_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind
-from coverage_pipeline.serving import free_port
 from coverage_pipeline.storage.store import Store, read_metadata, sibling
 from tests.catalog import cmr_server
 from tests.catalog.items import item, sensor, square

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from psycopg2 import sql
 from sqlalchemy import event
 
+from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.extract import (
     HoldingsRefused,
@@ -29,7 +30,6 @@ from coverage_pipeline.holdings.extract import (
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.pipeline.planner import Planner, build
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.serving import free_port
 from coverage_pipeline.settings import SettingsError, load_settings
 from coverage_pipeline.storage.store import Store, read_parquet, sibling
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from coverage_pipeline.cube.select import open_coverage
-from coverage_pipeline.serving import free_port
+from coverage_pipeline.demo.stac_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

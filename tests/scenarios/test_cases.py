@@ -27,9 +27,9 @@ import pytest
 import rustac
 import shapely
 
+from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.scenes.items import scenes_from_items
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.serving import free_port
 from tests.scenarios.world import (
     JUNE,
     Month,
