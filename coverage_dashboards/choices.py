@@ -26,7 +26,7 @@ from coverage_pipeline.cube.select import (
 )
 from coverage_pipeline.months import Month, MonthError, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
-from coverage_pipeline.settings import SettingsError, load_settings
+from coverage_pipeline.settings.model import SettingsError, load_settings
 
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 LAYER_TITLES: Mapping[Layer, str] = {"available": "Available", "acquired": "Acquired", "gap": "Gap"}

@@ -29,7 +29,7 @@ from tornado.routing import Matcher, Rule
 from tornado.web import Application, OutputTransform, RequestHandler
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.settings import SettingsError
+from coverage_pipeline.settings.model import SettingsError
 from coverage_pipeline.sign_in import check_sign_in
 
 APP = Path(__file__).with_name("app.py")

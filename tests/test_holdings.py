@@ -38,7 +38,7 @@ from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, Holdin
 from coverage_pipeline.matchup.held_cells import HELD_SCHEMA, held_tables, holdings_fields, united_by_key
 from coverage_pipeline.months import UTC, Month, MonthError
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.settings import PlannerSettings, SettingsError, load_settings
+from coverage_pipeline.settings.model import PlannerSettings, SettingsError, load_settings
 from coverage_pipeline.storage.store import Store, read_parquet
 
 JANUARY = Month(2025, 1)

@@ -20,7 +20,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.extract import FileHoldings, HoldingsUnavailable, PostgisHoldings
 from coverage_pipeline.redaction import RedactingFilter, has_login, public_address, redact
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, SensorError
-from coverage_pipeline.settings import SettingsError, TilesSettings, load_settings
+from coverage_pipeline.settings.model import SettingsError, TilesSettings, load_settings
 from coverage_pipeline.storage.store import Store, StoreError, read_parquet
 
 MARK = "S3cr3tMark"

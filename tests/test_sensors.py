@@ -22,7 +22,7 @@ from coverage_pipeline.sensors.registry import (
     registry,
     resolve_sensors,
 )
-from coverage_pipeline.settings import SensorSettings
+from coverage_pipeline.settings.model import SensorSettings
 from tests.shared_data import item_files, read_items
 
 FACTS = {"available_sources", "nominal_revisit_days", "taskable", "reach", "max_scene_km2", "first_month", "cloud"}

@@ -14,7 +14,7 @@ import pytest
 from coverage_pipeline.catalog.providers import PROVIDERS
 from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.settings import (
+from coverage_pipeline.settings.model import (
     DatabaseSettings,
     HoldingsSettings,
     PlannerSettings,

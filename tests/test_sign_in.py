@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.settings import SettingsError
+from coverage_pipeline.settings.model import SettingsError
 from coverage_pipeline.sign_in import PROVIDERS, check_sign_in
 
 SECRET = "0123456789abcdef0123456789abcdef"

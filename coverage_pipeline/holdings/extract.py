@@ -65,7 +65,7 @@ from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.scenes.items import TIME, as_geodataframe
 from coverage_pipeline.scenes.statistics import fields_dataset
 from coverage_pipeline.sensors.registry import CoverageSensor
-from coverage_pipeline.settings import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
+from coverage_pipeline.settings.model import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings
 from coverage_pipeline.storage.bounded_http import TransferError, local_copy
 from coverage_pipeline.storage.store import (
     Store,

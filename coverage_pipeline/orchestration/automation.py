@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from coverage_pipeline.settings import OrchestrationSettings
+from coverage_pipeline.settings.model import OrchestrationSettings
 
 
 class Automation(NamedTuple):

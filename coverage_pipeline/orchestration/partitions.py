@@ -9,7 +9,7 @@ import dagster as dg
 
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import CoverageSensor, SensorError
-from coverage_pipeline.settings import PlannerSettings
+from coverage_pipeline.settings.model import PlannerSettings
 
 
 class SensorMonth(NamedTuple):

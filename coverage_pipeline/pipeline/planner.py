@@ -49,7 +49,7 @@ from coverage_pipeline.matchup.match import match as matchup
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
-from coverage_pipeline.settings import PlannerSettings, load_settings
+from coverage_pipeline.settings.model import PlannerSettings, load_settings
 from coverage_pipeline.storage.leftovers import clean_files
 from coverage_pipeline.storage.store import (
     MAKE_AGAIN,

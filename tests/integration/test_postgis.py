@@ -30,7 +30,7 @@ from coverage_pipeline.holdings.extract import (
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.pipeline.planner import Planner, build
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.settings import SettingsError, load_settings
+from coverage_pipeline.settings.model import SettingsError, load_settings
 from coverage_pipeline.storage.store import Store, read_parquet, sibling
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 

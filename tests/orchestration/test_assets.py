@@ -17,7 +17,7 @@ from coverage_pipeline.cube.select import ACTIONS, COVERAGE_VARIABLES, GAP_VARIA
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.pipeline.planner import Planner, build
-from coverage_pipeline.settings import load_settings
+from coverage_pipeline.settings.model import load_settings
 
 ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
 

@@ -16,7 +16,7 @@ import pytest
 from coverage_pipeline.cube.select import ACTIONS, SCAN_STATUS, open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.pipeline.planner import Planner
-from coverage_pipeline.settings import load_settings
+from coverage_pipeline.settings.model import load_settings
 from tests.catalog.http_server import Answer
 from tests.catalog.items import item, square
 from tests.catalog.stac_server import Catalog, serve
