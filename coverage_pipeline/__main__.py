@@ -47,7 +47,7 @@ from coverage_pipeline.pipeline.planner import STEPS, BuildFailed, PartitionDone
 from coverage_pipeline.redaction import redact
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, resolve_sensors
 from coverage_pipeline.settings.model import PlannerSettings, SettingsError, load_settings, without_holdings_secrets
-from coverage_pipeline.sign_in import check_sign_in
+from coverage_pipeline.settings.sign_in import check_sign_in
 from coverage_pipeline.storage.store import StatsLayer, is_local, sibling, storage_path
 
 app = typer.Typer(
