@@ -43,9 +43,9 @@ from coverage_pipeline.demand.targets import area_mask, fetch_targets, require_i
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
 from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
-from coverage_pipeline.holdings.extract import extract as held
+from coverage_pipeline.holdings import extract as held
 from coverage_pipeline.matchup import held_cells
-from coverage_pipeline.matchup.match import match as matchup
+from coverage_pipeline.matchup import match as matchup
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
