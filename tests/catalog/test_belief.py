@@ -26,8 +26,8 @@ from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
 from coverage_pipeline.storage.store import Store, read_metadata, sibling
 from tests.catalog.cases import case, items_of, made_items, served
 from tests.catalog.items import item, sensor, square
+from tests.catalog.sources.test_files import dump
 from tests.catalog.stac_server import Catalog, serve
-from tests.catalog.test_files import dump
 
 S2, LANDSAT = COVERAGE_SENSORS["sentinel-2"], COVERAGE_SENSORS["landsat-8-9"]
 JANUARY, JUNE = Month(2025, 1), Month(2025, 6)

@@ -44,10 +44,10 @@ from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
 from coverage_pipeline.storage.store import Store, sibling
 from tests.catalog import cmr_server, fault_proxy
 from tests.catalog.fault_proxy import Act, Fault, FaultProxy, TimedCmr, When, at, every, first, larger_than, wider_than
-from tests.catalog.test_cmr import extent, granule
+from tests.catalog.sources.test_cmr import extent, granule
 from tests.conftest import write_items
+from tests.holdings.test_faults import MARK
 from tests.shared_data import read_items, shared_data
-from tests.test_holdings_faults import MARK
 
 WRITE_DOCS = os.environ.get("COVERAGE_WRITE_DOCS") == "1"  # here, as conftest.py takes it out of the environment of every test
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "faults.md"

@@ -24,8 +24,8 @@ from coverage_pipeline.geometry.footprints import area_km2
 from coverage_pipeline.scenes.items import REJECTED_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from tests.catalog.items import item, sensor, square
+from tests.sensors.test_registry import recorded_sensor
 from tests.shared_data import item_files, read_items, shared_data
-from tests.test_sensors import recorded_sensor
 
 Item = dict[str, Any]
 

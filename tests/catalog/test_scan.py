@@ -31,8 +31,8 @@ from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
 from coverage_pipeline.storage.store import Store, read_metadata, sibling
 from tests.catalog import cmr_server
 from tests.catalog.items import item, sensor, square
+from tests.catalog.sources.test_cmr import TEN as CMR_TEN
 from tests.catalog.stac_server import Answer, Catalog, changed, serve
-from tests.catalog.test_cmr import TEN as CMR_TEN
 
 JANUARY = Month(2025, 1)
 IMPATIENT = ScanOptions(Patience(timeout_seconds=2, retries=1, backoff_seconds=0.01))

@@ -149,7 +149,7 @@ def test_the_two_kinds_of_sign_in_exclude_each_other(tmp_path: Path) -> None:
 def test_serve_does_not_start_where_the_users_file_is_missing(tmp_path: Path, secret: dict[str, str]) -> None:
     """Case 25, through the real command: Panel would let everybody in whose password is the file's path."""
     missing = tmp_path / "users.json"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PANEL_BASIC_AUTH": str(missing), **secret}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PANEL_BASIC_AUTH": str(missing), **secret}
     command = [sys.executable, "-m", "coverage_pipeline", "serve", "--port", "5999"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2

@@ -506,7 +506,7 @@ def test_wherever_growing_ends_the_next_one_completes_it(tmp_path: Path, monkeyp
 
 # --- other processes ------------------------------------------------------------------------------------------------
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def python(script: str, *arguments: object) -> subprocess.Popen[str]:

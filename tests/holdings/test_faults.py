@@ -29,7 +29,7 @@ from coverage_pipeline.settings.model import load_settings
 from coverage_pipeline.storage.store import Store, read_parquet, sibling
 
 WRITE_DOCS = os.environ.get("COVERAGE_WRITE_DOCS") == "1"  # here, as conftest.py takes it out of the environment of every test
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "faults.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 MARK = "# What a reading of the holdings does when they misbehave\n"
 """Where the part of the page about holdings begins."""
 
@@ -196,7 +196,7 @@ rows.
 
 This part is made by the tests, from what they saw:
 
-    COVERAGE_WRITE_DOCS=1 .venv/bin/python -m pytest tests/test_holdings_faults.py -k docs
+    COVERAGE_WRITE_DOCS=1 .venv/bin/python -m pytest tests/holdings/test_faults.py -k docs
 
 | The holdings … | the reading ends with |
 |---|---|

@@ -43,7 +43,7 @@ from coverage_pipeline.storage.store import (
     write_cells,
     write_parquet,
 )
-from tests.test_migrate import JANUARY, planner_in, scenes_of, write_scenes
+from tests.pipeline.test_migrate import JANUARY, planner_in, scenes_of, write_scenes
 
 TABLE = pa.table({"number": pa.array([1, 2, 3], pa.int16())})
 

@@ -23,7 +23,7 @@ from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.storage.store import Store, StoreError, storage_path
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, make_cube, write_partition
-from tests.test_migrate import STEPS, built, footprints, make, planner_in, scenes_of, world, write_scenes  # noqa: F401 fixtures
+from tests.pipeline.test_migrate import STEPS, built, footprints, make, planner_in, scenes_of, world, write_scenes  # noqa: F401 fixtures
 
 NAMES = ("data#2", "data?x=1", "data%2", "data%23", "my data", "dätä-データ", "data&a=b;c", "data[1]*", "data:8", "data@v2", "'data\"")
 

@@ -20,7 +20,7 @@ def test_the_dashboards_process_gets_no_password_of_the_database(tmp_path: Path)
         "COVERAGE_DB_URL": f"postgresql://me:{KEY}@db.example.org/eo", "COVERAGE_DB_PASSWORD": KEY, "coverage_db_user": KEY,
         "COVERAGE_HOLDINGS_PATH": f"https://example.org/h.parquet?sig={KEY}", "PGPASSWORD": KEY,
     }  # fmt: skip
-    given = {"COVERAGE_DATA": str(tmp_path / "data"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    given = {"COVERAGE_DATA": str(tmp_path / "data"), "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "coverage_pipeline", "serve", "--port", str(free_port())]
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, env={**os.environ, **secrets, **given}, cwd=tmp_path, stdout=log, stderr=log)
@@ -49,7 +49,7 @@ def test_the_page_drops_the_settings_of_the_database_from_its_environment(tmp_pa
         "from coverage_pipeline.settings.model import load_settings; "
         "print(sorted(n for n in os.environ if n.startswith('COVERAGE_')), load_settings(holdings=False).db.password)"
     )
-    given = {"COVERAGE_DATA": str(tmp_path / "data"), "COVERAGE_DB_PASSWORD": KEY, "PYTHONPATH": str(Path(__file__).parents[1])}
+    given = {"COVERAGE_DATA": str(tmp_path / "data"), "COVERAGE_DB_PASSWORD": KEY, "PYTHONPATH": str(Path(__file__).parents[2])}
     (tmp_path / ".env").write_text(f"COVERAGE_DB_PASSWORD={KEY}\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     ended = subprocess.run(

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 NAMES = ["kernel-row.svg", "kernel-cells.svg"]
 SVG = "{http://www.w3.org/2000/svg}"

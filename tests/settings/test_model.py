@@ -24,7 +24,7 @@ from coverage_pipeline.settings.model import (
     without_holdings_secrets,
 )
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 DECLARED = """
 [sensors]
 keys = ["my-radar", "emit"]

@@ -26,8 +26,8 @@ from coverage_pipeline.months import Month
 from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.storage.store import METADATA_KEY, StoreError, read_metadata, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, everywhere, known_fields, make_cube, write_partition
-from tests.test_migrate import STEPS, built, planner_in, world  # noqa: F401 fixtures
-from tests.test_paths import _config
+from tests.pipeline.test_migrate import STEPS, built, planner_in, world  # noqa: F401 fixtures
+from tests.storage.test_paths import _config
 
 GRID = GridSpec(5.0)  # with a level
 

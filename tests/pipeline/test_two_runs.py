@@ -23,7 +23,7 @@ from coverage_pipeline.pipeline.planner import build
 from coverage_pipeline.storage.locks import LockLost
 from coverage_pipeline.storage.store import write_together
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, known_fields, make_cube, make_gap, provenance, write_partition
-from tests.test_migrate import FEBRUARY, STEPS, built, make, planner_in, world  # noqa: F401 fixtures
+from tests.pipeline.test_migrate import FEBRUARY, STEPS, built, make, planner_in, world  # noqa: F401 fixtures
 
 
 @pytest.fixture

@@ -721,7 +721,7 @@ def test_a_migration_killed_midway_leaves_the_old_cube_and_the_next_works(world:
         """
         import os, pathlib, signal, sys
         from coverage_pipeline.pipeline.migrate import migrate
-        from tests.test_migrate import planner_in
+        from tests.pipeline.test_migrate import planner_in
 
         def killed(key, number, of):
             if number == 2:
@@ -730,7 +730,7 @@ def test_a_migration_killed_midway_leaves_the_old_cube_and_the_next_works(world:
         migrate(planner_in(pathlib.Path(sys.argv[1]), grid={"rule": "center"}), on_partition=killed)
         """
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     ended = subprocess.run([sys.executable, "-c", script, str(world)], cwd=root, capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert bytes_of(data / "coverage.zarr") == before

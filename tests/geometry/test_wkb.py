@@ -321,7 +321,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
-from tests.test_wkb import variants
+from tests.geometry.test_wkb import variants
 
 @numba.njit
 def beyond(values, i):
@@ -360,7 +360,7 @@ def test_hostile_wkb_never_leads_outside_the_buffers(tmp_path: Path) -> None:
     """The kernel compiled with bounds checks (in a cache of its own: the usual one holds the code without), on some 20,000 values."""
     done = subprocess.run(
         [sys.executable, "-c", CHECKED],
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=Path(__file__).resolve().parents[2],
         env=os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
