@@ -1,7 +1,7 @@
 # Everything runs from .venv, which `make setup` makes; nothing goes into the system's Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-build real test lint bench services dagster dashboard validate lock clean
+.PHONY: help setup demo demo-build real test check lint bench services dagster dashboard validate lock clean
 
 # The first interpreter here that is new enough; `python3` where none is, so that the check below can say so.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python; do \
@@ -39,7 +39,10 @@ real: setup ## Build from the recorded catalogue items of ../shared/data, and co
 	$(BIN)/python -m pytest -q -rA tests/integration/test_real_items.py
 
 test: setup $(if $(AS_ROOT),services) ## All tests (as root with services, else those skip)
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope --durations 15 $(PYTEST_ARGS)
+
+check: lint ## Lint, types and the fast tests, in two minutes
+	$(BIN)/python -m pytest -n auto --dist loadscope -q -m 'not live and not slow and not service' $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy, import contracts
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,22 @@ import pytest
 from coverage_pipeline.demo.stac_server import stac_api
 
 REQUIRED = os.environ.get("COVERAGE_REQUIRE_SERVICES") == "1"
+
+
+def pytest_configure() -> None:
+    """Undo what the starting shell may have done to signals; every process that a test starts would inherit it.
+
+    A shell without job control starts its background commands with SIGINT ignored. A test of Ctrl-C then saw 0 in place of 130.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put slow modules first: two workers that share modules out end at the same time only if the longest ones begin first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

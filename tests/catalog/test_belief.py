@@ -29,6 +29,8 @@ from tests.catalog.items import item, sensor, square
 from tests.catalog.sources.test_files import dump
 from tests.catalog.stac_server import Catalog, serve
 
+pytestmark = pytest.mark.slow
+
 S2, LANDSAT = COVERAGE_SENSORS["sentinel-2"], COVERAGE_SENSORS["landsat-8-9"]
 JANUARY, JUNE = Month(2025, 1), Month(2025, 6)
 OPTIONS = ScanOptions(Patience(timeout_seconds=10, retries=1, backoff_seconds=0.01))

@@ -49,6 +49,8 @@ from tests.conftest import write_items
 from tests.holdings.test_faults import MARK
 from tests.shared_data import read_items, shared_data
 
+pytestmark = pytest.mark.slow
+
 WRITE_DOCS = os.environ.get("COVERAGE_WRITE_DOCS") == "1"  # here, as conftest.py takes it out of the environment of every test
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 

@@ -27,6 +27,8 @@ from coverage_pipeline.catalog.http import Cancelled, Patience, Wire
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
 from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
 
+pytestmark = pytest.mark.slow
+
 QUICK = Patience(timeout_seconds=0.5, retries=2, backoff_seconds=0.01, deadline_seconds=30)
 JSON = {"Content-Type": "application/json"}
 

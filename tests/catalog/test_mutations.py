@@ -27,6 +27,8 @@ from tests.catalog.items import item, sensor, square
 from tests.sensors.test_registry import recorded_sensor
 from tests.shared_data import item_files, read_items, shared_data
 
+pytestmark = pytest.mark.slow
+
 Item = dict[str, Any]
 
 EXAMPLES, BATCH = 100, 100

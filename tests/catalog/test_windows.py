@@ -34,6 +34,8 @@ from coverage_pipeline.storage.store import Store, StoreError, read_metadata, si
 from tests.catalog.items import item, sensor, square
 from tests.catalog.stac_server import Answer, Catalog, _within, changed, serve
 
+pytestmark = pytest.mark.slow
+
 JANUARY = Month(2025, 1)
 QUICK = Patience(timeout_seconds=2, retries=1, backoff_seconds=0.01)
 MANY = [item(f"scene-{k:03d}", f"2025-01-{1 + k // 10:02d}T{2 * (k % 10):02d}:30:00Z", geometry=square(k % 170)) for k in range(300)]

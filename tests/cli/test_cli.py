@@ -32,6 +32,8 @@ from tests.catalog import stac_server
 from tests.catalog.items import item, square
 from tests.shared_data import read_items
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[[Sequence[Mapping[str, Any]]], str]
 LANDSAT = "planetary-computer__landsat-8-c2-l2.ndjson.gz"
 

@@ -12,6 +12,8 @@ import pytest
 
 from coverage_pipeline.demo.stac_server import free_port
 
+pytestmark = pytest.mark.slow
+
 KEY = "hush-hush"
 
 

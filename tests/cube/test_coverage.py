@@ -64,6 +64,8 @@ from tests.cubes import (
     write_partition,
 )
 
+pytestmark = pytest.mark.slow
+
 COUNTS = [name for name, v in SCHEMA.items() if v.dtype == "int16"]
 MASKS = [name for name, v in SCHEMA.items() if v.dtype == "uint32"]
 NUMBERS = ["mean_scene_cloud_pct", "days_since_last_held", "priority_score"]

@@ -64,6 +64,8 @@ from tests.cubes import (
     write_partition,
 )
 
+pytestmark = pytest.mark.slow
+
 GLOBE = GridSpec(2.0)  # levels of 10 and 20 degrees
 REGION = GridSpec(0.5, extent=(-9.8, 30.1, 40, 70))  # levels of 2.5 and 5 degrees
 EUROPE = GridSpec(0.5, extent=(5.3, 44.9, 16.2, 56))  # 23 rows and columns, a prime number: no levels

@@ -46,6 +46,8 @@ from tests.cubes import (
     write_partition,
 )
 
+pytestmark = pytest.mark.slow
+
 NAN = math.nan
 COARSE = GridSpec(90.0)  # two rows, four columns
 STORED_METRICS = sorted(name for name, metric in METRICS.items() if metric.mask is None and name != "action")

@@ -17,6 +17,8 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.store import Store, read_metadata
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"emit": 0.2, "enmap": 0.2, "landsat-8-9": 0.02, "sentinel-2": 0.004}
 
 

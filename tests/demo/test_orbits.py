@@ -34,6 +34,8 @@ from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import item_files, read_items, shared_data
 
+pytestmark = pytest.mark.slow
+
 MARCH = Month(2025, 3)
 EVERY = (*CATALOGUED, "prisma")
 DEMO = {"sentinel-2": 0.02, "landsat-8-9": 0.15, "emit": 1.0, "enmap": 1.0}

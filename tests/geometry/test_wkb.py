@@ -24,6 +24,8 @@ from coverage_pipeline.scenes.items import SCENES_SCHEMA, SceneCollector
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import read_items
 
+pytestmark = pytest.mark.slow
+
 HOLED = Polygon(box(0, 0, 10, 10).exterior, [box(1, 1, 2, 2).exterior.coords, [(3, 3), (4, 3), (4, 4)]])
 PARTS = MultiPolygon([HOLED, box(20, 0, 21, 1)])
 LITTLE, BIG = 1, 0

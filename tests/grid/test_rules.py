@@ -34,6 +34,8 @@ from coverage_pipeline.grid.spec import (
 from tests.grid_oracle import cells_centred, cells_touched, cells_touched_exactly, centres, edges, exact_shares, shares_by_geos
 from tests.shared_data import item_files, read_items
 
+pytestmark = pytest.mark.slow
+
 RULES = ("touch", "center", "fraction")
 COLUMNS = tuple(CellStatistics.__dataclass_fields__)
 # A share this little below the limit counts as reached: shares are sums of rounded pieces.

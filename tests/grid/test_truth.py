@@ -17,6 +17,8 @@ from coverage_pipeline.grid.spec import CellStatistics, Engine, GridSpec, cell_s
 from tests.grid_oracle import centres, edges
 from tests.shared_data import read_items, shared_data
 
+pytestmark = pytest.mark.slow
+
 MONTH = dt.date(2024, 2, 1)
 DAYS = 29
 # A path is flown on days d with (d - 2013-01-01 - ACQDayL8) mod 16 = 7 by Landsat 8 and = 15 by Landsat 9 (README of the data).

@@ -1,4 +1,4 @@
-"""One sensor, one month, one country against a live public catalogue: ``pytest -m slow``, where there is an internet."""
+"""One sensor, one month, one country against a live public catalogue: ``pytest -m live``, where there is an internet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coverage_pipeline.storage.store import Store
 NETHERLANDS = (3.3, 50.7, 7.3, 53.6)
 
 
-@pytest.mark.slow
+@pytest.mark.live
 @pytest.mark.parametrize("key", ["landsat-8-9", "sentinel-2"])
 def test_a_real_month_over_the_netherlands(key: str, tmp_path: Path) -> None:
     sensor = COVERAGE_SENSORS[key]

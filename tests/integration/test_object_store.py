@@ -21,6 +21,8 @@ from coverage_pipeline.pipeline.planner import Planner, build
 from coverage_pipeline.settings.model import load_settings
 from tests.orchestration.conftest import items_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

@@ -32,7 +32,7 @@ from tests.pgstac import PgstacDatabase
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 from tests.shared_data import read_items
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.slow]
 
 LANDSAT_8 = "planetary-computer__landsat-8-c2-l2.ndjson.gz"
 COLORADO = "planetary-computer__sentinel-2-l2a__colorado-utah-2024.parquet"

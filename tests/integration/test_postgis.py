@@ -34,7 +34,7 @@ from coverage_pipeline.settings.model import SettingsError, load_settings
 from coverage_pipeline.storage.store import Store, read_parquet, sibling
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.slow]
 
 JANUARY = Month(2025, 1)
 PRISMA = COVERAGE_SENSORS["prisma"]

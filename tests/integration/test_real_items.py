@@ -25,6 +25,8 @@ from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
 from tests.grid_oracle import cells_touched
 from tests.shared_data import read_items
 
+pytestmark = pytest.mark.slow
+
 LANDSAT = "planetary-computer__landsat-8-c2-l2.ndjson.gz"
 SENTINEL = "planetary-computer__sentinel-2-l2a__colorado-utah-2024.parquet"
 GRID = GridSpec(0.5)

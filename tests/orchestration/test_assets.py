@@ -19,6 +19,8 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.pipeline.planner import Planner, build
 from coverage_pipeline.settings.model import load_settings
 
+pytestmark = pytest.mark.slow
+
 ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
 
 

@@ -18,6 +18,8 @@ import requests
 from coverage_pipeline.cube.select import open_coverage
 from coverage_pipeline.demo.stac_server import free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 LAUNCH = """

@@ -22,6 +22,8 @@ from tests.catalog.items import item, square
 from tests.catalog.stac_server import Catalog, serve
 from tests.orchestration.conftest import items_of
 
+pytestmark = pytest.mark.slow
+
 ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
 MONTHS = ["2025-01", "2025-02", "2025-03", "2025-04"]
 GOOD = {"2025-01|mine", "2025-03|mine", "2025-04|mine"}

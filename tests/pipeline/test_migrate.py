@@ -54,6 +54,8 @@ from coverage_pipeline.storage.store import StoreError, write_parquet
 from tests.cubes import provenance as some_provenance
 from tests.cubes import random_fields
 
+pytestmark = pytest.mark.slow
+
 JANUARY, FEBRUARY = Month(2025, 1), Month(2025, 2)
 PARTITIONS = [("mine", JANUARY), ("mine", FEBRUARY), ("prisma", FEBRUARY)]
 """What is written; January of ``prisma`` is not, and must not seem so afterwards."""

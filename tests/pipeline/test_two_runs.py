@@ -25,6 +25,8 @@ from coverage_pipeline.storage.store import write_together
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, known_fields, make_cube, make_gap, provenance, write_partition
 from tests.pipeline.test_migrate import FEBRUARY, STEPS, built, make, planner_in, world  # noqa: F401 fixtures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cube(tmp_path: Path) -> Path:

@@ -43,6 +43,8 @@ from tests.scenarios.world import (
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 from tests.shared_data import shared_data
 
+pytestmark = pytest.mark.slow
+
 Items = list[dict[str, Any]]
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -30,6 +30,8 @@ from tests.scenarios.world import (
     write_holdings,
 )
 
+pytestmark = pytest.mark.slow
+
 MAY, JULY = Month(2025, 5), Month(2025, 7)
 NOON = at("2025-06-11T10:40:21")
 MATCHING = ("availability", "holdings", "matchup")

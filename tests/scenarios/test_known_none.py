@@ -36,6 +36,8 @@ from tests.scenarios.world import (
     write_holdings,
 )
 
+pytestmark = pytest.mark.slow
+
 MAY, JULY = Month(2025, 5), Month(2025, 7)
 MONTHS = (MAY, JUNE, JULY)
 REVISIT = 5

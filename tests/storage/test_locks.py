@@ -26,6 +26,8 @@ from coverage_pipeline.storage import locks
 from coverage_pipeline.storage.locks import LockError, LockLost, LockTimeout, exclusive
 from tests.cubes import JANUARY, cube_spec, everywhere, known_fields, provenance
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = multiprocessing.get_context("forkserver")
 WHAT = "the axes of the cube"
 
