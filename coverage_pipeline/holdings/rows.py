@@ -305,11 +305,11 @@ def same_rows(table: pa.Table) -> NDArray[np.int64]:
         shapes = shapely.normalize(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)[rows]))
         sensor = table["sensor"].to_pandas()[rows].to_numpy()
         key = table["scene_key"].to_pandas()[rows].to_numpy(dtype=object)
-        frame = pd.DataFrame({"time": times[rows], "shape": shapely.to_wkb(shapes), "sensor": sensor, "row": rows, "key": key})
-        alike = ["time", "shape", "sensor"]
-        key_of_alike = frame["key"].fillna(frame.groupby(alike, sort=False)["key"].transform("first"))
         day = table["date_only"].to_numpy(zero_copy_only=False)[rows]
-        frame["key"] = key_of_alike.where(pd.Series(day), "").fillna("")
+        frame = pd.DataFrame({"time": times[rows], "day": day, "shape": shapely.to_wkb(shapes), "sensor": sensor, "row": rows, "key": key})
+        alike = ["time", "day", "shape", "sensor"]  # a date is not the instant at which its day begins
+        key_of_alike = frame["key"].fillna(frame.groupby(alike, sort=False)["key"].transform("first"))
+        frame["key"] = key_of_alike.where(frame["day"], "").fillna("")
         stands[rows] = frame.groupby([*alike, "key"], sort=False)["row"].transform("first").to_numpy()
     return stands
 

@@ -189,14 +189,23 @@ def _oracle(
 
     Exact arithmetic on whole degrees. All outlines are boxes: a scene is held whole where its boxes agree by nine tenths.
     """
-    same = [
-        next(g for g in range(h + 1) if all(holdings[g][n] == holdings[h][n] for n in ("datetime", "geometry")))
-        for h in range(len(holdings))
-    ]
-    key = {
-        h: next((holdings[g]["scene_key"] for g in range(len(holdings)) if same[g] == h and holdings[g]["scene_key"] is not None), None)
-        for h in set(same)
-    }
+
+    def alike(g: int, h: int) -> bool:
+        return all(holdings[g][n] == holdings[h][n] for n in ("datetime", "date_only", "geometry"))
+
+    def group(h: int) -> str | None:
+        """Keys tell the passes of one date apart; a row without one counts with the first key of its kind."""
+        if not holdings[h]["date_only"]:
+            return None
+        own = holdings[h]["scene_key"]
+        return own or next((holdings[g]["scene_key"] for g in range(len(holdings)) if alike(g, h) and holdings[g]["scene_key"]), None)
+
+    same = [next(g for g in range(h + 1) if alike(g, h) and group(g) == group(h)) for h in range(len(holdings))]
+    listed = [one["scene_key"] for one in scenes]
+    key = {}
+    for h in set(same):
+        ids = [holdings[g]["scene_key"] for g in range(len(holdings)) if same[g] == h and holdings[g]["scene_key"] is not None]
+        key[h] = next((k for k in ids if k in listed), next(iter(ids), None))  # under two ids: the one that the catalogue lists
     of_holding = {h: next((s for s, one in enumerate(scenes) if one["scene_key"] == key[h]), -1) for h in key}
     closed = set()
     for s, one in enumerate(scenes):
