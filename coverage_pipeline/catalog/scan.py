@@ -28,7 +28,7 @@ from coverage_pipeline.catalog.http import Patience, excerpt
 from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
 from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window, joined
 from coverage_pipeline.catalog.sources.cmr import CmrSource
-from coverage_pipeline.catalog.sources.files import GeoParquetSource, StaticSource
+from coverage_pipeline.catalog.sources.geoparquet import GeoParquetSource, StaticSource
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.catalog.windows import Gathered, Gathering, Parts, Progress, clear_parts
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
