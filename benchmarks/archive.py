@@ -17,13 +17,14 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.scan import SCENES_VERSION, ScanReport, scan_month
+from coverage_pipeline.catalog.report import ScanReport
+from coverage_pipeline.catalog.scan import SCENES_VERSION, scan_month
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.holdings.extract import extract_month
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.pipeline.planner import Planner
-from coverage_pipeline.scenes.items import SCENES_SCHEMA, TIME
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA, TIME
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings.model import PlannerSettings, load_settings
 from coverage_pipeline.storage.store import Store, write_parquet

@@ -34,10 +34,11 @@ from upath import UPath
 
 from coverage_pipeline import __version__
 from coverage_pipeline.catalog import CatalogError
-from coverage_pipeline.catalog.doctor import Check, Verdict, distinct, examine, printable
-from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.checks import Check, Verdict, distinct, printable
+from coverage_pipeline.catalog.doctor import examine
+from coverage_pipeline.catalog.finished_windows import finished_windows_folder
+from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.catalog.windows import Progress as ScanProgress
-from coverage_pipeline.catalog.windows import parts_folder
 from coverage_pipeline.demand.targets import LocationsError
 from coverage_pipeline.demand.topcells import TopBy, notes, top_cells
 from coverage_pipeline.errors import PlannerError
@@ -357,7 +358,7 @@ def _say_what_is_kept(target: UPath, hours: float) -> None:
     """After a scan that did not come to its end."""
     kept = 0
     with contextlib.suppress(OSError):
-        kept = sum(not path.name.endswith(".rejected.parquet") for path in parts_folder(target).rglob("*.parquet"))
+        kept = sum(not path.name.endswith(".rejected.parquet") for path in finished_windows_folder(target).rglob("*.parquet"))
     if kept and hours:
         windows = "1 finished window is" if kept == 1 else f"{kept:,} finished windows are"
         console.print(f"{windows} kept: the same command goes on from there within {hours:g} hours", soft_wrap=True, highlight=False)

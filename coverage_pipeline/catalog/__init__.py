@@ -7,8 +7,11 @@ from coverage_pipeline.catalog.errors import (
     CatalogUnavailable,
     CatalogUnreadable,
 )
-from coverage_pipeline.catalog.scan import ScanReport, build_availability_catalog, scan_month, settle_doubts
-from coverage_pipeline.scenes.items import SCENES_SCHEMA, scenes_from_items
+from coverage_pipeline.catalog.report import ScanReport
+from coverage_pipeline.catalog.scan import build_availability_catalog, scan_month
+from coverage_pipeline.catalog.settling import settle_doubts
+from coverage_pipeline.scenes.items import scenes_from_items
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA
 from coverage_pipeline.scenes.statistics import availability_stats, availability_table
 
 __all__ = [

@@ -7,43 +7,40 @@ control characters before it gets into a ``Check``. Markup of a terminal library
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import math
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from coverage_pipeline.catalog.answers import Cancelled
+from coverage_pipeline.catalog.checks import Check, Verdict, dicts_in, names_in_words, parsed_utc, printable, similar_names, texts_in
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnreadable
-from coverage_pipeline.catalog.http import Cancelled
 from coverage_pipeline.catalog.providers import profile_of
-from coverage_pipeline.catalog.scan import SOURCES, ScanOptions
+from coverage_pipeline.catalog.scan_job import SOURCES, ScanOptions
 from coverage_pipeline.catalog.sources.base import Source, Tally, Window
 from coverage_pipeline.catalog.sources.cmr import CmrSource
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.scenes.items import DEFAULT_CLOUD_FIELD, other_platform, parse_cloud
+from coverage_pipeline.scenes.item_fields import parse_cloud
+from coverage_pipeline.scenes.items import other_platform
 from coverage_pipeline.scenes.scene_key import parse_time, scene_identity
+from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, platform_name
 
 SLOW_SECONDS = 5.0
 """An answer to one of these small questions that takes longer is slow: a scan asks thousands of larger ones, and gateways give up after
 30 s."""
-
 STEP_SECONDS = 30.0
 """The longest that one question is waited for, with its second try and whatever wait the provider asks for."""
-
 _TIMEOUT = 12.0
 """Seconds for the next bytes of an answer: two tries are told of within ``STEP_SECONDS``."""
-_LONGEST_SAID = 500
-_MOST_NAMES = 6
-"""Names listed of what a provider has."""
 _SEARCHED_DAYS = 3
 """Days in the middle of a month that are searched first: the globe's month is a hard question for some."""
 _FIRST_MONTHS = 3
@@ -54,20 +51,6 @@ _WRONG_STATUSES = (400, 404, 405, 406, 410, 414, 415, 422)
 _ABSENT = ("has no such collection", "has no collection")
 _ELSEWHERE = "not followed: name that address"
 
-Verdict = Literal["ok", "slow", "wrong", "failed"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: Verdict
-    """``wrong``: the configuration is to be changed. ``failed``: the provider is to be waited for, or replaced."""
-    said: str
-    """In words, with what to do where something is to be done; one line, printable, not escaped for any markup."""
-    seconds: float = 0.0
-
 
 class _Wrong(Exception):
     """Something is configured wrongly."""
@@ -75,22 +58,6 @@ class _Wrong(Exception):
 
 class _Failed(Exception):
     """The provider does not do what it should."""
-
-
-def printable(text: object, longest: int = _LONGEST_SAID) -> str:
-    """Foreign text on one line, without control characters (nor those that turn the writing direction), cut where it gets long."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 20 * longest]).split())
-    return flat if len(flat) <= longest else f"{flat[:longest]}…"
-
-
-def distinct(sensors: Sequence[CoverageSensor]) -> list[tuple[list[CoverageSensor], AvailableSource]]:
-    """Each (kind, endpoint, collection) once, in the sensors' order, with the sensors that have it."""
-    found: dict[tuple[str, str, str, str | None], tuple[list[CoverageSensor], AvailableSource]] = {}
-    for sensor in sensors:
-        for source in sensor.available_sources:
-            key = source.kind, source.endpoint.rstrip("/"), source.collection_id, source.version
-            found.setdefault(key, ([], source))[0].append(sensor)
-    return list(found.values())
 
 
 def examine(sensor: CoverageSensor, source: AvailableSource, options: ScanOptions, *, today: dt.date | None = None) -> Iterator[Check]:
@@ -277,7 +244,7 @@ class _Examination:
         except CatalogError as error:
             if not any(absent in str(error) for absent in _ABSENT):
                 raise
-            alike = _alike(self.source.collection_id, self._collection_ids())
+            alike = similar_names(self.source.collection_id, self._collection_ids())
             hint = f"; it has {', '.join(alike)}" if alike else ""
             raise _Wrong(f"has no collection {self._name}{hint}: check collection_id in {self.section}") from None
         if isinstance(self.api, StacSource):
@@ -285,10 +252,10 @@ class _Examination:
         else:
             self._describe_cmr()
         ours = self.source.platforms
-        listed = f"; platforms {_names(self.platforms)}" if self.platforms else ""
+        listed = f"; platforms {names_in_words(self.platforms)}" if self.platforms else ""
         if self.platforms and (unlisted := [p for p in ours if platform_name(p) not in map(platform_name, self.platforms)]):
             raise _Wrong(
-                f"does not list {', '.join(unlisted)} among its platforms ({_names(self.platforms)}): scenes under another name "
+                f"does not list {', '.join(unlisted)} among its platforms ({names_in_words(self.platforms)}): scenes under another name "
                 f"would be left out; write platforms in {self.section} as the catalogue does"
             )
         return f"has {self._name}{listed}"
@@ -302,11 +269,11 @@ class _Examination:
         try:
             intervals = collection.extent.temporal.intervals
             starts, ends = [i[0] for i in intervals], [i[1] for i in intervals]
-            self.span = (None if None in starts else min(map(_utc, starts)), None if None in ends else max(map(_utc, ends)))
+            self.span = (None if None in starts else min(map(parsed_utc, starts)), None if None in ends else max(map(parsed_utc, ends)))
         except (AttributeError, TypeError, ValueError, IndexError):
             self.span = None
         summaries = collection.summaries.to_dict() if collection.summaries is not None else {}
-        self.platforms = _texts(summaries.get("platform"))
+        self.platforms = texts_in(summaries.get("platform"))
 
     def _describe_cmr(self) -> None:
         entries = self._cmr_collections([("short_name", self.source.collection_id)])
@@ -314,9 +281,9 @@ class _Examination:
         if not ours:
             return
         umm = ours[0]
-        self.platforms = _texts([p.get("ShortName") for p in _dicts(umm.get("Platforms"))])
-        ranges = [span for extent in _dicts(umm.get("TemporalExtents")) for span in _dicts(extent.get("RangeDateTimes"))]
-        present = any(extent.get("EndsAtPresentFlag") is True for extent in _dicts(umm.get("TemporalExtents")))
+        self.platforms = texts_in([p.get("ShortName") for p in dicts_in(umm.get("Platforms"))])
+        ranges = [span for extent in dicts_in(umm.get("TemporalExtents")) for span in dicts_in(extent.get("RangeDateTimes"))]
+        present = any(extent.get("EndsAtPresentFlag") is True for extent in dicts_in(umm.get("TemporalExtents")))
         starts, ends = [[parse_time(r.get(name)) for r in ranges] for name in ("BeginningDateTime", "EndingDateTime")]
         if ranges:
             begin = min((t for t in starts if t), default=None) if None not in starts else None
@@ -332,7 +299,7 @@ class _Examination:
             tries=1,
         ).content
         entries = answer.get("items") if isinstance(answer, dict) else None
-        return [umm for entry in _dicts(entries) if isinstance(umm := entry.get("umm"), dict)]
+        return [umm for entry in dicts_in(entries) if isinstance(umm := entry.get("umm"), dict)]
 
     def _collection_ids(self) -> list[str]:
         """Ids of what it has, where that is cheap; a list that cannot be had is no failure."""
@@ -350,7 +317,7 @@ class _Examination:
             url = f"{root.rstrip('/')}/collections{mark}{query}"
             answer = self.api.wire.fetch(url, doing="listing its collections", tries=1).content
             listed = answer.get("collections") if isinstance(answer, dict) else None
-            return [entry["id"] for entry in _dicts(listed) if isinstance(entry.get("id"), str)]
+            return [entry["id"] for entry in dicts_in(listed) if isinstance(entry.get("id"), str)]
         except CatalogError:
             return []
 
@@ -472,7 +439,7 @@ class _Examination:
         if name not in self._properties:
             others = [str(key) for key in self._properties if "cloud" in str(key).lower()]
             has = (
-                f"; its properties with cloud in their name: {_names(others)}"
+                f"; its properties with cloud in their name: {names_in_words(others)}"
                 if others
                 else "; none of its properties has cloud in its name"
             )
@@ -509,28 +476,3 @@ class _Examination:
         return (
             f"{told}, unlike its profile says (totals = {str(gives).lower()} in {self.provider_section} would agree; nothing depends on it)"
         )
-
-
-def _utc(when: dt.datetime) -> dt.datetime:
-    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-
-
-def _dicts(value: Any) -> list[Mapping[str, Any]]:
-    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
-
-
-def _texts(value: Any) -> list[str] | None:
-    return ([v for v in value if isinstance(v, str)] or None) if isinstance(value, list) else None
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(name, 60) for name in names[:_MOST_NAMES])
-    return shown + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
-
-
-def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
-    """Ids that may have been meant, the most alike first."""
-    of = {name.lower(): name for name in ids if name}
-    near = difflib.get_close_matches(wanted.lower(), of, n=_MOST_NAMES, cutoff=0.55)
-    near += [low for low in of if low not in near and (wanted.lower() in low or low in wanted.lower())]
-    return [printable(of[low], 60) for low in near[:_MOST_NAMES]]

@@ -7,34 +7,45 @@ https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/. What 
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
-import orjson
 import requests
 import tenacity
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from coverage_pipeline.catalog.answers import (
+    NO_ADDRESS,
+    SERVER_ERRORS,
+    TIMES_IN_MEMORY,
+    Cancelled,
+    FetchedAnswer,
+    RetryableAnswer,
+    TooLarge,
+    TooLate,
+    cause,
+    error_text,
+    excerpt,
+    final_error,
+    fits_in_memory,
+    parsed_json,
+    retry_after,
+)
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.pacing import pace_of_host
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.months import UTC
 from coverage_pipeline.redaction import host_of
 from coverage_pipeline.storage.bounded_http import CHUNK, Exchange, bounded_session
 
 LATER = "try again later, or name another source"
 """What to do about a provider that does not do its part."""
-
-_SERVER_ERRORS = (500, 502, 503, 504)
 _LONGEST_WAIT = 60.0
 """Upper bound of a wait that the provider does not name, seconds."""
 _LONGEST_HOLD = 900.0
@@ -43,12 +54,9 @@ MAX_ANSWER_MB = 32
 """Default of ``scan.max_answer_mb``. A page of 250 items with all their assets has 8 MB (recorded: Earth Search, Sentinel-2)."""
 _TIMEOUTS_AN_ANSWER = 5
 """A whole answer, from looking up the host to its last byte, may take so many times ``timeout_seconds``."""
-_TIMES_IN_MEMORY = 10
-"""JSON may take so many times ``max_answer_mb`` once it is parsed: ``[[],[],…`` takes 25 times its own size."""
 _AWAY_TRIES = 2
 """A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
 _MOST_REDIRECTS = 5
-_NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 _MOST_PLACES = 100
 """Paths remembered as answered: an API has few, and a static catalogue as many as items."""
 
@@ -84,122 +92,7 @@ class Patience:
         return min(10.0, self.timeout_seconds), self.timeout_seconds
 
 
-class _TooLate(Exception):
-    """The deadline of one answer is over, though each of its bytes came in time."""
-
-
-class Cancelled(Exception):
-    """Another window of the scan failed for good: nothing more is asked."""
-
-
-class _Passing(Exception):
-    """An answer, or the lack of one, that may be better next time."""
-
-    def __init__(
-        self,
-        said: str,
-        label: str,
-        kind: type[CatalogError],
-        *,
-        wait: float | None = None,
-        tries: int | None = None,
-        narrower_may_help: bool = True,
-    ) -> None:
-        """``wait`` is what the provider asks for, in seconds; ``tries`` is how often that is worth asking, whatever the caller wants."""
-        super().__init__(said)
-        self.said, self.label, self.kind, self.wait, self.tries = said, label, kind, wait, tries
-        self.narrower_may_help = narrower_may_help
-
-
-class _TooLarge(Exception):
-    """An answer that would fill the memory; the text says how large it is."""
-
-
-class _Pace:
-    """Spaces the requests to one host, for all threads of the process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next = 0.0
-
-    def turn(self, per_second: float | None) -> float:
-        """Seconds to wait for the turn that this call has taken."""
-        with self._lock:
-            now = time.monotonic()
-            mine = max(now, self._next)
-            self._next = mine + (1 / per_second if per_second else 0.0)
-            return mine - now
-
-    def hold(self, seconds: float) -> None:
-        """Nobody asks before so many seconds are over: the provider said so."""
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
-
-
-_PACES: dict[str, _Pace] = {}
-_PACES_LOCK = threading.Lock()
-
-
-def _pace_of(host: str) -> _Pace:
-    with _PACES_LOCK:
-        return _PACES.setdefault(host, _Pace())
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A checked answer."""
-
-    content: Any
-    """The JSON."""
-    headers: Mapping[str, str]
-    url: str
-
-
-def excerpt(text: str) -> str:
-    """The text on one line, without control characters, cut where it gets long: an answer may be a whole page, and anything."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)[:5000]).split())
-    return flat if len(flat) <= 200 else f"{flat[:200]}…"
-
-
-def cause(error: BaseException) -> str:
-    """Why there is no answer. urllib3 says it after the whole address, where an excerpt no longer reaches."""
-    inner = error.args[0] if error.args else error
-    if isinstance(inner, HTTPError) and inner.args:
-        return excerpt(str(getattr(inner, "reason", None) or inner.args[-1]))
-    return excerpt(str(getattr(inner, "reason", None) or error))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``Retry-After`` asks for (RFC 9110, 10.2.3: a number of seconds or a date)."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isdecimal() and len(value) < 10:
-        return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
-        return None
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-    return max(0.0, (when - dt.datetime.now(UTC)).total_seconds())
-
-
-def _parsed(content: bytes) -> Any:
-    """JSON as the fast parser reads it, else as Python's, which takes NaN and half characters, too; raises ``ValueError``."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(content)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-
-
-def _fits_in_memory(content: bytes, most: int) -> bool:
-    """Whether JSON will take no more than so many bytes as Python's objects: about 64 each list or object, 32 each other value."""
-    opened = content.count(b"[") + content.count(b"{")
-    return 64 * opened + 32 * (content.count(b",") + opened) <= most
-
-
-class Wire:
+class HttpSession:
     """Requests of one scan to one provider, from any of its threads, counted."""
 
     def __init__(
@@ -214,7 +107,7 @@ class Wire:
         self.profile = profile
         self.patience = patience
         self._fail = fail
-        self._pace = _pace_of(host)
+        self._pace = pace_of_host(host)
         self._ends = time.monotonic() + patience.deadline_seconds
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
@@ -254,7 +147,7 @@ class Wire:
         check: Callable[[Any, Mapping[str, str]], object] | None = None,
         tries: int | None = None,
         way: str = "",
-    ) -> Fetched:
+    ) -> FetchedAnswer:
         """The JSON at an address: by POST where there is a ``body``, else by GET.
 
         ``check`` raises ``ValueError`` for an answer that is not what was asked for; such an answer is asked for again. ``tries`` bounds
@@ -264,11 +157,11 @@ class Wire:
         method = method or ("GET" if body is None else "POST")
 
         def stop(state: tenacity.RetryCallState) -> bool:
-            error = _error_of(state)
+            error = final_error(state)
             return state.attempt_number >= (error.tries or most)
 
         def wait(state: tenacity.RetryCallState) -> float:
-            error = _error_of(state)
+            error = final_error(state)
             bound = min(_LONGEST_WAIT, self.patience.backoff_seconds * 2 ** (state.attempt_number - 1))
             seconds = max(error.wait or 0.0, random.uniform(0, bound))  # noqa: S311 spreading load is no secret
             if error.wait is not None:
@@ -278,14 +171,19 @@ class Wire:
 
         def note(state: tenacity.RetryCallState) -> None:
             with self._lock:
-                self.retried[_error_of(state).label] += 1
+                self.retried[final_error(state).label] += 1
 
         attempt = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Passing), stop=stop, wait=wait, before_sleep=note, sleep=self._sleep, reraise=True
+            retry=tenacity.retry_if_exception_type(RetryableAnswer),
+            stop=stop,
+            wait=wait,
+            before_sleep=note,
+            sleep=self._sleep,
+            reraise=True,
         )
         try:
             return attempt(self._once, url, method, params, body, headers, check, doing, way)
-        except _Passing as error:
+        except RetryableAnswer as error:
             made = self._fail(error.kind, f"{error.said} ({doing}); {LATER}{f'; {way}' if way else ''}")
             made.narrower_may_help = error.narrower_may_help
             raise made from None  # a library's own words may repeat the address with its key
@@ -309,38 +207,38 @@ class Wire:
         check: Callable[[Any, Mapping[str, str]], object] | None,
         doing: str,
         way: str,
-    ) -> Fetched:
+    ) -> FetchedAnswer:
         status, content, answered, url = self._ask(url, method, params, body, headers, doing, way)
         if status != 200:
-            said = f"answered {status}: {excerpt(_said(content))}"
+            said = f"answered {status}: {excerpt(error_text(content))}"
             # A provider that has answered this before does not now want a login: that is how some say "too many requests".
-            throttled = status in self.profile.throttle_statuses or status == 429 or (status == 403 and _place(url) in self._answered)
+            throttled = status in self.profile.throttle_statuses or status == 429 or (status == 403 and _server_of(url) in self._answered)
             if throttled:  # to ask for less would be to ask more often
-                tries, wait = self.patience.retries + 1, _retry_after(answered)
-                raise _Passing(said, str(status), CatalogUnavailable, wait=wait, tries=tries, narrower_may_help=False)
-            if status in _SERVER_ERRORS:
-                raise _Passing(said, str(status), CatalogUnavailable, wait=_retry_after(answered))
+                tries, wait = self.patience.retries + 1, retry_after(answered)
+                raise RetryableAnswer(said, str(status), CatalogUnavailable, wait=wait, tries=tries, narrower_may_help=False)
+            if status in SERVER_ERRORS:
+                raise RetryableAnswer(said, str(status), CatalogUnavailable, wait=retry_after(answered))
             refused = self._fail(CatalogUnavailable, f"{said} ({doing}); {way or 'check the endpoint and collection'}")
             refused.status = status
             refused.may_pass = False  # a login, an address or a collection that is wrong stays wrong
             refused.narrower_may_help = status == 413  # what is too large for a gateway may pass in parts
             raise refused
         kind = answered.get("Content-Type", "no content type")
-        if not _fits_in_memory(content, _TIMES_IN_MEMORY * self.patience.max_answer_bytes):
-            raise self._too_large(f"of so many small values that it needs more than {_TIMES_IN_MEMORY} times", doing, way)
+        if not fits_in_memory(content, TIMES_IN_MEMORY * self.patience.max_answer_bytes):
+            raise self._too_large(f"of so many small values that it needs more than {TIMES_IN_MEMORY} times", doing, way)
         try:
-            answer = _parsed(content)
+            answer = parsed_json(content)
         except ValueError:
             text = excerpt(content[:2000].decode(errors="replace"))
-            raise _Passing(f"did not answer with JSON ({kind}): {text!r}", "not JSON", CatalogUnreadable) from None
+            raise RetryableAnswer(f"did not answer with JSON ({kind}): {text!r}", "not JSON", CatalogUnreadable) from None
         if check is not None:
             try:
                 check(answer, answered)
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-                raise _Passing(f"did not answer as asked: {excerpt(str(error))}", "unusable answer", CatalogUnreadable) from None
+                raise RetryableAnswer(f"did not answer as asked: {excerpt(str(error))}", "unusable answer", CatalogUnreadable) from None
         if len(self._answered) < _MOST_PLACES:
-            self._answered.add(_place(url))
-        return Fetched(answer, answered, url)
+            self._answered.add(_server_of(url))
+        return FetchedAnswer(answer, answered, url)
 
     def _ask(
         self,
@@ -363,22 +261,24 @@ class Wire:
                 label = "no connection" if away else "connection broken"
                 tries = min(_AWAY_TRIES, self.patience.retries) + 1 if away else None
                 said = f"could not be reached: {cause(error)}"
-                raise _Passing(said, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from None
-            except _TooLate:
+                raise RetryableAnswer(said, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from None
+            except TooLate:
                 self._sleep(0)  # raises where the whole scan's time is over
                 said = f"gave no whole answer within {self.patience.answer_seconds:g} s"
-                raise _Passing(said, "timeout", CatalogUnavailable) from None
+                raise RetryableAnswer(said, "timeout", CatalogUnavailable) from None
             except (requests.Timeout, ReadTimeoutError):
                 said = f"could not be reached: no answer within {self.patience.timeout_seconds:g} s"
-                raise _Passing(said, "timeout", CatalogUnavailable) from None
+                raise RetryableAnswer(said, "timeout", CatalogUnavailable) from None
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError, HTTPError) as error:
-                raise _Passing(f"broke off in the middle of its answer: {cause(error)}", "broken answer", CatalogUnavailable) from None
-            except _TooLarge:
+                raise RetryableAnswer(
+                    f"broke off in the middle of its answer: {cause(error)}", "broken answer", CatalogUnavailable
+                ) from None
+            except TooLarge:
                 raise self._too_large("of more than", doing, way) from None
-            except _NO_ADDRESS as error:
+            except NO_ADDRESS as error:
                 raise self._fail(CatalogUnavailable, f"cannot be asked: {cause(error)} ({doing}); {way or 'check the endpoint'}") from None
             except (requests.RequestException, OSError, ValueError) as error:
-                raise _Passing(f"could not be reached: {cause(error)}", "broken answer", CatalogUnavailable) from None
+                raise RetryableAnswer(f"could not be reached: {cause(error)}", "broken answer", CatalogUnavailable) from None
             with self._lock:
                 self.bytes += len(content)
             if not 300 <= status < 400 or "Location" not in answered:
@@ -416,7 +316,7 @@ class Wire:
             if self._cancelled.is_set():
                 raise Cancelled from None
             if exchange.over:
-                raise _TooLate from None
+                raise TooLate from None
             raise
         finally:
             with self._lock:
@@ -424,7 +324,7 @@ class Wire:
         if self._cancelled.is_set():
             raise Cancelled
         if exchange.over:  # an answer without a length that is cut looks whole
-            raise _TooLate
+            raise TooLate
         return answer
 
     def _received(
@@ -443,13 +343,13 @@ class Wire:
         ) as response:
             announced = response.headers.get("Content-Length", "")
             if announced.isdecimal() and len(announced) < 20 and int(announced) > most:
-                raise _TooLarge
+                raise TooLarge
             content = bytearray()
             # Take what has come, however little. Decompressed, a piece is no longer than asked for, whatever it is made of.
             while chunk := response.raw.read1(CHUNK, decode_content=True):
                 if len(content) + len(chunk) > most:
                     content.clear()  # the traceback would keep it
-                    raise _TooLarge
+                    raise TooLarge
                 content += chunk
             return response.status_code, bytes(content), response.headers
 
@@ -463,29 +363,5 @@ class Wire:
         return refused
 
 
-def _error_of(state: tenacity.RetryCallState) -> _Passing:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, _Passing)
-    return error
-
-
-def _place(url: str) -> str:
+def _server_of(url: str) -> str:
     return urlsplit(url).path
-
-
-def _said(content: bytes) -> str:
-    """The words of an error answer: what its JSON says where it is JSON, else its text."""
-    text = content[:2000].decode(errors="replace")
-    try:
-        answer = _parsed(content)
-    except ValueError:
-        return text
-    if not isinstance(answer, dict):
-        return text
-    errors = answer.get("errors")
-    if isinstance(errors, list) and errors:
-        return "; ".join(
-            " ".join(map(str, e["errors"])) if isinstance(e, dict) and isinstance(e.get("errors"), list) else str(e) for e in errors
-        )
-    words = next((answer[name] for name in ("detail", "description", "message") if isinstance(answer.get(name), str)), None)
-    return words or text

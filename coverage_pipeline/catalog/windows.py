@@ -8,34 +8,25 @@ one that is killed goes on from there.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 import logging
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import pyarrow as pa
-from upath import UPath
 
-from coverage_pipeline import __version__
 from coverage_pipeline.catalog.belief import Placing
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated
+from coverage_pipeline.catalog.finished_windows import FinishedWindow, FinishedWindows
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
 from coverage_pipeline.months import UTC
-from coverage_pipeline.scenes.items import REJECTED_ROWS_SCHEMA, ROWS_SCHEMA, SceneCollector, first_of_each
-from coverage_pipeline.storage.store import StoreError, read_parquet, write_bytes, write_parquet
+from coverage_pipeline.scenes.items import SceneCollector, first_of_each
+from coverage_pipeline.scenes.schema import ROWS_SCHEMA
 
 log = logging.getLogger(__name__)
-
-PARTS_VERSION = 2
-"""Version of what a finished window leaves; another one's is not gone on from."""
-
-_QUERY_FILE = "query.json"
 _SOME_PIECES, _MOST_PIECES = 4, 16
 """Into how many windows one is cut at least and at most where no total tells how much it holds."""
 _ROUND_WITH_TOTAL, _ROUND_WITHOUT = 1000, 50
@@ -46,36 +37,6 @@ _PROBE = 3
 """Pages after which the length of a search is guessed from the time they cover."""
 _MOST_FAILED = 24
 """A scan that may be partial asks no more after as many failures in a row. What failed comes last, so that the rest is read."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one finished window gave, but for its rows, which lie in the part's file."""
-
-    window: tuple[dt.datetime, dt.datetime]
-    read_at: dt.datetime
-    pages: int
-    announced: int | None
-    received: int
-    """Distinct items of the window."""
-    duplicates: int
-    outside: int
-    other_platform: int
-    rejected: int
-    foreign: int = 0
-    """Items whose own time lies outside the window."""
-    twins: int = 0
-    """Items that came again with another footprint under the same id."""
-    overfull: int = 0
-    """Boxes that gave more items than were announced for them."""
-    capped: int = 0
-    """Boxes that still end on a round number of items, and cannot be cut any further."""
-    platforms: dict[str, int] = field(default_factory=dict)
-    """Items taken, by platform as the provider writes it."""
-    other_platforms: dict[str, int] = field(default_factory=dict)
-    """Items left out, by platform."""
-    resumed: bool = False
-    """Whether an earlier run read it."""
 
 
 @dataclass(frozen=True)
@@ -92,118 +53,15 @@ class Progress:
     retries: int = 0
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The folder of finished windows of one query, beside the scan's target."""
-
-    folder: UPath
-
-    @classmethod
-    def beside(cls, target: UPath, query: Mapping[str, Any]) -> Parts:
-        """The folder of a query: another one's windows are never taken for its."""
-        text = json.dumps({"version": [PARTS_VERSION, __version__], **query}, sort_keys=True, default=str)
-        return cls(parts_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16])
-
-    def begin(self, lifetime: dt.timedelta) -> None:
-        """Go on from what is there, unless it is older than ``lifetime``: by then the catalogue may have changed."""
-        begun, now = self._begun(), dt.datetime.now(UTC)
-        if begun is None or not dt.timedelta(0) <= now - begun <= lifetime:  # a clock that was ahead would keep them for ever
-            self.clear()
-            write_bytes(self.folder / _QUERY_FILE, json.dumps({"begun": now.isoformat()}).encode())
-
-    def _begun(self) -> dt.datetime | None:
-        try:
-            begun = dt.datetime.fromisoformat(json.loads((self.folder / _QUERY_FILE).read_text())["begun"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return begun if begun.tzinfo is not None else None
-
-    def _path(self, window: tuple[dt.datetime, dt.datetime]) -> UPath:
-        return self.folder / f"{Window(*window, 1).name}.parquet"
-
-    def write(self, part: Part, rows: pa.Table, rejected: pa.Table) -> None:
-        """The rejected first: whoever sees the rows finds them."""
-        path = self._path(part.window)
-        if rejected.num_rows:
-            write_parquet(_rejected_path(path), rejected, {})
-        write_parquet(
-            path, rows, {"part": {**asdict(part), "window": [t.isoformat() for t in part.window], "read_at": part.read_at.isoformat()}}
-        )
-
-    def found(self) -> list[Part]:
-        """The windows that an earlier run finished. One that cannot be read is as if it were not there."""
-        parts = []
-        try:
-            paths = sorted(path for path in self.folder.iterdir() if path.name.endswith(".parquet") and ".rejected." not in path.name)
-        except OSError:
-            return []
-        for path in paths:
-            try:
-                table, metadata = read_parquet(path, columns=["item_id"])
-                told = metadata["part"]
-                start, end = (dt.datetime.fromisoformat(t) for t in told.pop("window"))
-                part = Part(**{**told, "window": (start, end), "read_at": dt.datetime.fromisoformat(told["read_at"]), "resumed": True})
-                if part.rejected and read_parquet(_rejected_path(path), columns=["reason"])[0].num_rows != part.rejected:
-                    continue
-            except (StoreError, KeyError, TypeError, ValueError):
-                continue
-            now = dt.datetime.now(UTC)
-            if self._path(part.window).name == path.name and table.num_rows <= part.received and part.read_at <= now:
-                parts.append(part)
-        return parts
-
-    def rows(self, parts: list[Part]) -> tuple[pa.Table, pa.Table]:
-        """Rows (``ROWS_SCHEMA``) and rejected (``REJECTED_ROWS_SCHEMA``) of the windows, in their order; what came in two, twice."""
-        rows, rejected = [ROWS_SCHEMA.empty_table()], [REJECTED_ROWS_SCHEMA.empty_table()]
-        for part in parts:
-            path = self._path(part.window)
-            try:
-                rows.append(read_parquet(path)[0].replace_schema_metadata(None).cast(ROWS_SCHEMA))
-                if part.rejected:
-                    rejected.append(read_parquet(_rejected_path(path))[0].replace_schema_metadata(None).cast(REJECTED_ROWS_SCHEMA))
-            except StoreError as error:  # in an object store nothing keeps two scans of one month apart
-                raise StoreError(f"another scan of this month has cleared {path}; run again, one at a time ({error})") from error
-        return pa.concat_tables(rows), pa.concat_tables(rejected)
-
-    def clear(self) -> None:
-        """Remove them all."""
-        if self.folder.exists():
-            self.folder.fs.rm(self.folder.path, recursive=True)
-
-
-def parts_folder(target: UPath) -> UPath:
-    """Where the finished windows of a scan into ``target`` lie while it is not done."""
-    return target.parent / f".{target.name}.parts"
-
-
-def clear_parts(target: UPath, *, older_than: dt.timedelta | None = None) -> None:
-    """Remove the finished windows of all scans of a target, or of those that were begun so long ago."""
-    folder = parts_folder(target)
-    if not folder.exists():
-        return
-    if older_than is None:
-        folder.fs.rm(folder.path, recursive=True)
-        return
-    now = dt.datetime.now(UTC)
-    for query in list(folder.iterdir()):
-        begun = Parts(query)._begun()
-        if begun is None or not dt.timedelta(0) <= now - begun <= older_than:
-            query.fs.rm(query.path, recursive=True)
-
-
-def _rejected_path(path: UPath) -> UPath:
-    return path.parent / path.name.replace(".parquet", ".rejected.parquet")
-
-
 @dataclass
-class Gathered:
+class ScannedWindows:
     """All windows of a scan."""
 
     rows: pa.Table
     """``ROWS_SCHEMA``, each item once."""
     rejected: pa.Table
     """``REJECTED_ROWS_SCHEMA``, each item once."""
-    parts: list[Part]
+    parts: list[FinishedWindow]
     repeated: int
     """Items that came in two windows, which meet at their ends."""
     cut: int
@@ -220,7 +78,7 @@ class Gathered:
 
 
 @dataclass
-class Gathering:
+class WindowScan:
     """One scan's windows of one source."""
 
     source: Source
@@ -231,7 +89,7 @@ class Gathering:
     end: dt.datetime
     bbox: BBox | None
     collector: Callable[[], SceneCollector]
-    parts: Parts
+    parts: FinishedWindows
     lifetime: dt.timedelta
     """How long the windows of an earlier run are good for."""
     window_pages: int
@@ -245,11 +103,11 @@ class Gathering:
 
     def __post_init__(self) -> None:
         self._underway: dict[Window, tuple[Tally, SceneCollector]] = {}
-        self._done: list[Part] = []
+        self._done: list[FinishedWindow] = []
         self._known = 0
         self._cuts = 0
 
-    def run(self) -> Gathered:
+    def run(self) -> ScannedWindows:
         """Read what no earlier run has; raises the ``CatalogError`` of the first window that cannot be read however narrow it is."""
         done = self._done
         if not self.source.windowed:
@@ -260,7 +118,7 @@ class Gathering:
         self._known = len(pending) + len(done)
         missing: list[tuple[Window, CatalogError]] = []
         in_a_row = 0
-        running: dict[Future[Part | None], Window] = {}
+        running: dict[Future[FinishedWindow | None], Window] = {}
         with ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="scan") as pool:
             try:
                 while pending or running:
@@ -310,13 +168,13 @@ class Gathering:
         twins = sum(part.twins for part in done) + _differing(rows)
         rows, rejected = first_of_each(rows, "item_id"), first_of_each(rejected, "digest")
         repeated = came - rows.num_rows - rejected.num_rows
-        return Gathered(rows, rejected, done, repeated, self._cuts, missing, twins)
+        return ScannedWindows(rows, rejected, done, repeated, self._cuts, missing, twins)
 
     def _cut(self, narrower: list[Window]) -> None:
         self._cuts += 1
         self._known += len(narrower) - 1
 
-    def _windows(self, done: list[Part]) -> list[Window]:
+    def _windows(self, done: list[FinishedWindow]) -> list[Window]:
         """What is still to be asked: the whole, or what is left of it, cut from the start where it is known to be too much."""
         whole = Window(self.start, self.end, self.profile.page_size)
         if not self.source.windowed:
@@ -344,7 +202,7 @@ class Gathering:
             return _PROBE / max(_covered(window, collector), 1e-3) > 2 * self.window_pages
         return tally.pages > self.window_pages
 
-    def _read(self, window: Window) -> Part | None:
+    def _read(self, window: Window) -> FinishedWindow | None:
         """Read a window into its part; None where it is too large."""
         tally, collector = Tally(), self.collector()
         # The window of the whole scan: a server may be some seconds off at the ends of a window within it.
@@ -360,7 +218,7 @@ class Gathering:
         boxes = tally.boxes or [(collector.received, tally.announced)]
         rounded = [(received, announced) for received, announced in boxes if _may_be_capped(received, announced)]
         rejected = collector.rejected_rows()
-        part = Part(
+        part = FinishedWindow(
             window=(window.start, window.end),
             read_at=began,
             pages=tally.pages,

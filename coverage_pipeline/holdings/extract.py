@@ -62,7 +62,8 @@ from coverage_pipeline.holdings.rows import (
 from coverage_pipeline.matchup.held_cells import HELD_VARIABLES, held_tables, united_by_key
 from coverage_pipeline.months import UTC, Month, MonthError, as_date, window_months
 from coverage_pipeline.redaction import public_address, redact
-from coverage_pipeline.scenes.items import TIME, as_geodataframe
+from coverage_pipeline.scenes.items import as_geodataframe
+from coverage_pipeline.scenes.schema import TIME
 from coverage_pipeline.scenes.statistics import fields_dataset
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.settings.model import DatabaseSettings, HoldingsSettings, PlannerSettings, TilesSettings, load_settings

@@ -31,8 +31,8 @@ from coverage_pipeline.geometry.footprints import (
     area_km2,
     normalise_footprints,
 )
-from coverage_pipeline.scenes.items import TIME
 from coverage_pipeline.scenes.scene_key import SceneIdentity, scene_identity
+from coverage_pipeline.scenes.schema import TIME
 from coverage_pipeline.sensors.registry import CoverageSensor, SceneFamily
 
 ROW_COLUMNS = ("datetime", "sensor", "cloud", "scene_id", "geometry", "misplaced")

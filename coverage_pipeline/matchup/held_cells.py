@@ -25,7 +25,7 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_table,
 from coverage_pipeline.grid.spec import Engine, GridSpec, latest_in_bands, row_strips, statistics_in_bands
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
 from coverage_pipeline.months import Month
-from coverage_pipeline.scenes.items import TIME
+from coverage_pipeline.scenes.schema import TIME
 from coverage_pipeline.scenes.statistics import is_clear, read_scenes
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
 from coverage_pipeline.storage.store import Store, read_parquet, write_cells

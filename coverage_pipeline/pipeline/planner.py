@@ -20,7 +20,8 @@ from shapely.errors import ShapelyError
 from upath import UPath
 
 from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
-from coverage_pipeline.catalog.scan import OnProgress, ScanOptions, stored_report
+from coverage_pipeline.catalog.report import stored_report
+from coverage_pipeline.catalog.scan_job import OnProgress, ScanOptions
 from coverage_pipeline.catalog.sources.base import BBox
 from coverage_pipeline.cube.regions import metadata_lock
 from coverage_pipeline.cube.schema import PartitionMoved

@@ -18,7 +18,7 @@ from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cell_table, dense, known_area
 from coverage_pipeline.grid.spec import BBox, Engine, GridSpec, statistics_in_bands
 from coverage_pipeline.months import Month, window_months
-from coverage_pipeline.scenes.items import SCENES_SCHEMA, SCENES_VERSION
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.sensors.registry import CloudMeaning
 from coverage_pipeline.storage.store import StoreError, read_metadata, read_parquet, storage_path
 

@@ -47,7 +47,7 @@ from sqlalchemy.exc import ArgumentError
 
 from coverage_pipeline.catalog.http import MAX_ANSWER_MB, Patience
 from coverage_pipeline.catalog.providers import overridden
-from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.cube.select import CubeSpec, DesiredCadence
 from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.errors import PlannerError

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from coverage_pipeline.catalog import CatalogError, ScanReport, belief, scan_month, settle_doubts
 from coverage_pipeline.catalog.http import Patience
-from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.storage.store import Store, read_metadata, sibling

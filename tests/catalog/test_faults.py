@@ -31,12 +31,12 @@ from coverage_pipeline.catalog import (
     CatalogUnreadable,
     belief,
     build_availability_catalog,
+    pacing,
     scan_month,
 )
-from coverage_pipeline.catalog import http as wire_module
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
-from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.scene_key import parse_time, scene_key
@@ -458,10 +458,10 @@ class Bench:
                 error, len(found), found == true_rows, after == before, True, proxy.counts.total(), retried, proxy.host, seconds, doubted
             )
             if error is not None:
-                wire_module._PACES.pop(proxy.host, None)  # an hour's Retry-After is kept for the host
+                pacing._PACES.pop(proxy.host, None)  # an hour's Retry-After is kept for the host
                 proxy.faults = ()
                 outcome.mended = scan_month(*asked, store, options=how).doubts == doubts and rows(store, data) == true_rows
-            wire_module._PACES.pop(proxy.host, None)
+            pacing._PACES.pop(proxy.host, None)
             return outcome
 
     def outcome(self, case: Case) -> Outcome:

@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 
-from coverage_pipeline.catalog import CatalogError, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog import CatalogError, CatalogUnavailable, CatalogUnreadable, answers
 from coverage_pipeline.catalog import http as wire
-from coverage_pipeline.catalog.http import Cancelled, Patience, Wire
+from coverage_pipeline.catalog.answers import Cancelled
+from coverage_pipeline.catalog.http import HttpSession, Patience
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
 from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
 
@@ -34,7 +35,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
-def answering(answer: Callable[[str, int], Answer | None], patience: Patience = QUICK) -> Iterator[tuple[Wire, str]]:
+def answering(answer: Callable[[str, int], Answer | None], patience: Patience = QUICK) -> Iterator[tuple[HttpSession, str]]:
     """A wire to a server that answers the n-th request for a path so."""
     count = 0
 
@@ -47,7 +48,7 @@ def answering(answer: Callable[[str, int], Answer | None], patience: Patience = 
     def fail(kind: type[CatalogError], message: str) -> CatalogError:
         return kind(f"test 2025-01: {message}")
 
-    with on_loopback(Handler) as address, Wire(address.removeprefix("http://"), LOOPBACK, patience, fail) as one:
+    with on_loopback(Handler) as address, HttpSession(address.removeprefix("http://"), LOOPBACK, patience, fail) as one:
         yield one, address
 
 
@@ -56,12 +57,12 @@ def answering(answer: Callable[[str, int], Answer | None], patience: Patience = 
     [("0", 0.0), ("17", 17.0), ("", None), ("soon", None), ("-5", None), ("1" * 12, None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
-    assert wire._retry_after({"Retry-After": value}) == seconds
+    assert answers.retry_after({"Retry-After": value}) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     soon = format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=90), usegmt=True)
-    assert wire._retry_after({"Retry-After": soon}) == pytest.approx(90, abs=2)
+    assert answers.retry_after({"Retry-After": soon}) == pytest.approx(90, abs=2)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -148,7 +149,7 @@ def test_a_server_that_drips_is_left() -> None:
         return kind(message)
 
     patience = Patience(timeout_seconds=0.1, retries=1, backoff_seconds=0.01)
-    with on_loopback(Handler) as address, Wire("here", LOOPBACK, patience, fail) as one:
+    with on_loopback(Handler) as address, HttpSession("here", LOOPBACK, patience, fail) as one:
         began = time.monotonic()
         with pytest.raises(CatalogUnavailable, match="no whole answer within"):
             one.fetch(address, doing="asking")
@@ -184,7 +185,7 @@ def test_waits_are_drawn_below_a_bound_that_doubles(monkeypatch: pytest.MonkeyPa
     with answering(lambda path, n: (503, {}, b"")) as (unused, address):
         del unused
         made: Any = lambda kind, message: kind(message)  # noqa: E731
-        with Wire("here", LOOPBACK, patience, made) as one, pytest.raises(CatalogUnavailable):
+        with HttpSession("here", LOOPBACK, patience, made) as one, pytest.raises(CatalogUnavailable):
             one.fetch(address, doing="asking")
     assert bounds[:9] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
 
@@ -256,7 +257,7 @@ def _failed(kind: type[CatalogError], message: str) -> CatalogError:
 
 @pytest.mark.parametrize("what", DRIPS)
 def test_whatever_is_dripped_ends_at_the_deadline(what: str) -> None:
-    with speaking(dripping(*DRIPS[what])) as host, Wire(host, LOOPBACK, HASTY, _failed) as one:
+    with speaking(dripping(*DRIPS[what])) as host, HttpSession(host, LOOPBACK, HASTY, _failed) as one:
         began = time.monotonic()
         with pytest.raises(CatalogUnavailable, match=r"emit 2025-01: test gave no whole answer within 1\.25 s"):
             one.fetch(f"http://{host}/a", doing="asking")
@@ -266,7 +267,7 @@ def test_whatever_is_dripped_ends_at_the_deadline(what: str) -> None:
 def test_a_handshake_that_is_dripped_ends_at_the_deadline() -> None:
     """Nobody but the library has the socket while TLS is agreed on. A busy machine may let its own timeout of a byte come first."""
     record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"  # the start of a long ServerHello
-    with speaking(dripping(record, b"\x00")) as host, Wire(host, LOOPBACK, HASTY, _failed) as one:
+    with speaking(dripping(record, b"\x00")) as host, HttpSession(host, LOOPBACK, HASTY, _failed) as one:
         began = time.monotonic()
         with pytest.raises(CatalogUnavailable, match=r"no (whole )?answer within"):
             one.fetch(f"https://{host}/a", doing="asking")
@@ -279,7 +280,7 @@ def test_a_connection_that_is_used_again_is_watched_too() -> None:
         connection.recv(1 << 16)
         dripping(OK_LINE, b"x")(connection)
 
-    with speaking(talk) as host, Wire(host, LOOPBACK, HASTY, _failed) as one:
+    with speaking(talk) as host, HttpSession(host, LOOPBACK, HASTY, _failed) as one:
         assert one.fetch(f"http://{host}/a", doing="asking").content == {}
         with pytest.raises(CatalogUnavailable, match="gave no whole answer within"):
             one.fetch(f"http://{host}/a", doing="asking")
@@ -287,7 +288,7 @@ def test_a_connection_that_is_used_again_is_watched_too() -> None:
 
 def test_the_deadline_of_the_scan_ends_an_answer_too() -> None:
     patience = Patience(timeout_seconds=60, retries=3, backoff_seconds=0.01, deadline_seconds=0.5)
-    with speaking(dripping(OK_LINE, b"x")) as host, Wire(host, LOOPBACK, patience, _failed) as one:
+    with speaking(dripping(OK_LINE, b"x")) as host, HttpSession(host, LOOPBACK, patience, _failed) as one:
         began = time.monotonic()
         with pytest.raises(CatalogUnavailable, match=r"took longer than scan\.deadline_seconds = 0\.5"):
             one.fetch(f"http://{host}/a", doing="asking")
@@ -296,7 +297,7 @@ def test_the_deadline_of_the_scan_ends_an_answer_too() -> None:
 
 def test_who_cancels_need_not_wait_for_an_answer() -> None:
     patience = Patience(timeout_seconds=60, retries=0)
-    with speaking(dripping(OK_LINE, b"x")) as host, Wire(host, LOOPBACK, patience, _failed) as one:
+    with speaking(dripping(OK_LINE, b"x")) as host, HttpSession(host, LOOPBACK, patience, _failed) as one:
         threading.Timer(0.3, one.cancel).start()
         began = time.monotonic()
         with pytest.raises(Cancelled):
@@ -310,7 +311,7 @@ def test_an_answer_that_ends_in_time_is_whole_though_it_is_slow() -> None:
             connection.sendall(bytes([byte]))
             time.sleep(0.002)
 
-    with speaking(talk) as host, Wire(host, LOOPBACK, replace(HASTY, timeout_seconds=2), _failed) as one:
+    with speaking(talk) as host, HttpSession(host, LOOPBACK, replace(HASTY, timeout_seconds=2), _failed) as one:
         assert one.fetch(f"http://{host}/a", doing="asking").content == {"a": 1}
 
 
@@ -318,7 +319,8 @@ MEMORY = """
 import sys
 from coverage_pipeline.catalog import CatalogError
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
-from coverage_pipeline.catalog.http import Cancelled, Patience, Wire
+from coverage_pipeline.catalog.answers import Cancelled
+from coverage_pipeline.catalog.http import HttpSession, Patience
 
 def status(name):
     with open("/proc/self/status") as lines:
@@ -329,7 +331,7 @@ def failed(kind, said):
 
 before = status("VmHWM")
 for address in sys.argv[1:]:
-    with Wire("stac.example.org", LOOPBACK, Patience(timeout_seconds=60, retries=0), failed) as one:
+    with HttpSession("stac.example.org", LOOPBACK, Patience(timeout_seconds=60, retries=0), failed) as one:
         try:
             one.fetch(address, doing="page 1")
         except CatalogError as error:
@@ -387,7 +389,7 @@ def test_an_answer_of_5_gb_takes_little_memory() -> None:
 
 def test_a_length_beyond_the_limit_is_refused_before_it_is_read() -> None:
     head = OK_LINE + b"Content-Length: 5000000000\r\n\r\n"
-    with speaking(_flood(head, b"", 0)) as host, Wire(host, LOOPBACK, replace(HASTY, timeout_seconds=30), _failed) as one:
+    with speaking(_flood(head, b"", 0)) as host, HttpSession(host, LOOPBACK, replace(HASTY, timeout_seconds=30), _failed) as one:
         began = time.monotonic()
         with pytest.raises(CatalogUnavailable, match=r"of more than scan\.max_answer_mb = 32 MB"):
             one.fetch(f"http://{host}/a", doing="asking")
@@ -448,7 +450,7 @@ def test_a_login_of_netrc_is_sent_only_where_the_profile_says_so(netrc: Path) ->
     named = overridden("127.0.0.1", {"netrc": True})
     with listening() as (address, logins):
         for profile, login in ((LOOPBACK, None), (named, "Basic " + base64.b64encode(b"me:hush-hush").decode())):
-            with Wire(address.removeprefix("http://"), profile, QUICK, _failed) as one:
+            with HttpSession(address.removeprefix("http://"), profile, QUICK, _failed) as one:
                 one.fetch(f"{address}/a", doing="asking")
             assert logins.pop() == login
 
@@ -459,7 +461,7 @@ def test_a_login_does_not_go_to_another_host_by_a_redirect(netrc: Path) -> None:
         elsewhere = other.replace("127.0.0.1", "localhost")
         with listening(f"{elsewhere}/b") as (address, logins):
             refused = pytest.raises(CatalogUnavailable, match="redirects to localhost")
-            with Wire(address.removeprefix("http://"), replace(LOOPBACK, netrc=True), QUICK, _failed) as one, refused:
+            with HttpSession(address.removeprefix("http://"), replace(LOOPBACK, netrc=True), QUICK, _failed) as one, refused:
                 one.fetch(f"{address}/a", doing="asking")
             assert logins != [None]
     assert seen == []
@@ -483,6 +485,6 @@ def test_the_key_of_an_address_is_in_no_traceback() -> None:
     ]
     secret = "-".join(("hush", "hush"))  # a traceback prints the lines of this test, too
     for talk in talks:
-        with speaking(talk) as host, Wire(host, LOOPBACK, HASTY, _failed) as one, pytest.raises(CatalogUnavailable) as refused:
+        with speaking(talk) as host, HttpSession(host, LOOPBACK, HASTY, _failed) as one, pytest.raises(CatalogUnavailable) as refused:
             one.fetch(f"http://{host}/a?token={secret}", doing="asking", params=[("sig", secret)])
         assert secret not in "".join(traceback.format_exception(refused.value))

@@ -23,10 +23,10 @@ from coverage_pipeline.catalog import (
     scan_month,
 )
 from coverage_pipeline.catalog.http import Patience
-from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
-from coverage_pipeline.scenes.items import SCENES_SCHEMA
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind
 from coverage_pipeline.storage.store import Store, read_metadata, sibling
 from tests.catalog import cmr_server

@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from coverage_pipeline.catalog import CatalogError, CatalogTruncated, CatalogUnavailable, ScanReport, scan_month
+from coverage_pipeline.catalog.finished_windows import finished_windows_folder
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK, ProviderProfile
-from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.catalog.sources.base import NARROWEST, Window
-from coverage_pipeline.catalog.windows import Progress, parts_folder
+from coverage_pipeline.catalog.windows import Progress
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
 from coverage_pipeline.storage.store import Store, StoreError, read_metadata, sibling
@@ -253,7 +254,7 @@ def test_a_failed_scan_goes_on_where_it_stopped(store: Store) -> None:
     assert again < whole.requests - 30
     assert scenes(store) == expected
     assert accounted(report)
-    assert not parts_folder(store.scenes("test", JANUARY)).exists()
+    assert not finished_windows_folder(store.scenes("test", JANUARY)).exists()
 
 
 def test_a_changed_query_starts_anew(store: Store) -> None:
@@ -283,7 +284,7 @@ def test_a_window_that_cannot_be_read_back_is_read_again(store: Store, spoil: st
     with serve(Catalog(MANY, fault=fail_after(60, gone=well))) as catalog:
         with pytest.raises(CatalogUnavailable):
             scan(store, catalog)
-        folder = Path(str(next(iter(parts_folder(store.scenes("test", JANUARY)).iterdir()))))
+        folder = Path(str(next(iter(finished_windows_folder(store.scenes("test", JANUARY)).iterdir()))))
         files = sorted(folder.glob("*.parquet"))
         if spoil == "truncated":
             files[0].write_bytes(files[0].read_bytes()[:100])
@@ -322,7 +323,7 @@ def test_a_scan_goes_on_in_an_object_store() -> None:
         report = scan(store, catalog)
     assert report.windows_resumed > 5
     assert read_metadata(store.scenes("test", JANUARY))["scenes"] == 300
-    assert not parts_folder(store.scenes("test", JANUARY)).exists()
+    assert not finished_windows_folder(store.scenes("test", JANUARY)).exists()
 
 
 def test_failover_keeps_each_providers_windows_apart(store: Store) -> None:
@@ -331,7 +332,7 @@ def test_failover_keeps_each_providers_windows_apart(store: Store) -> None:
         both = sensor(available_sources=tuple(AvailableSource("stac", c.address, "scenes", page_size=4) for c in (first, second)))
         with pytest.raises(CatalogError, match="every source failed"):
             scan(store, first, of=both)
-        assert len(list(parts_folder(store.scenes("test", JANUARY)).iterdir())) == 2
+        assert len(list(finished_windows_folder(store.scenes("test", JANUARY)).iterdir())) == 2
         well.set()
         report = scan(store, first, of=both)
     assert report.windows_resumed > 5
@@ -649,7 +650,7 @@ def test_a_region_resumes_too_and_a_clock_that_was_ahead_keeps_nothing(store: St
         of = sensor(available_sources=(regional,))
         with pytest.raises(CatalogUnavailable):
             scan(store, catalog, of=of)
-        (folder,) = parts_folder(store.scenes("test", JANUARY)).iterdir()
+        (folder,) = finished_windows_folder(store.scenes("test", JANUARY)).iterdir()
         kept = len([path for path in folder.iterdir() if path.name.endswith(".parquet")])
         assert kept > 5
         begun = folder / "query.json"

@@ -20,7 +20,8 @@ from coverage_pipeline.catalog import availability_table
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.celltable import cell_table
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics, latest_in_bands, latest_in_cells
-from coverage_pipeline.scenes.items import SCENES_SCHEMA, SceneCollector
+from coverage_pipeline.scenes.items import SceneCollector
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import read_items
 

@@ -27,8 +27,9 @@ from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_
 from coverage_pipeline.matchup.held_cells import holdings_fields, mean_by_area, write_holdings_stats
 from coverage_pipeline.matchup.match import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.scenes.items import SCENES_SCHEMA, SCENES_VERSION, SceneCollector
+from coverage_pipeline.scenes.items import SceneCollector
 from coverage_pipeline.scenes.scene_key import scene_key
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.storage.store import Store, read_parquet, write_parquet
 from tests.shared_data import read_items

@@ -16,7 +16,9 @@ import shapely.affinity
 
 from coverage_pipeline.geometry.footprints import area_km2
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.scenes.items import SCENES_SCHEMA, SceneCollector, as_geodataframe, parse_cloud, scenes_from_items
+from coverage_pipeline.scenes.item_fields import parse_cloud
+from coverage_pipeline.scenes.items import SceneCollector, as_geodataframe, scenes_from_items
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA
 from coverage_pipeline.scenes.statistics import availability_table
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.catalog.items import item, sensor, square

@@ -30,7 +30,7 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec, cell_statistics
 from coverage_pipeline.holdings.extract import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month
-from coverage_pipeline.scenes.items import REJECTED_SCHEMA, SCENES_SCHEMA
+from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA
 from coverage_pipeline.storage.store import (
     METADATA_KEY,
     Store,

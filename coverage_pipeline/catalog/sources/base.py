@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
-from coverage_pipeline.catalog.http import Wire
+from coverage_pipeline.catalog.http import HttpSession
 
 BBox = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east crosses the antimeridian."""
@@ -93,7 +93,7 @@ class Source(Protocol):
     """Whether a narrower window is less work. A file is read as a whole."""
 
     @property
-    def wire(self) -> Wire | None:
+    def wire(self) -> HttpSession | None:
         """What is asked over HTTP; None for what lies on a disk."""
 
     @property

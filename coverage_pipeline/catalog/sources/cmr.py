@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from coverage_pipeline.catalog.answers import FetchedAnswer
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
-from coverage_pipeline.catalog.http import LATER, Fetched, Patience, Wire
+from coverage_pipeline.catalog.http import LATER, HttpSession, Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.months import UTC
-from coverage_pipeline.scenes.items import DEFAULT_CLOUD_FIELD, parse_cloud
+from coverage_pipeline.scenes.item_fields import parse_cloud
+from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD
 from coverage_pipeline.sensors.registry import AvailableSource, platform_name
 
 MAX_PAGE_SIZE = 2000
@@ -70,7 +72,7 @@ class CmrSource:
         self.collection = f"{source.collection_id}_{source.version}" if source.version else source.collection_id
         """Short name and version as CMR's ``entry_id`` joins them."""
         self._way = f"check collection_id, version and endpoint in [[sensors.sources.{what.split()[0]}]]"
-        self.wire: Wire = Wire(source.provider, profile, patience, self._failed)
+        self.wire: HttpSession = HttpSession(source.provider, profile, patience, self._failed)
 
     def newest(self) -> dt.datetime | None:
         """It is asked live."""
@@ -169,7 +171,7 @@ class CmrSource:
             raise self._truncated(f"its query timed out, and it gave a part ({doing})", hits, len(answer["items"]))
         return _Page(answer["items"], hits, found.headers.get("CMR-Search-After"))
 
-    def _ask(self, concept: str, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> Fetched:
+    def _ask(self, concept: str, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> FetchedAnswer:
         """A checked answer, which has ``hits`` and ``items``, and its headers."""
         return self.wire.fetch(
             f"{self._root}/{concept}.umm_json",

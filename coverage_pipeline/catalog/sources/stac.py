@@ -7,88 +7,29 @@ as an error body sent with status 200, for the end of the results.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import threading
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+from urllib.parse import urlsplit
 
-import requests
 from pystac_client import Client
-from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 
+from coverage_pipeline.catalog.answers import Cancelled, FetchedAnswer, excerpt
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
-from coverage_pipeline.catalog.http import LATER, Cancelled, Fetched, Patience, Wire, excerpt
+from coverage_pipeline.catalog.http import LATER, HttpSession, Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.stac_pages import PageRequest, SessionIO, checked_page, content_of, is_whole, next_request, read_page
 from coverage_pipeline.grid.spec import split_bbox
 from coverage_pipeline.sensors.registry import AvailableSource
 
 _ROUND = 50
 """Servers that silently give less than what was asked for stop at a round number: 100, 250, 10,000."""
-
 _SOME = 3
 """Items that show whether a server leaves out what it is told to, and nothing else."""
-
 _NEEDED = ("geometry", "bbox", "properties", "collection")
-
-_NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
-"""Headers that a ``next`` link may not set: it is the server's word, and these are ours."""
-
-
-class _WireIO(StacApiIO):  # type: ignore[misc]
-    """pystac-client's HTTP, by ours."""
-
-    def __init__(self, wire: Wire, way: str, checked: Callable[[str, str], str]) -> None:
-        super().__init__()
-        self.wire, self.way, self.checked = wire, way, checked
-        self._read: dict[str, str] = {}
-
-    def request(
-        self,
-        href: str,
-        method: str | None = None,
-        headers: dict[str, str] | None = None,
-        parameters: dict[str, Any] | None = None,
-    ) -> str:
-        """Only pages are asked for here, never items; one that was read is not asked for again, whether it ends in a slash or not."""
-        href = self.checked(href, "its collections")
-        page = href.rstrip("/")
-        if page not in self._read:
-            params = [(k, str(v)) for k, v in (parameters or {}).items()]
-            try:
-                answer = self.wire.fetch(href, doing="opening it", params=params, headers=headers, way=self.way)
-            except CatalogError as error:
-                error.narrower_may_help = False
-                if error.status == 404:  # pystac-client takes it for "there is none"
-                    absent = APIError(str(error))
-                    absent.status_code = 404
-                    raise absent from error
-                raise
-            self._read[page] = json.dumps(answer.content)
-        return self._read[page]
-
-
-@dataclass(frozen=True)
-class _Request:
-    """One page, as it is asked for."""
-
-    url: str
-    method: str
-    content: Any
-    """The body of a POST, the parameters of a GET."""
-    headers: Mapping[str, str] | None = None
-
-    def without_fields(self) -> _Request:
-        """The same page with all of its items' members."""
-        content = {k: v for k, v in self.content.items() if k != "fields"} if isinstance(self.content, dict) else self.content
-        parts = urlsplit(self.url)
-        query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "fields"])
-        return _Request(parts._replace(query=query).geturl(), self.method, content, self.headers)
 
 
 class StacSource:
@@ -102,7 +43,7 @@ class StacSource:
         self.profile = profile
         self.what = what
         self._way = f"check collection_id and endpoint in [[sensors.sources.{what.split()[0]}]]"
-        self.wire = Wire(source.provider, profile, patience, self._failed)
+        self.wire = HttpSession(source.provider, profile, patience, self._failed)
         self.item_root = f"{source.endpoint.partition('?')[0].rstrip('/')}/collections/{source.collection_id}/items"
         self._opened: Client | None = None
         self._opening = threading.Lock()
@@ -120,7 +61,7 @@ class StacSource:
             if self._opened is not None:
                 return self._opened
             try:
-                opened = Client.open(self.source.endpoint, stac_io=_WireIO(self.wire, self._way, self._checked))
+                opened = Client.open(self.source.endpoint, stac_io=SessionIO(self.wire, self._way, self._checked))
             except (CatalogError, Cancelled):
                 raise
             except Exception as error:  # pystac-client raises whatever it meets in a page that is no catalogue
@@ -166,11 +107,11 @@ class StacSource:
         found = 0
         for box in _boxes(bbox):
             page = self._fetch(self._first(window, box, window.limit), "asking how many there are", None)
-            features, _, total = _checked_page(page.content)
+            features, _, total = checked_page(page.content)
             found += len(features) if total is None else total
         return found
 
-    def _first(self, window: Window, box: BBox | None, limit: int) -> _Request:
+    def _first(self, window: Window, box: BBox | None, limit: int) -> PageRequest:
         client = self.open()
         try:
             search = client.search(
@@ -187,9 +128,9 @@ class StacSource:
         except Exception as error:
             raise self._failed(CatalogUnreadable, f"cannot be searched: {excerpt(str(error))}; {self._way}") from None
         self._require_same_host(str(search.url), "its search")
-        return _Request(self._safe(str(search.url)), self.profile.method, content)
+        return PageRequest(self._safe(str(search.url)), self.profile.method, content)
 
-    def _fetch(self, request: _Request, doing: str, tries: int | None) -> Fetched:
+    def _fetch(self, request: PageRequest, doing: str, tries: int | None) -> FetchedAnswer:
         params = [(k, str(v)) for k, v in request.content.items()] if request.method == "GET" and request.content else None
         return self.wire.fetch(
             request.url,
@@ -198,7 +139,7 @@ class StacSource:
             params=params,
             body=request.content if request.method == "POST" else None,
             headers=request.headers,
-            check=lambda answer, _: _checked_page(answer),
+            check=lambda answer, _: checked_page(answer),
             tries=tries,
             way=self._way,
         )
@@ -226,11 +167,11 @@ class StacSource:
             self._fields_checked = bool(both)
             self._fields = all(item.get(part) == other.get(part) for item, other in both for part in _NEEDED)
 
-    def _whole_page(self, request: _Request, doing: str, tries: int | None) -> Fetched:
+    def _whole_page(self, request: PageRequest, doing: str, tries: int | None) -> FetchedAnswer:
         """A page whose items have all that we need. Where a server drops more than it was told to, it is not told any more."""
         lean = self._fields  # another thread may find meanwhile that they are not to be trusted
         page = self._fetch(request if lean else request.without_fields(), doing, tries)
-        if lean and not all(_is_whole(feature) for feature in page.content["features"]):
+        if lean and not all(is_whole(feature) for feature in page.content["features"]):
             self._fields = False
             page = self._fetch(request.without_fields(), f"{doing} with all fields", tries)
         return page
@@ -250,11 +191,11 @@ class StacSource:
             number += 1
             doing = f"{window.name}, page {number}"
             page = self._whole_page(request, doing, tries)
-            features, next_link, total = _read_page(page)
+            features, next_link, total = read_page(page)
             if not features and (next_link is not None or total is None):
                 # Nothing, and more to come, or nobody to say that there is nothing: once is a slip, and twice is looked into below.
                 page = self._whole_page(request, f"{doing} again, as it was empty", tries)
-                features, next_link, total = _read_page(page)
+                features, next_link, total = read_page(page)
                 gaps += not features and next_link is not None
             self._require_ours(features, doing)
             if total is not None:
@@ -265,7 +206,7 @@ class StacSource:
                     tally.announced = (before or 0) + announced
             named = [_name(feature) for feature in features]
             new = {name for name in named if name is not None} - ids
-            nameless = {_content(feature) for feature, name in zip(features, named, strict=True) if name is None}
+            nameless = {content_of(feature) for feature, name in zip(features, named, strict=True) if name is None}
             unnamed += sum(name is None for name in named)
             if features and number > 1 and not new and nameless <= seen:
                 raise self._truncated(f"page {number} of {window.name} brought only items already seen", announced, len(ids))
@@ -281,7 +222,7 @@ class StacSource:
             if fingerprint in asked:
                 raise self._truncated(f"page {number} of {window.name} leads back to a page already seen", announced, len(ids))
             asked.add(fingerprint)
-            following = _following(next_link, page.url, first)
+            following = next_request(next_link, page.url, first)
             request = replace(following, url=self._safe(following.url))
         received = len(ids) + unnamed
         if announced is not None and received < announced:
@@ -347,74 +288,3 @@ def _boxes(bbox: BBox | None) -> list[BBox | None]:
 
 def _name(feature: Any) -> str | None:
     return feature["id"] if isinstance(feature, dict) and isinstance(feature.get("id"), str) else None
-
-
-def _content(feature: Any) -> bytes:
-    """Tells items without an id apart."""
-    try:
-        return hashlib.sha256(repr(feature).encode("utf-8", "replace")).digest()
-    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
-        return uuid.uuid4().bytes
-
-
-def _is_whole(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.get("geometry") is not None and isinstance(feature.get("properties"), dict)
-
-
-def _following(link: Mapping[str, Any], url: str, first: _Request) -> _Request:
-    """The request that a ``next`` link describes (STAC API, paging: href, method, headers, body, merge)."""
-    given = link.get("headers")
-    headers = (
-        {k: v for k, v in given.items() if isinstance(v, str) and k.lower() not in _NOT_FOR_LINKS} if isinstance(given, dict) else None
-    )
-    href = urljoin(url, link["href"])
-    if str(link.get("method", "GET")).upper() != "POST":
-        return _Request(href, "GET", None, headers)
-    body = link.get("body")
-    if not isinstance(body, dict):
-        body = first.content
-    elif link.get("merge") is True:
-        body = {**first.content, **body}
-    return _Request(href, "POST", body, headers)
-
-
-def _read_page(page: Fetched) -> tuple[list[Any], dict[str, Any] | None, int | None]:
-    """A page as ``_checked_page`` reads it, with the next link of the HTTP ``Link`` header where the body has none.
-
-    OGC API - Features, 7.15.4, lets a server name it there alone: https://docs.ogc.org/is/17-069r4/17-069r4.html#_response_6
-    """
-    features, following, total = _checked_page(page.content)
-    return features, following or _header_link(page.headers.get("Link", "")), total
-
-
-def _header_link(header: str) -> dict[str, Any] | None:
-    """The ``next`` link of a ``Link`` header (RFC 8288), as one of a body; None where it has none."""
-    for link in requests.utils.parse_header_links(header):
-        if "next" in str(link.get("rel", "")).lower().split() and link.get("url"):
-            return {"rel": "next", "href": link["url"]}
-    return None
-
-
-def _checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | None]:
-    """Features, the next link and the announced total of a page; raises ``ValueError`` where it is not a feature collection."""
-    if not isinstance(page, dict) or not isinstance(page.get("features"), list):
-        keys = ", ".join(sorted(map(str, page))[:8]) if isinstance(page, dict) else type(page).__name__
-        raise ValueError(f"the page has no list of features (it has: {keys})")
-    links = page.get("links") or []
-    if not isinstance(links, list):
-        raise ValueError("the page's links are not a list")
-    following = [link for link in links if isinstance(link, dict) and link.get("rel") == "next"]
-    if following and not isinstance(following[0].get("href"), str):
-        raise ValueError("the page's next link has no address")
-    context = page.get("context")
-    totals = [_number(page.get("numberMatched")), _number(context.get("matched") if isinstance(context, dict) else None)]
-    return page["features"], following[0] if following else None, max((total for total in totals if total is not None), default=None)
-
-
-def _number(value: Any) -> int | None:
-    """A total as servers write it: a number, or one as text."""
-    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
-        return int(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15 and value == int(value):
-        return int(value)
-    return None

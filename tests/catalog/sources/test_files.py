@@ -37,9 +37,11 @@ from coverage_pipeline.catalog import (
 )
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
-from coverage_pipeline.catalog.scan import ScanOptions
+from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
-from coverage_pipeline.catalog.sources.geoparquet import PAGE, GeoParquetSource, StaticSource
+from coverage_pipeline.catalog.sources.file_source import PAGE
+from coverage_pipeline.catalog.sources.geoparquet import GeoParquetSource
+from coverage_pipeline.catalog.sources.static import StaticSource
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SourceKind

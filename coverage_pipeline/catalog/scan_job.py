@@ -1,0 +1,120 @@
+"""One scan of one sensor and window at one provider: its options, its query and its result."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import pyarrow as pa
+import shapely
+from upath import UPath
+
+from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable
+from coverage_pipeline.catalog.finished_windows import FinishedWindows
+from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
+from coverage_pipeline.catalog.report import ScanReport, iso_utc
+from coverage_pipeline.catalog.sources.base import BBox, Source, Window
+from coverage_pipeline.catalog.sources.cmr import CmrSource
+from coverage_pipeline.catalog.sources.geoparquet import GeoParquetSource
+from coverage_pipeline.catalog.sources.stac import StacSource
+from coverage_pipeline.catalog.sources.static import StaticSource
+from coverage_pipeline.catalog.windows import Progress
+from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.months import Month
+from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SourceKind
+
+# A provider may put a scene's datatake start up to 27 minutes before the time it searches by (Earth Search, Sentinel-2).
+MARGIN = dt.timedelta(hours=1)
+SOURCES: Mapping[SourceKind, Callable[[AvailableSource, ProviderProfile, Patience, str], Source]] = {
+    "stac": StacSource,
+    "cmr": CmrSource,
+    "earthaccess": CmrSource,  # the same archive: searching it takes no login, only downloading does
+    "geoparquet": GeoParquetSource,
+    "static": StaticSource,
+}
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """How a scan is made; none of it changes what a complete one finds."""
+
+    patience: Patience = field(default_factory=Patience)
+    providers: Mapping[str, ProviderProfile] = field(default_factory=dict)
+    """Profiles that are set otherwise than known, by host."""
+    window_pages: int = 50
+    """A window with more pages than this is cut."""
+    resume_hours: float = 24.0
+    """How long the finished windows of a scan that was stopped are good for; later the catalogue may have changed."""
+    cross_check: bool = True
+    """Whether other providers are asked about the doubts that a scan leaves; without, each doubt stays."""
+    publish_partial: bool = False
+    """Whether what was found is published, as ``partial``, where no provider gave all; never over a whole month's file."""
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """What is to be scanned, whichever source gives it."""
+
+    sensor: CoverageSensor
+    months: list[Month]
+    bbox: BBox | None
+    target: UPath
+    timeless: UPath | None
+    """Where the sensor's items without any time are listed; None: with the other rejected."""
+    options: ScanOptions
+    progress: OnProgress | None
+
+    @property
+    def start(self) -> dt.datetime:
+        return self.months[0].start
+
+    @property
+    def end(self) -> dt.datetime:
+        return self.months[-1].end
+
+    @property
+    def what(self) -> str:
+        return f"{self.sensor.key} {self.months[0]}" + (f"..{self.months[-1]}" if len(self.months) > 1 else "")
+
+    def within(self, source: AvailableSource) -> ScanJob:
+        """The job as that source can do it: one that lists a region alone says nothing of elsewhere."""
+        if source.covers is None:
+            return self
+        if self.bbox is None:
+            return replace(self, bbox=source.covers)
+        covered = [shapely.box(*box) for box in split_bbox(source.covers)]
+        if not shapely.union_all(covered).covers(shapely.union_all([shapely.box(*box) for box in split_bbox(self.bbox)])):
+            raise CatalogUnavailable(
+                f"{self.what}: {source.provider} ({source.collection_id}) covers {source.covers} only, and {self.bbox} is asked for; "
+                f"ask for less, or name another source in [[sensors.sources.{self.sensor.key}]]"
+            )
+        return self
+
+    def window(self, limit: int) -> Window:
+        return Window(self.start - MARGIN, self.end + MARGIN, limit)
+
+    def parts(self, source: AvailableSource) -> FinishedWindows:
+        """Where the finished windows lie. Whatever makes an item another row makes another query."""
+        asked = {k: v for k, v in asdict(source).items() if k != "page_size"}
+        sensor = {"key": self.sensor.key, "family": self.sensor.family, "max_scene_km2": self.sensor.max_scene_km2}
+        query = {"source": asked, "sensor": sensor, "start": iso_utc(self.start), "end": iso_utc(self.end), "bbox": self.bbox}
+        return FinishedWindows.beside(self.target, query)
+
+    def open(self, source: AvailableSource) -> Source:
+        return SOURCES[source.kind](source, profile_of(source, self.options.providers), self.options.patience, self.what)
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """One source's answer, whole or not."""
+
+    scenes: pa.Table
+    rejected: pa.Table
+    report: ScanReport
+    error: CatalogError | None = None
+    """Why it is not whole, where some of it could not be read."""
+    confirmed_by: AvailableSource | None = None
+    """Who has a scene that this answer lacks: the month is scanned anew from there."""

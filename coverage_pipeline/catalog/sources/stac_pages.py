@@ -1,0 +1,144 @@
+"""Pages of a STAC API search: how they are asked for, checked and followed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+
+import requests
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+
+from coverage_pipeline.catalog.answers import FetchedAnswer
+from coverage_pipeline.catalog.errors import CatalogError
+from coverage_pipeline.catalog.http import HttpSession
+
+_NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
+"""Headers that a ``next`` link may not set: it is the server's word, and these are ours."""
+
+
+class SessionIO(StacApiIO):  # type: ignore[misc]
+    """pystac-client's HTTP, by ours."""
+
+    def __init__(self, wire: HttpSession, way: str, checked: Callable[[str, str], str]) -> None:
+        super().__init__()
+        self.wire, self.way, self.checked = wire, way, checked
+        self._read: dict[str, str] = {}
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> str:
+        """Only pages are asked for here, never items; one that was read is not asked for again, whether it ends in a slash or not."""
+        href = self.checked(href, "its collections")
+        page = href.rstrip("/")
+        if page not in self._read:
+            params = [(k, str(v)) for k, v in (parameters or {}).items()]
+            try:
+                answer = self.wire.fetch(href, doing="opening it", params=params, headers=headers, way=self.way)
+            except CatalogError as error:
+                error.narrower_may_help = False
+                if error.status == 404:  # pystac-client takes it for "there is none"
+                    absent = APIError(str(error))
+                    absent.status_code = 404
+                    raise absent from error
+                raise
+            self._read[page] = json.dumps(answer.content)
+        return self._read[page]
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """One page, as it is asked for."""
+
+    url: str
+    method: str
+    content: Any
+    """The body of a POST, the parameters of a GET."""
+    headers: Mapping[str, str] | None = None
+
+    def without_fields(self) -> PageRequest:
+        """The same page with all of its items' members."""
+        content = {k: v for k, v in self.content.items() if k != "fields"} if isinstance(self.content, dict) else self.content
+        parts = urlsplit(self.url)
+        query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "fields"])
+        return PageRequest(parts._replace(query=query).geturl(), self.method, content, self.headers)
+
+
+def content_of(feature: Any) -> bytes:
+    """Tells items without an id apart."""
+    try:
+        return hashlib.sha256(repr(feature).encode("utf-8", "replace")).digest()
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return uuid.uuid4().bytes
+
+
+def is_whole(feature: Any) -> bool:
+    return isinstance(feature, dict) and feature.get("geometry") is not None and isinstance(feature.get("properties"), dict)
+
+
+def next_request(link: Mapping[str, Any], url: str, first: PageRequest) -> PageRequest:
+    """The request that a ``next`` link describes (STAC API, paging: href, method, headers, body, merge)."""
+    given = link.get("headers")
+    headers = (
+        {k: v for k, v in given.items() if isinstance(v, str) and k.lower() not in _NOT_FOR_LINKS} if isinstance(given, dict) else None
+    )
+    href = urljoin(url, link["href"])
+    if str(link.get("method", "GET")).upper() != "POST":
+        return PageRequest(href, "GET", None, headers)
+    body = link.get("body")
+    if not isinstance(body, dict):
+        body = first.content
+    elif link.get("merge") is True:
+        body = {**first.content, **body}
+    return PageRequest(href, "POST", body, headers)
+
+
+def read_page(page: FetchedAnswer) -> tuple[list[Any], dict[str, Any] | None, int | None]:
+    """A page as ``checked_page`` reads it, with the next link of the HTTP ``Link`` header where the body has none.
+
+    OGC API - Features, 7.15.4, lets a server name it there alone: https://docs.ogc.org/is/17-069r4/17-069r4.html#_response_6
+    """
+    features, following, total = checked_page(page.content)
+    return features, following or _header_link(page.headers.get("Link", "")), total
+
+
+def _header_link(header: str) -> dict[str, Any] | None:
+    """The ``next`` link of a ``Link`` header (RFC 8288), as one of a body; None where it has none."""
+    for link in requests.utils.parse_header_links(header):
+        if "next" in str(link.get("rel", "")).lower().split() and link.get("url"):
+            return {"rel": "next", "href": link["url"]}
+    return None
+
+
+def checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | None]:
+    """Features, the next link and the announced total of a page; raises ``ValueError`` where it is not a feature collection."""
+    if not isinstance(page, dict) or not isinstance(page.get("features"), list):
+        keys = ", ".join(sorted(map(str, page))[:8]) if isinstance(page, dict) else type(page).__name__
+        raise ValueError(f"the page has no list of features (it has: {keys})")
+    links = page.get("links") or []
+    if not isinstance(links, list):
+        raise ValueError("the page's links are not a list")
+    following = [link for link in links if isinstance(link, dict) and link.get("rel") == "next"]
+    if following and not isinstance(following[0].get("href"), str):
+        raise ValueError("the page's next link has no address")
+    context = page.get("context")
+    totals = [_number(page.get("numberMatched")), _number(context.get("matched") if isinstance(context, dict) else None)]
+    return page["features"], following[0] if following else None, max((total for total in totals if total is not None), default=None)
+
+
+def _number(value: Any) -> int | None:
+    """A total as servers write it: a number, or one as text."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 16:
+        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15 and value == int(value):
+        return int(value)
+    return None

@@ -1,0 +1,373 @@
+"""Scenes from a static STAC catalogue: JSON files that link to one another, in a folder or on a host."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import numpy as np
+import orjson
+import shapely
+
+from coverage_pipeline.catalog.answers import excerpt
+from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.http import HttpSession, Patience
+from coverage_pipeline.catalog.providers import ProviderProfile
+from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.file_source import (
+    AHEAD,
+    PAGE,
+    TIMES,
+    FileSource,
+    Survey,
+    bounds_of,
+    flat,
+    meets_boxes,
+    query_boxes,
+    self_of,
+)
+from coverage_pipeline.months import UTC
+from coverage_pipeline.scenes.scene_key import parse_time
+from coverage_pipeline.sensors.registry import AvailableSource
+from coverage_pipeline.storage.store import is_local, storage_path
+
+# --- static catalogues ----------------------------------------------------------------------------------------------------------------
+
+_FOLLOWED = ("child", "item", "items")
+_MEMBERS = ("type", "id", "collection", "geometry", "bbox", "properties")
+_ENTRIES = ("catalog.json", "collection.json")
+Fail = Callable[[type[CatalogError], str], CatalogError]
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A document to be read."""
+
+    address: str
+    named: str
+    """How an error names it: what links to it, and where."""
+    below: bool = False
+    """Whether it is the collection that is asked for, or lies below it."""
+    again: bool = False
+    """Whether it was read before, when it was not known to lie below the collection."""
+    further: bool = False
+    """Whether it is a further page of a feature collection."""
+    parent: _Link | None = None
+    """What links to it."""
+
+    def leads_back(self) -> bool:
+        """Whether it was come from."""
+        above = self.parent
+        while above is not None and above.address != self.address:
+            above = above.parent
+        return above is not None
+
+
+class _Tree(Protocol):
+    """Where a static catalogue lies."""
+
+    first: str
+    """Address of the catalogue's root document."""
+
+    def follow(self, href: str, base: str, named: str) -> str:
+        """The address that a link of the document at ``base`` leads to; raises ``CatalogUnreadable`` where it leads out."""
+
+    def read(self, link: _Link) -> Any:
+        """The JSON of a document; raises ``CatalogUnavailable`` or ``CatalogUnreadable``."""
+
+    def href(self, address: str) -> str:
+        """The address as a URL."""
+
+
+class _Folder:
+    """A catalogue on a disk. What it says is not trusted: no file outside its root document's folder is read."""
+
+    def __init__(self, path: Path, fail: Fail, way: str) -> None:
+        self._fail, self._way = fail, way
+        if path.is_dir():
+            entries = [path / name for name in _ENTRIES if (path / name).is_file()]
+            if not entries:
+                raise fail(CatalogUnavailable, f"is a folder without {' or '.join(_ENTRIES)}: {path}; {way}")
+            path = entries[0]
+        if not path.is_file():
+            raise fail(CatalogUnavailable, f"is not there: {path} does not exist; {way}")
+        self.first = os.path.realpath(path)
+        self._root = Path(self.first).parent
+
+    def follow(self, href: str, base: str, named: str) -> str:
+        try:
+            parts = urlsplit(href)
+            if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+                target = Path(unquote(parts.path))
+            elif parts.scheme or parts.netloc:
+                raise self._fail(CatalogUnreadable, f"leads out of its folder: {named} is no file; not followed; {self._way}")
+            else:
+                target = Path(base).parent / href
+                if not target.exists():  # most write paths as they are, some as parts of a URL
+                    target = Path(base).parent / unquote(urldefrag(href).url)
+            real = Path(os.path.realpath(target))
+        except (ValueError, OSError) as error:
+            if isinstance(error, CatalogError):
+                raise
+            raise self._fail(CatalogUnreadable, f"has a link that cannot be followed: {named}: {excerpt(str(error))}") from error
+        if not real.is_relative_to(self._root):
+            raise self._fail(
+                CatalogUnreadable,
+                f"leads out of its folder {self._root}: {named}; not followed; if it is right, name the catalogue's topmost "
+                f"catalog.json as endpoint in {self._way.rpartition(' ')[2]}",
+            )
+        return str(real)
+
+    def read(self, link: _Link) -> Any:
+        path = Path(link.address)
+        try:
+            if not path.is_file():  # neither a folder nor a pipe, which never ends
+                raise FileNotFoundError("no such file")
+            content = path.read_bytes()
+        except OSError as error:
+            raise self._fail(
+                CatalogUnavailable, f"is not whole: {link.named} cannot be read: {excerpt(str(error))}; copy the catalogue again"
+            ) from error
+        try:
+            return _parsed_file(content)
+        except ValueError as error:
+            begins = excerpt(content[:200].decode(errors="replace"))
+            raise self._fail(CatalogUnreadable, f"has a document that is not JSON: {link.named}: {begins!r}") from error
+
+    def href(self, address: str) -> str:
+        return Path(address).as_uri()
+
+
+class _Host:
+    """A catalogue behind http. Only the host that the endpoint names is asked."""
+
+    def __init__(self, endpoint: str, wire: HttpSession, fail: Fail, way: str) -> None:
+        self.first = urldefrag(endpoint).url
+        self._wire, self._fail, self._way = wire, fail, way
+        self._own = urlsplit(endpoint)
+
+    def follow(self, href: str, base: str, named: str) -> str:
+        try:
+            address = urldefrag(urljoin(base, href)).url
+            parts = urlsplit(address)
+        except ValueError as error:
+            raise self._fail(CatalogUnreadable, f"has a link that cannot be followed: {named}: {excerpt(str(error))}") from error
+        # A link from https to http would send a login for the host in the clear.
+        scheme_fits = parts.scheme == self._own.scheme or parts.scheme == "https"
+        if parts.netloc != self._own.netloc or not scheme_fits:
+            to = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+            raise self._fail(CatalogUnreadable, f"leads to another host, {to}: {named}; not followed; {self._way}")
+        return address
+
+    def read(self, link: _Link) -> Any:
+        return self._wire.fetch(link.address, doing=f"reading {link.named}", way=self._way).content
+
+    def href(self, address: str) -> str:
+        return urlsplit(address)._replace(query="", fragment="").geturl()  # behind the question mark there may be a key
+
+
+class StaticSource(FileSource):
+    """A static STAC catalogue, on a disk or behind http, read from its root document on: every item, or an error that names the link.
+
+    All of it is read, since an item says itself which collection it is of; to read less, name the collection's own ``collection.json``.
+    """
+
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
+        super().__init__(source, profile, patience, what)
+        over_http = urlsplit(source.endpoint).scheme in ("http", "https")
+        self.wire: HttpSession | None = HttpSession(source.provider, profile, patience, self._failed) if over_http else None
+        self._known: Survey | None = None
+
+    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+        """Pages of all items of the collection that meet ``bbox`` (degrees; None: anywhere), whatever their time.
+
+        Raises ``CatalogUnavailable`` or ``CatalogUnreadable`` for a link that cannot be followed or read, and, after the last page,
+        ``CatalogTruncated`` where the catalogue can say nothing of the window.
+        """
+        boxes = query_boxes(bbox)
+        page: list[Any] = []
+        for items in self._crawl():
+            page.extend(items)
+            while len(page) >= PAGE:
+                tally.pages += 1
+                yield _meeting(page[:PAGE], boxes)
+                page = page[PAGE:]
+        if page:
+            tally.pages += 1
+            yield _meeting(page, boxes)
+        self._require_month(self._survey(), window)
+
+    def require_collection(self) -> None:
+        """Raise ``CatalogUnavailable`` where neither a collection nor an item names the id; reads all where nothing was read yet."""
+        self._require_items(self._survey())
+
+    def total(self, window: Window, bbox: BBox | None) -> int:
+        """Items of the window that meet ``bbox``, of which all are read; a catalogue that can say nothing of it raises."""
+        boxes = query_boxes(bbox)
+        found = sum(_is_of_collection(item, window) for items in self._crawl() for item in _meeting(items, boxes))
+        self._require_month(self._survey(), window)
+        return found
+
+    def newest(self) -> dt.datetime | None:
+        """The time of the collection's newest item, None where none has one; reads all where nothing was read yet."""
+        return self._survey().newest
+
+    def _survey(self) -> Survey:
+        """What the last whole reading saw. One is made here where a scan goes on from what an earlier run has read."""
+        if self._known is None:
+            for _ in self._crawl():
+                pass
+        assert self._known is not None
+        return self._known
+
+    def _tree(self) -> _Tree:
+        if self.wire is not None:
+            return _Host(self.source.endpoint, self.wire, self._failed, self._way)
+        path = storage_path(self.source.endpoint)
+        if not is_local(path):
+            raise self._failed(
+                CatalogUnavailable, f"cannot be read from {path.protocol}: give a local path or an http(s) address; {self._way}"
+            )
+        return _Folder(Path(path.path).expanduser(), self._failed, self._way)
+
+    def _crawl(self) -> Iterator[list[dict[str, Any]]]:
+        """Items of the collection, document by document, breadth first. What is known of the catalogue is known after the last."""
+        tree = self._tree()
+        survey = Survey()
+        todo = deque([_Link(tree.first, tree.first)])
+        below = {tree.first: False}  # whether each document was read as one of the collection
+        pool = ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="static") if self.wire is not None else None
+        try:
+            while todo:
+                some = [todo.popleft() for _ in range(min(len(todo), 16 * self.profile.parallel))]
+                for link, document in zip(some, (pool.map if pool else map)(tree.read, some), strict=True):
+                    items, links = self._content(tree, link, document, survey)
+                    for new in links:
+                        former = below.get(new.address)
+                        if former is None or (new.below and not former and not new.leads_back()):
+                            below[new.address] = new.below
+                            todo.append(replace(new, again=former is not None))
+                        elif new.further:
+                            raise self._failed(CatalogTruncated, f"leads back to a page already read: {new.named}; {self._way}")
+                    if items:
+                        yield items
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+        self._known = survey
+
+    def _content(self, tree: _Tree, link: _Link, document: Any, survey: Survey) -> tuple[list[dict[str, Any]], list[_Link]]:
+        """Our items of a document, and where it leads on to."""
+        kind = document.get("type") if isinstance(document, dict) else None
+        if kind == "Feature":
+            return self._ours([document], tree, link, survey), []
+        if kind == "FeatureCollection":
+            features = document.get("features")
+            if not isinstance(features, list):
+                raise self._failed(CatalogUnreadable, f"has a FeatureCollection without features: {link.named}; {self._way}")
+            return self._ours(features, tree, link, survey), self._links(tree, link, document.get("links", []), ("next",), link.below)
+        if kind not in ("Catalog", "Collection"):
+            raise self._failed(
+                CatalogUnreadable,
+                f"has a document that is no Catalog, Collection, Feature or FeatureCollection, but {excerpt(repr(kind))}: {link.named}; "
+                f"{self._way}",
+            )
+        below = link.below
+        if kind == "Collection" and isinstance(document.get("id"), str):
+            survey.collections.add(document["id"])
+            below = below or document["id"] == self.source.collection_id
+        return [], self._links(tree, link, document.get("links"), _FOLLOWED, below)
+
+    def _links(self, tree: _Tree, link: _Link, links: Any, rels: tuple[str, ...], below: bool) -> list[_Link]:
+        if not isinstance(links, list) or not all(isinstance(to, dict) for to in links):
+            raise self._failed(CatalogUnreadable, f"has a document without a list of links: {link.named}; {self._way}")
+        found = []
+        for to in links:
+            rel, href = to.get("rel"), to.get("href")
+            if rel not in rels:
+                continue
+            named = f"the {rel} link {excerpt(repr(href))} of {link.address}"
+            if not isinstance(href, str) or not href or str(to.get("method", "GET")).upper() != "GET":
+                raise self._failed(CatalogUnreadable, f"has a link that cannot be followed: {named}; {self._way}")
+            found.append(_Link(tree.follow(href, link.address, named), named, below, further=rel == "next", parent=link))
+        return found
+
+    def _ours(self, features: Iterable[Any], tree: _Tree, link: _Link, survey: Survey) -> list[Any]:
+        """Those of the collection, without their assets and with an address; the survey hears of all of them."""
+        found: list[Any] = []
+        for feature in features:
+            named = feature.get("collection") if isinstance(feature, dict) else None
+            if isinstance(named, str):
+                survey.collections.add(named)
+            if named != self.source.collection_id if named is not None else not link.below:
+                continue
+            if named is not None and link.again:
+                continue  # it was given out when it was read before
+            if not isinstance(feature, dict):
+                found.append(feature)  # the collector says what is wrong with it
+                survey.seen(1, None, None)
+                continue
+            first, last = _span(feature)
+            survey.seen(1, first, last if last is not None and last <= dt.datetime.now(UTC) + AHEAD else None)
+            href = self_of(feature.get("links"))
+            if href is None or "://" not in href:  # relative to what nobody knows later
+                href = tree.href(link.address)
+            found.append({name: feature[name] for name in _MEMBERS if name in feature} | {"links": [{"rel": "self", "href": href}]})
+        return found
+
+
+def _parsed_file(content: bytes) -> Any:
+    """JSON by the fast parser, else by Python's, which takes NaN, too; raises ``ValueError``."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(content)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def _times_of(item: Mapping[str, Any]) -> list[dt.datetime | None]:
+    properties = item.get("properties")
+    return [parse_time(properties.get(name)) if isinstance(properties, dict) else None for name in TIMES]
+
+
+def _span(item: Mapping[str, Any]) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """An item's ``datetime``, or else when it begins and ends; None where it does not say."""
+    when, since, until = _times_of(item)
+    return when or since or until, when or until or since
+
+
+def _is_of_collection(item: Any, window: Window) -> bool:
+    """Whether an item has a time, and one of the window."""
+    if not isinstance(item, dict):
+        return False
+    when, since, until = _times_of(item)
+    if when is not None:
+        return window.start <= when <= window.end
+    return since is not None and since <= window.end and max(since, until or since) >= window.start
+
+
+def _meeting(items: list[Any], boxes: list[BBox] | None) -> list[Any]:
+    """The items whose bbox, or else geometry, may touch one of the boxes, and those that have neither."""
+    if boxes is None or not items:
+        return items
+    bounds = np.full((len(items), 4), np.nan)
+    shapes = np.full(len(items), None, dtype=object)
+    for k, item in enumerate(items):
+        box, geometry = (item.get("bbox"), item.get("geometry")) if isinstance(item, dict) else (None, None)
+        if isinstance(box, list) and len(box) in (4, 6) and all(isinstance(side, int | float) for side in box):
+            bounds[k] = flat(box)
+        elif isinstance(geometry, dict):
+            shapes[k] = json.dumps(geometry)
+    without = ~np.isfinite(bounds).all(axis=1)
+    bounds[without] = bounds_of(shapely.from_geojson(shapes[without], on_invalid="ignore"))
+    return [item for item, meets in zip(items, meets_boxes(bounds, boxes), strict=True) if meets]
