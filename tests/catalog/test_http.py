@@ -319,7 +319,6 @@ MEMORY = """
 import sys
 from coverage_pipeline.catalog import CatalogError
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
-from coverage_pipeline.catalog.answers import Cancelled
 from coverage_pipeline.catalog.http import HttpSession, Patience
 
 def status(name):

@@ -40,7 +40,7 @@ def test_files_and_functions_that_the_page_names_are_there():
     page = (DOCS / "kernel.md").read_text(encoding="utf-8")
     folders = [ROOT, DOCS, ROOT / "coverage_pipeline", ROOT / "tests"]
     files = set(re.findall(r"[`(/]([\w/.-]+\.(?:py|svg|md))[`)]", page))
-    assert files >= {*NAMES, "grid_kernel.py", "test_grid.py"}
+    assert files >= {*NAMES, "grid/kernel.py", "grid/test_spec.py"}
     assert [name for name in sorted(files) if not any((folder / name).exists() for folder in folders)] == []
     code = "\n".join(path.read_text(encoding="utf-8") for part in ("coverage_pipeline", "tests") for path in (ROOT / part).rglob("*.py"))
     names = set(re.findall(r"`(?:[A-Za-z]\w*\.)*([A-Za-z_]\w+)(?:\(\))?`", page))
