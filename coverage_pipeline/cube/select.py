@@ -23,26 +23,6 @@ import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.cube.regions import (
-    Arrays,
-    axes_of,
-    decoded,
-    description_path,
-    dims_on,
-    ensure_cube,
-    exists,
-    grid_in,
-    levels,
-    open_group,
-    partition_revision,
-    read_partition,
-    reading,
-    strip_rows,
-    update_snapshot,
-    write_coverage,
-    write_gap,
-    zarr_store,
-)
 from coverage_pipeline.cube.schema import (
     ACTION_ORDER,
     ACTIONS,
@@ -67,6 +47,26 @@ from coverage_pipeline.cube.schema import (
     DesiredCadence,
     Layer,
     Metric,
+)
+from coverage_pipeline.cube.write import (
+    Arrays,
+    axes_of,
+    decoded,
+    description_path,
+    dims_on,
+    ensure_cube,
+    exists,
+    grid_in,
+    levels,
+    open_group,
+    partition_revision,
+    read_partition,
+    reading,
+    strip_rows,
+    update_snapshot,
+    write_coverage,
+    write_gap,
+    zarr_store,
 )
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec, bbox_to_index, split_bbox, touched

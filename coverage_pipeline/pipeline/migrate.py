@@ -22,7 +22,19 @@ import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.cube.regions import (
+from coverage_pipeline.cube.schema import (
+    COVERAGE_VARIABLES,
+    GAP_MEANING,
+    GAP_VARIABLES,
+    MEANING,
+    PROVENANCE,
+    SCHEMA_VERSION,
+    CoverageError,
+    CoverageMismatch,
+    CubeDamaged,
+    CubeSpec,
+)
+from coverage_pipeline.cube.write import (
     Fields,
     Rows,
     axes_of,
@@ -39,18 +51,6 @@ from coverage_pipeline.cube.regions import (
     write_coverage,
     write_gap,
     wrong_version,
-)
-from coverage_pipeline.cube.schema import (
-    COVERAGE_VARIABLES,
-    GAP_MEANING,
-    GAP_VARIABLES,
-    MEANING,
-    PROVENANCE,
-    SCHEMA_VERSION,
-    CoverageError,
-    CoverageMismatch,
-    CubeDamaged,
-    CubeSpec,
 )
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec

@@ -23,7 +23,6 @@ from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, sett
 from coverage_pipeline.catalog.report import stored_report
 from coverage_pipeline.catalog.scan_job import OnProgress, ScanOptions
 from coverage_pipeline.catalog.sources.base import BBox
-from coverage_pipeline.cube.regions import metadata_lock
 from coverage_pipeline.cube.schema import PartitionMoved
 from coverage_pipeline.cube.select import (
     ACTIONS,
@@ -39,6 +38,7 @@ from coverage_pipeline.cube.select import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.cube.write import metadata_lock
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.demand.targets import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.errors import PlannerError

@@ -28,7 +28,7 @@ import xarray as xr
 import zarr
 from upath import UPath
 
-from coverage_pipeline.cube import regions as cube_store
+from coverage_pipeline.cube import write as cube_store
 from coverage_pipeline.cube.select import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from zarr.storage import LocalStore
 
-from coverage_pipeline.cube.regions import description_path, levels
 from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, KNOWN_SHARES
 from coverage_pipeline.cube.select import (
     COVERAGE_VARIABLES,
@@ -46,6 +45,7 @@ from coverage_pipeline.cube.select import (
     write_coverage,
     write_gap,
 )
+from coverage_pipeline.cube.write import description_path, levels
 from coverage_pipeline.grid import celltable
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.hexagons import hex_cells

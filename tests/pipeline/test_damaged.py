@@ -17,9 +17,9 @@ import zarr
 from typer.testing import CliRunner
 
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.cube.regions import ensure_cube, update_snapshot
 from coverage_pipeline.cube.schema import METRICS, SCHEMA, SCHEMA_VERSION, CubeDamaged
 from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, CoverageQuery, open_coverage, read_partition, select
+from coverage_pipeline.cube.write import ensure_cube, update_snapshot
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec, GridTooLarge, refuse_too_large
 from coverage_pipeline.months import Month

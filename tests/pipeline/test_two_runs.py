@@ -16,9 +16,9 @@ import pytest
 import zarr
 from upath import UPath
 
-from coverage_pipeline.cube import regions as cube_store
-from coverage_pipeline.cube.regions import ensure_cube, lock_paths, partition_lock, partition_revision, write_coverage, write_gap
+from coverage_pipeline.cube import write as cube_store
 from coverage_pipeline.cube.select import CoverageMismatch, open_coverage
+from coverage_pipeline.cube.write import ensure_cube, lock_paths, partition_lock, partition_revision, write_coverage, write_gap
 from coverage_pipeline.pipeline.planner import build
 from coverage_pipeline.storage.locks import LockLost
 from coverage_pipeline.storage.store import write_together

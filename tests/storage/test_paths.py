@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from upath import UPath
 
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.cube import regions as cube_store
+from coverage_pipeline.cube import write as cube_store
 from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, open_coverage
 from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.pipeline.migrate import migrate
