@@ -15,7 +15,9 @@ from typing import Any
 import xarray as xr
 
 from benchmarks.timing import medians, taken_by
-from coverage_pipeline.cube.select import AGGREGATIONS, METRICS, Aggregation, CoverageQuery, open_coverage, select
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import AGGREGATIONS, METRICS, Aggregation, CoverageQuery
+from coverage_pipeline.cube.select import select
 from coverage_pipeline.months import Month
 
 CELL = (10.05, 45.05, 10.05, 45.05)

@@ -46,7 +46,9 @@ from benchmarks.spatial_sql import NoSpatialSql, Scenes, compare, snapped_square
 from benchmarks.timing import Taken, median_of, taken_by
 from coverage_pipeline.geometry.wkb import RaggedArrays, ragged_from_wkb
 from coverage_pipeline.grid import kernel
-from coverage_pipeline.grid.spec import CellStatistics, Engine, GridSpec, statistics_in_bands
+from coverage_pipeline.grid.bands import Engine
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.statistics import CellStatistics, statistics_in_bands
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.store import read_parquet
 

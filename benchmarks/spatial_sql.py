@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import Taken
 from coverage_pipeline.geometry.footprints import normalise_footprints
-from coverage_pipeline.grid.spec import CellStatistics, GridSpec, cell_statistics
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.statistics import CellStatistics, cell_statistics
 
 VERSION = "1.5.5"
 PACKAGES = (f"duckdb=={VERSION}", f"duckdb-extension-spatial=={VERSION}")

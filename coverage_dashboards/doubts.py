@@ -19,8 +19,8 @@ import xarray as xr
 from coverage_dashboards.choices import View, title_of
 from coverage_dashboards.escape import plain
 from coverage_dashboards.words import month_in_words
-from coverage_pipeline.cube.select import SCAN_STATUS
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.storage.store import Store, sibling
 
 SHOWN = 3

@@ -22,9 +22,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from coverage_dashboards.viewport import OUT_OF_SCOPE
+from coverage_pipeline.cube.dataset import grid_of, open_coverage
 from coverage_pipeline.cube.overviews import row_areas
-from coverage_pipeline.cube.select import ACTIONS, METRICS, SCAN_STATUS, CoverageError, CoverageQuery, grid_of, open_coverage, select
-from coverage_pipeline.grid.spec import BBox, GridSpec
+from coverage_pipeline.cube.schema import ACTIONS, METRICS, CoverageError, CoverageQuery
+from coverage_pipeline.cube.select import select
+from coverage_pipeline.geometry.bbox import BBox
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 
 CACHE_BYTES = 1 << 30
 """About thirty global fields at 0.1°."""

@@ -29,7 +29,7 @@ from coverage_dashboards.fields import Cube, Field, Limits, extent_of, field_of,
 from coverage_dashboards.outlines import prepare_outlines
 from coverage_dashboards.viewport import compile_kernels
 from coverage_dashboards.worldmap import Shown, WorldMap, op_of
-from coverage_pipeline.cube.select import METRICS, CoverageError
+from coverage_pipeline.cube.schema import METRICS, CoverageError
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.settings.model import SettingsError, load_settings
 from coverage_pipeline.storage.store import Store

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from coverage_pipeline.grid.spec import GLOBE, BBox
+from coverage_pipeline.geometry.bbox import GLOBE, BBox
 
 RADIUS = 6_378_137.0
 """Of the sphere of EPSG:3857, metres (EPSG guidance note 7-2, method 1024)."""

@@ -37,8 +37,8 @@ from coverage_dashboards.viewport import (
     refit,
     viewport,
 )
-from coverage_pipeline.cube.select import ACTIONS, METRICS
-from coverage_pipeline.grid.spec import GLOBE, BBox
+from coverage_pipeline.cube.schema import ACTIONS, METRICS
+from coverage_pipeline.geometry.bbox import GLOBE, BBox
 
 hv.extension("bokeh", logo=False)
 

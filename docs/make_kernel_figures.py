@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid import kernel
-from coverage_pipeline.grid.spec import CoverageRule, GridSpec, _Footprints, cell_statistics
+from coverage_pipeline.grid.footprint_arrays import FootprintArrays
+from coverage_pipeline.grid.spec import CoverageRule, GridSpec
+from coverage_pipeline.grid.statistics import cell_statistics
 
 FOLDER = Path(__file__).resolve().parent
 RULES: tuple[CoverageRule, ...] = get_args(CoverageRule)
@@ -45,10 +47,10 @@ def grid_of(rule: CoverageRule) -> GridSpec:
     return GridSpec(1.0, extent=REGION, rule=rule, min_fraction=0.5)
 
 
-def footprints() -> _Footprints:
+def footprints() -> FootprintArrays:
     """The footprint as the kernel takes it, the way that the pipeline goes."""
     usable, _ = normalise_footprints(np.array([FOOTPRINT], dtype=object))
-    return _Footprints.of(*ragged_from_wkb(pa.array(shapely.to_wkb(usable), pa.binary())))
+    return FootprintArrays.of(*ragged_from_wkb(pa.array(shapely.to_wkb(usable), pa.binary())))
 
 
 def ranges_of(rule: CoverageRule) -> list[Ranges]:

@@ -12,23 +12,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube.select import (
-    COVERAGE_VARIABLES,
-    HOLDINGS_STATUS,
-    SCAN_STATUS,
-    SCHEMA,
-    CubeSpec,
-    DesiredCadence,
-    ensure_cube,
-    read_partition,
-    write_coverage,
-    write_gap,
-)
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.read import read_partition
+from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, HOLDINGS_STATUS, SCHEMA, CubeSpec, DesiredCadence
+from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, GAP_INPUTS, compute_gap
 from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 GRID = GridSpec(10.0)

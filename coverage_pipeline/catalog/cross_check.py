@@ -22,7 +22,7 @@ from coverage_pipeline.catalog.report import ScanReport, stored_report
 from coverage_pipeline.catalog.scan_job import MARGIN, SOURCES, ScanJob
 from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
 from coverage_pipeline.catalog.windows import ScannedWindows
-from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import SceneCollector, by_reason
 from coverage_pipeline.scenes.schema import NO_TIME

@@ -7,16 +7,16 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from upath import UPath
 
 from coverage_pipeline.catalog.answers import excerpt
 from coverage_pipeline.months import UTC
+from coverage_pipeline.scenes.schema import ScanStatus
 
 _MOST_NAMES, _LONGEST_NAME = 12, 60
 """Platforms named in a report's words, and letters of each."""
-ScanStatus = Literal["complete", "provisional", "partial", "not_applicable"]
 
 
 @dataclass

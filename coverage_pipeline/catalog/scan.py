@@ -27,15 +27,15 @@ from coverage_pipeline.catalog.publishing import (
     require_no_smaller_area,
     without_timeless,
 )
-from coverage_pipeline.catalog.report import ScanReport, ScanStatus, iso_utc, now_utc
+from coverage_pipeline.catalog.report import ScanReport, iso_utc, now_utc
 from coverage_pipeline.catalog.scan_job import OnProgress, ScanJob, ScanOptions, ScanResult
 from coverage_pipeline.catalog.sources.base import BBox, Source, joined
 from coverage_pipeline.catalog.windows import ScannedWindows, WindowScan
-from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.scenes.copies import merge_copies
 from coverage_pipeline.scenes.items import SceneCollector, by_reason, in_order
-from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA
+from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA, ScanStatus
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError
 from coverage_pipeline.storage.store import (
     Store,

@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.sources.geoparquet import GeoParquetSource
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.catalog.sources.static import StaticSource
 from coverage_pipeline.catalog.windows import Progress
-from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SourceKind
 

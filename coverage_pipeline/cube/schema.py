@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid import daymask
+from coverage_pipeline.grid.celltable import COUNT, DAYS, NUMBER
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 SCHEMA_VERSION = 2
@@ -25,7 +26,6 @@ Needs = Literal["catalogue", "holdings", "both"]
 Aggregation = Literal["rate", "total", "recent", "worst", "scrub"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("rate", "total", "recent", "worst", "scrub")
 
-SCAN_STATUS = ("not_scanned", "partial", "provisional", "complete", "not_applicable")
 HOLDINGS_STATUS = ("not_read", "read", "off", "not_held")
 ACTIONS = ("unknown", "met", "ingest", "check", "task", "none", "out_of_scope")
 
@@ -73,16 +73,16 @@ PARTITION_DIMS = ("sensor", "time")
 
 
 def _count(long_name: str, **more: Any) -> Variable:
-    return Variable(CELL_DIMS, "int16", -1, long_name, cell_methods="time: sum", masked=True, **more)
+    return Variable(CELL_DIMS, COUNT.dtype, COUNT.fill, long_name, cell_methods="time: sum", masked=True, **more)
 
 
 def _mask(long_name: str) -> Variable:
     comment = "bit d-1 is set when the cell has it on day d of the month; bit 31 alone means not known"
-    return Variable(CELL_DIMS, "uint32", int(daymask.UNKNOWN), long_name, attrs={"comment": comment})
+    return Variable(CELL_DIMS, DAYS.dtype, DAYS.fill, long_name, attrs={"comment": comment})
 
 
 def _number(long_name: str, units: str, cell_methods: str | None = None) -> Variable:
-    return Variable(CELL_DIMS, "float32", float("nan"), long_name, units, cell_methods)
+    return Variable(CELL_DIMS, NUMBER.dtype, NUMBER.fill, long_name, units, cell_methods)
 
 
 SCHEMA: Mapping[str, Variable] = {

@@ -11,16 +11,10 @@ import xarray as xr
 from numba import guvectorize, njit
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube.select import (
-    ACTIONS,
-    HOLDINGS_STATUS,
-    SCAN_STATUS,
-    SCHEMA,
-    CoverageError,
-    DesiredCadence,
-)
+from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, SCHEMA, CoverageError, DesiredCadence
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 DEFAULT_WEIGHTS: Mapping[str, float] = {"deficit": 0.4, "staleness": 0.3, "unmet": 0.2, "wait": 0.1}

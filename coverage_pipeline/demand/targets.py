@@ -27,7 +27,8 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.hexagons import hex_cells
-from coverage_pipeline.grid.spec import GridSpec, touched
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.touch import touched
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.bounded_http import local_copy

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from coverage_pipeline.cube.select import ACTIONS, open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import ACTIONS
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.demo.orbits import simulated_holdings, simulated_holdings_without_catalog, write_archive
 from coverage_pipeline.demo.stac_server import stac_api

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube.schema import SCAN_STATUS, SCHEMA
-from coverage_pipeline.grid.spec import CellStatistics, GridSpec, cells_within
+from coverage_pipeline.grid.daymask import UNKNOWN
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.statistics import CellStatistics
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """How one kind of value lies in a dense field."""
+
+    dtype: str
+    fill: float | int
+    """The value that means *not known*."""
+
+
+COUNT = FieldType("int16", -1)
+NUMBER = FieldType("float32", float("nan"))
+DAYS = FieldType("uint32", int(UNKNOWN))
+"""A day mask: bit d-1 stands for day d of the month; bit 31 alone means not known."""
 
 CELL_SCHEMA = pa.schema(
     [
@@ -50,35 +65,19 @@ class AreaKnown:
     """Whether only rows count, and absence never does (a partial scan)."""
 
 
-def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> AreaKnown:
-    """What a scan of that status and area says of each cell.
-
-    A cell that a scanned box only partly covers is not known: scenes over its other part were not asked for.
-    """
-    if status not in SCAN_STATUS:
-        raise ValueError(f"unknown scan status {status!r}: one of {', '.join(SCAN_STATUS)}")
-    if status in ("not_scanned", "not_applicable"):
-        return AreaKnown(everywhere=False)
-    partial = status == "partial"
-    if bbox is None:
-        return AreaKnown(everywhere=not partial, found_counts=partial)
-    mask = cells_within(bbox, grid)
-    return AreaKnown(everywhere=False, mask=mask, found_counts=partial)
-
-
 def dense(
-    table: pa.Table, column: str, grid: GridSpec, variable: str, known: AreaKnown, rows: tuple[int, int] | None = None
+    table: pa.Table, column: str, grid: GridSpec, kind: FieldType, known: AreaKnown, rows: tuple[int, int] | None = None
 ) -> NDArray[Any]:
-    """A column of a cell table as the cube's ``variable``, a field of the grid: its fill where not known, 0 where nothing covers.
+    """A column of a cell table as a field of the grid: ``kind.fill`` where not known, 0 where nothing covers the cell.
 
-    ``rows`` is the first and the end row of the field that is wanted, and ``table`` holds no others; None: all.
+    A mean over no scenes is not 0: fields of ``NUMBER`` keep their fill there. ``rows`` is the first and the end row of the field that
+    is wanted, and ``table`` holds no others; None: all rows. Returns an array of ``kind.dtype`` and ``grid.shape`` (or of its rows).
 
-    Raises ``OverflowError`` where a count does not fit the variable's type.
+    Raises ``OverflowError`` where a count does not fit ``kind.dtype``.
     """
-    schema = SCHEMA[variable]
-    dtype = np.dtype(schema.dtype)
-    fill = dtype.type(schema.fill)
-    zero = fill if dtype.kind == "f" else dtype.type(0)  # a mean over no scenes is not 0
+    dtype = np.dtype(kind.dtype)
+    fill = dtype.type(kind.fill)
+    zero = fill if dtype.kind == "f" else dtype.type(0)
     shape = grid.shape if rows is None else (rows[1] - rows[0], *grid.shape[1:])
     mask = known.mask if known.mask is None or rows is None else known.mask[slice(*rows)]
     out = np.full(shape, zero if known.everywhere else fill, dtype)
@@ -94,6 +93,6 @@ def dense(
     elif not (known.everywhere or known.found_counts):
         return out
     if dtype.kind == "i" and values.size and int(values.max()) > np.iinfo(dtype).max:
-        raise OverflowError(f"{variable}: {int(values.max())} scenes in one cell do not fit {dtype}; use a finer grid")
+        raise OverflowError(f"{column}: {int(values.max())} scenes in one cell do not fit {dtype}; use a finer grid")
     out.reshape(-1)[cell] = values
     return out

@@ -37,9 +37,10 @@ from sqlalchemy.types import UserDefinedType
 from upath import UPath
 
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import AreaKnown, dense
-from coverage_pipeline.grid.spec import GridSpec, split_bbox
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.rows import (
     HOLDINGS_SCHEMA,
     LAST_SCHEMA,
@@ -769,6 +770,6 @@ def holdings_stats(
         rows = united_by_key(table.filter(inside))
         cells = pa.concat_tables(held_tables(rows, LAST_SCHEMA.empty_table(), grid, cloud_lt=cloud_lt))
         known = AreaKnown(everywhere=True)
-        fields = {variable: dense(cells, column, grid, variable, known) for variable, column in HELD_VARIABLES.items()}
+        fields = {variable: dense(cells, column, grid, kind, known) for variable, (column, kind) in HELD_VARIABLES.items()}
         months.append(fields_dataset(fields, ["held"], [month], grid))
     return xr.concat(months, dim="time").isel(sensor=0, drop=True)

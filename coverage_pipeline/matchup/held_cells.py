@@ -21,8 +21,10 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.geometry.polygons import added_areas, common, is_box, united
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
-from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense
-from coverage_pipeline.grid.spec import Engine, GridSpec, latest_in_bands, row_strips, statistics_in_bands
+from coverage_pipeline.grid.bands import Engine, row_strips
+from coverage_pipeline.grid.celltable import CELL_SCHEMA, COUNT, DAYS, AreaKnown, cell_table, dense
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.statistics import latest_in_bands, statistics_in_bands
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import TIME
@@ -42,8 +44,13 @@ HELD_SCENES_SCHEMA = pa.schema(
 )
 """What is gridded: one row a held scene of the month."""
 
-HELD_VARIABLES = {"held_count": "scenes", "held_clear_count": "clear", "held_days": "days", "held_clear_days": "clear_days"}
-"""Variables of the cube, and the columns of ``HELD_SCHEMA`` that they are made of."""
+HELD_VARIABLES = {
+    "held_count": ("scenes", COUNT),
+    "held_clear_count": ("clear", COUNT),
+    "held_days": ("days", DAYS),
+    "held_clear_days": ("clear_days", DAYS),
+}
+"""Acquired variables of the cube: the column of ``HELD_SCHEMA`` that each is made of, and its kind."""
 
 
 def united_by_key(holdings: pa.Table) -> pa.Table:
@@ -253,7 +260,7 @@ def holdings_fields(
     All are fill unless the holdings were read.
     """
     known = AreaKnown(everywhere=status == "read")
-    fields = {variable: dense(table, column, grid, variable, known, rows) for variable, column in HELD_VARIABLES.items()}
+    fields = {variable: dense(table, column, grid, kind, known, rows) for variable, (column, kind) in HELD_VARIABLES.items()}
     since = np.full(fields["held_count"].shape, np.nan, np.float32)
     if status == "read":
         # Nothing found within the lookback: at least that long ago (right-censored), which is not "not known".

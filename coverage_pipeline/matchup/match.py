@@ -17,11 +17,13 @@ import shapely
 from numpy.typing import NDArray
 from upath import UPath
 
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.geometry.footprints import area_km2
 from coverage_pipeline.geometry.polygons import common, iou_of_boxes, is_box, is_outline, lacking, opened, united
-from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense
+from coverage_pipeline.grid.bands import Engine, row_strips
+from coverage_pipeline.grid.celltable import CELL_SCHEMA, COUNT, DAYS, AreaKnown, dense
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
-from coverage_pipeline.grid.spec import Engine, GridSpec, row_strips, split_bbox
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.extract import KNOWN_HOLDINGS
 from coverage_pipeline.holdings.rows import same_rows
 from coverage_pipeline.months import Month
@@ -494,13 +496,13 @@ def unheld_fields(
     """
     held_clear = np.where(is_known(held_clear_days), held_clear_days, np.uint32(0))
     held_unclear = np.where(is_known(held_unknown_days), held_unknown_days, np.uint32(0)) & ~held_clear
-    clear = dense(table, "clear_days", grid, "ingestable_days", known, rows)
-    unclear = dense(table, "unknown_days", grid, "check_days", known, rows)
+    clear = dense(table, "clear_days", grid, DAYS, known, rows)
+    unclear = dense(table, "unknown_days", grid, DAYS, known, rows)
     listed = is_known(clear)
     ingestable = np.where(listed, clear & ~held_clear, UNKNOWN)
     from_holdings = np.where((held_unclear == 0) & applicable, UNKNOWN, held_unclear)
     return {
-        "unmet_supply": dense(table, "clear", grid, "unmet_supply", known, rows),
+        "unmet_supply": dense(table, "clear", grid, COUNT, known, rows),
         "ingestable_days": ingestable,
         "check_days": np.where(listed, (unclear & ~held_clear | held_unclear) & ~ingestable, from_holdings),
     }

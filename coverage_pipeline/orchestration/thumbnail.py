@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from coverage_pipeline.geometry.outlines import land
-from coverage_pipeline.grid.spec import GridSpec, touched
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.touch import touched
 
 _WIDTH = 360
 _NOTHING, _LAND = (238, 241, 245), (214, 219, 226)

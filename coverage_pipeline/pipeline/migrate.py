@@ -22,6 +22,12 @@ import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
+from coverage_pipeline.cube.arrays import exists, open_group, reading
+from coverage_pipeline.cube.axes import axes_of, partition_index, wrong_version
+from coverage_pipeline.cube.create import is_occupied
+from coverage_pipeline.cube.description import describe, description_path
+from coverage_pipeline.cube.levels import Rows
+from coverage_pipeline.cube.locking import lock_paths, metadata_lock, partition_lock
 from coverage_pipeline.cube.schema import (
     COVERAGE_VARIABLES,
     GAP_MEANING,
@@ -34,24 +40,7 @@ from coverage_pipeline.cube.schema import (
     CubeDamaged,
     CubeSpec,
 )
-from coverage_pipeline.cube.write import (
-    Fields,
-    Rows,
-    axes_of,
-    describe,
-    description_path,
-    exists,
-    is_occupied,
-    lock_paths,
-    metadata_lock,
-    open_group,
-    partition_lock,
-    place_of,
-    reading,
-    write_coverage,
-    write_gap,
-    wrong_version,
-)
+from coverage_pipeline.cube.write import Fields, write_coverage, write_gap
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import UTC, Month, months_between
@@ -326,7 +315,7 @@ def _copy(new: Planner, old: _Former, sensor: CoverageSensor, month: Month, *, g
     provenance = {name: old.read(name, at) for name in PROVENANCE}
     provenance["provider"] = str(np.asarray(provenance["provider"]).item())
     revision = write_coverage(new.store.zarr, sensor.key, month, pieces(COVERAGE_VARIABLES), provenance)
-    there = place_of(new_group := open_group(new.store.zarr, "r"), sensor.key, month)
+    there = partition_index(new_group := open_group(new.store.zarr, "r"), sensor.key, month)
     try:
         same_scope = np.array_equal(old.read("in_scope", at[0]), new_group["in_scope"][there.sensor])  # the sensor's reach may differ
     except CubeDamaged:  # the new cube has its own

@@ -23,32 +23,26 @@ from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, sett
 from coverage_pipeline.catalog.report import stored_report
 from coverage_pipeline.catalog.scan_job import OnProgress, ScanOptions
 from coverage_pipeline.catalog.sources.base import BBox
-from coverage_pipeline.cube.schema import PartitionMoved
-from coverage_pipeline.cube.select import (
-    ACTIONS,
-    HOLDINGS_STATUS,
-    SCAN_STATUS,
-    CubeSpec,
-    ensure_cube,
-    open_coverage,
-    partition_revision,
-    read_partition,
-    strip_rows,
-    update_snapshot,
-    write_coverage,
-    write_gap,
-)
-from coverage_pipeline.cube.write import metadata_lock
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import update_snapshot
+from coverage_pipeline.cube.levels import strip_rows
+from coverage_pipeline.cube.locking import metadata_lock
+from coverage_pipeline.cube.read import partition_revision, read_partition
+from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, CubeSpec, PartitionMoved
+from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.demand.targets import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, dense, known_area
-from coverage_pipeline.grid.spec import Engine, GridSpec, refuse_too_large, row_strips
+from coverage_pipeline.grid.bands import Engine, refuse_too_large, row_strips
+from coverage_pipeline.grid.celltable import CELL_SCHEMA, DAYS, AreaKnown, dense
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings import extract as held
 from coverage_pipeline.matchup import held_cells
 from coverage_pipeline.matchup import match as matchup
 from coverage_pipeline.months import Month, window_months
-from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, read_scenes
+from coverage_pipeline.scenes.schema import SCAN_STATUS
+from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, known_area, read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings.model import PlannerSettings, load_settings
 from coverage_pipeline.storage.leftovers import clean_files
@@ -266,7 +260,7 @@ class Planner:
             fields = availability_fields(self._cells(available, scan, rows, CELL_SCHEMA), self.grid, known, rows)
             acquired = self._cells(layers.held_path, layers.held, rows, held_cells.HELD_SCHEMA)
             fields |= held_cells.holdings_fields(acquired, self.grid, status, month, self.spec.lookback_months, rows)
-            held_unclear = dense(acquired, "unknown_days", self.grid, "check_days", AreaKnown(everywhere=status == "read"), rows)
+            held_unclear = dense(acquired, "unknown_days", self.grid, DAYS, AreaKnown(everywhere=status == "read"), rows)
             del acquired
             unheld = self._cells(layers.unheld_path, layers.match, rows, matchup.UNHELD_SCHEMA)
             fields |= matchup.unheld_fields(

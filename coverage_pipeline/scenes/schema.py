@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import pyarrow as pa
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -60,3 +62,8 @@ REJECTED_SCHEMA = pa.schema(
 )
 REJECTED_ROWS_SCHEMA = REJECTED_SCHEMA.append(pa.field("digest", pa.string()))
 """The rejected of a window: the digest tells one that came in two windows from two that look alike."""
+
+ScanStatus = Literal["not_scanned", "partial", "provisional", "complete", "not_applicable"]
+"""What is known of a sensor's scenes in a month (design section 3): absence of a scene counts only where it is ``complete``."""
+SCAN_STATUS: tuple[ScanStatus, ...] = get_args(ScanStatus)
+"""In the order of the cube's flag values."""

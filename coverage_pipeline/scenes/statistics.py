@@ -14,11 +14,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from upath import UPath
 
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
-from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_coords, cell_table, dense, known_area
-from coverage_pipeline.grid.spec import BBox, Engine, GridSpec, statistics_in_bands
+from coverage_pipeline.grid.bands import Engine
+from coverage_pipeline.grid.celltable import CELL_SCHEMA, COUNT, DAYS, NUMBER, AreaKnown, cell_coords, cell_table, dense
+from coverage_pipeline.grid.spec import GridSpec, cells_within
+from coverage_pipeline.grid.statistics import statistics_in_bands
 from coverage_pipeline.months import Month, window_months
-from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
+from coverage_pipeline.scenes.schema import SCAN_STATUS, SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.sensors.registry import CloudMeaning
 from coverage_pipeline.storage.store import StoreError, read_metadata, read_parquet, storage_path
 
@@ -52,6 +55,22 @@ def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None)
     return table, metadata
 
 
+def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> AreaKnown:
+    """What a scan of that status and area says of each cell.
+
+    A cell that a scanned box only partly covers is not known: scenes over its other part were not asked for.
+    """
+    if status not in SCAN_STATUS:
+        raise ValueError(f"unknown scan status {status!r}: one of {', '.join(SCAN_STATUS)}")
+    if status in ("not_scanned", "not_applicable"):
+        return AreaKnown(everywhere=False)
+    partial = status == "partial"
+    if bbox is None:
+        return AreaKnown(everywhere=not partial, found_counts=partial)
+    mask = cells_within(bbox, grid)
+    return AreaKnown(everywhere=False, mask=mask, found_counts=partial)
+
+
 def availability_tables(
     scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage", engine: Engine | None = None
 ) -> Iterator[pa.Table]:
@@ -78,19 +97,20 @@ def availability_table(scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, clo
     return pa.concat_tables([CELL_SCHEMA.empty_table(), *availability_tables(scenes, grid, cloud_lt=cloud_lt, cloud=cloud)])
 
 
-_NAMES = {
-    "scenes_count": "scenes",
-    "cloud_free_scene_count": "clear",
-    "cloud_unknown_scene_count": "unknown",
-    "mean_scene_cloud_pct": "cloud_mean",
-    "available_days": "days",
-    "clear_days": "clear_days",
+_FIELDS = {
+    "scenes_count": ("scenes", COUNT),
+    "cloud_free_scene_count": ("clear", COUNT),
+    "cloud_unknown_scene_count": ("unknown", COUNT),
+    "mean_scene_cloud_pct": ("cloud_mean", NUMBER),
+    "available_days": ("days", DAYS),
+    "clear_days": ("clear_days", DAYS),
 }
+"""Available variables of the cube: the column of ``CELL_SCHEMA`` that each is made of, and its kind."""
 
 
 def availability_fields(table: pa.Table, grid: GridSpec, known: AreaKnown, rows: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
     """The cube's Available variables of one partition, each a field of the grid or of its ``rows`` (see ``celltable.dense``)."""
-    return {variable: dense(table, column, grid, variable, known, rows) for variable, column in _NAMES.items()}
+    return {variable: dense(table, column, grid, kind, known, rows) for variable, (column, kind) in _FIELDS.items()}
 
 
 def availability_stats(

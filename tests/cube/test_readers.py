@@ -28,29 +28,29 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from zarr.storage import LocalStore
 
-from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, KNOWN_SHARES
-from coverage_pipeline.cube.select import (
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.dataset import grid_of, open_coverage
+from coverage_pipeline.cube.description import description_path, update_snapshot
+from coverage_pipeline.cube.levels import levels, strip_rows
+from coverage_pipeline.cube.schema import (
+    ACTION_ORDER,
+    ACTIONS,
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
+    KNOWN_SHARES,
     METRICS,
     SCHEMA,
     CoverageError,
     CoverageQuery,
-    ensure_cube,
-    grid_of,
-    open_coverage,
-    select,
-    strip_rows,
-    update_snapshot,
-    write_coverage,
-    write_gap,
 )
-from coverage_pipeline.cube.write import description_path, levels
+from coverage_pipeline.cube.select import select
+from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.grid import celltable
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.hexagons import hex_cells
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.statistics import known_area
 from tests.cubes import (
     FEBRUARY,
     JANUARY,
@@ -552,13 +552,13 @@ def test_rows_of_a_cell_table_are_the_rows_of_its_field(grid: GridSpec, status: 
     cells = np.sort(rng.choice(np.prod(grid.shape), 150, replace=False)).astype(np.int64)
     columns = {field.name: rng.integers(1, 90, 150) for field in celltable.CELL_SCHEMA} | {"cell": cells}
     table = pa.table(columns).cast(celltable.CELL_SCHEMA)
-    known = celltable.known_area(status, bbox, grid)
+    known = known_area(status, bbox, grid)
     inside = np.ones(grid.shape, bool)
     if bbox is not None:
         # cells that the box holds with all of their area
         lats, lons = np.meshgrid(grid.lats, grid.lons, indexing="ij")
         inside = (lats - 0.25 >= bbox[1]) & (lats + 0.25 <= bbox[3]) & (lons - 0.25 >= bbox[0]) & (lons + 0.25 <= bbox[2])
-    for column, variable, unknown in (("scenes", "scenes_count", -1), ("clear_days", "clear_days", 2**31)):
+    for column, kind, unknown in (("scenes", celltable.COUNT, -1), ("clear_days", celltable.DAYS, 2**31)):
         expected = np.full(grid.shape, unknown, np.int64)
         if status == "complete":
             expected[inside] = 0
@@ -566,12 +566,12 @@ def test_rows_of_a_cell_table_are_the_rows_of_its_field(grid: GridSpec, status: 
             found = np.zeros(grid.shape, bool)
             found.reshape(-1)[cells] = True
             expected[found & inside] = table[column].to_numpy()[inside.reshape(-1)[cells]]
-        whole = celltable.dense(table, column, grid, variable, known)
+        whole = celltable.dense(table, column, grid, kind, known)
         assert np.array_equal(whole, expected)
         for rows in ((0, 7), (7, 8), (8, grid.shape[0])):
             low, high = (row * grid.shape[1] for row in rows)
             part = table.filter(pa.array((cells >= low) & (cells < high)))
-            assert np.array_equal(celltable.dense(part, column, grid, variable, known, rows), expected[slice(*rows)])
+            assert np.array_equal(celltable.dense(part, column, grid, kind, known, rows), expected[slice(*rows)])
 
 
 # --- levels ------------------------------------------------------------------------------------------------------------

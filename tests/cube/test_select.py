@@ -16,22 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from coverage_pipeline.cube import dataset
 from coverage_pipeline.cube import select as coverage
-from coverage_pipeline.cube.select import (
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import (
     ACTIONS,
     AGGREGATIONS,
+    HOLDINGS_STATUS,
     METRICS,
-    SCAN_STATUS,
     SCHEMA,
     CoverageError,
     CoverageQuery,
     DesiredCadence,
-    compute_gap,
-    open_coverage,
-    select,
 )
+from coverage_pipeline.cube.select import select
+from coverage_pipeline.demand.gap import compute_gap
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from tests.cubes import (
     FEBRUARY,
     GRID,
@@ -284,7 +286,7 @@ def test_a_sensor_without_the_layer_does_not_hide_the_others() -> None:
 
 
 def test_a_sensor_we_do_not_hold_does_not_hide_what_we_hold_of_others() -> None:
-    ds = cells("held_count", THREE, [[], [], []], **status("holdings_status", coverage.HOLDINGS_STATUS, "read", "not_held"))
+    ds = cells("held_count", THREE, [[], [], []], **status("holdings_status", HOLDINGS_STATUS, "read", "not_held"))
     assert equal(first(select(ds, query("held_count", "total", sensors=["emit", "landsat-8-9"])), 5), [9, 10, 3, NAN, 0])
 
 
@@ -592,7 +594,7 @@ def test_a_part_of_the_cube_stays_that_part_when_it_is_read_again(cube: Path) ->
 def test_a_cube_that_grew_is_not_read_again(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ds = open_coverage(cube)
     make_cube(cube, cube_spec(["emit", "landsat-8-9", "prisma"], [*QUARTER, Month(2025, 4)]))
-    monkeypatch.setattr(coverage, "open_coverage", lambda _: pytest.fail("opened again"))
+    monkeypatch.setattr(dataset, "open_coverage", lambda _: pytest.fail("opened again"))
     assert (select(ds, query("scenes_count", "total")) == 6).all()
 
 

@@ -11,25 +11,17 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube.select import (
-    COVERAGE_VARIABLES,
-    GAP_VARIABLES,
-    HOLDINGS_STATUS,
-    SCAN_STATUS,
-    SCHEMA,
-    CubeSpec,
-    DesiredCadence,
-    ensure_cube,
-    read_partition,
-    update_snapshot,
-    write_coverage,
-    write_gap,
-)
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.description import update_snapshot
+from coverage_pipeline.cube.read import read_partition
+from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, GAP_VARIABLES, HOLDINGS_STATUS, SCHEMA, CubeSpec, DesiredCadence
+from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, compute_gap
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
 SENSORS = ("emit", "landsat-8-9", "prisma", "sentinel-2")

@@ -21,7 +21,8 @@ import pytest
 import zarr
 
 from coverage_dashboards import palette
-from coverage_pipeline.cube.select import SCAN_STATUS, open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from tests.dashboards.cubes import build_cube
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from coverage_dashboards import words
 from coverage_dashboards.choices import Choices, View, address_of, aggregations_of, metrics_of
 from coverage_dashboards.fields import Field, Limits, Share
-from coverage_pipeline.cube.select import ACTIONS, METRICS, open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import ACTIONS, METRICS
 from coverage_pipeline.months import Month
 from tests.cubes import JANUARY, cube_spec, known_fields, make_cube, write_partition
 from tests.dashboards.cubes import NOTE, build_cube

@@ -12,7 +12,7 @@ import xarray as xr
 from coverage_dashboards import words
 from coverage_dashboards.choices import View
 from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
-from coverage_pipeline.cube.select import open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.store import Store
 from tests.cubes import cube_spec, make_cube, write_partition

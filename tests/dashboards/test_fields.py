@@ -14,7 +14,8 @@ import pytest
 from coverage_dashboards.choices import Choices, View
 from coverage_dashboards.fields import FieldCache, Limits, extent_of, field_of, frames_limits, open_cube
 from coverage_dashboards.viewport import OUT_OF_SCOPE
-from coverage_pipeline.cube.select import ACTIONS, METRICS, CoverageError, CoverageQuery, write_coverage
+from coverage_pipeline.cube.schema import ACTIONS, METRICS, CoverageError, CoverageQuery
+from coverage_pipeline.cube.write import write_coverage
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from tests.cubes import JANUARY, cube_spec, known_fields, make_cube, provenance, write_partition

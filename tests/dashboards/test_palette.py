@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coverage_dashboards import palette
-from coverage_pipeline.cube.select import ACTIONS, METRICS
+from coverage_pipeline.cube.schema import ACTIONS, METRICS
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB.
 SIGHT = {

@@ -12,8 +12,9 @@ import pytest
 from coverage_dashboards import palette
 from coverage_dashboards.render import to_geoviews
 from coverage_dashboards.viewport import URGENCY
-from coverage_pipeline.cube.schema import ACTION_ORDER
-from coverage_pipeline.cube.select import ACTIONS, CoverageError, CoverageQuery, open_coverage, select
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, CoverageError, CoverageQuery
+from coverage_pipeline.cube.select import select
 from coverage_pipeline.grid.spec import GridSpec
 from tests.cubes import JANUARY, cube_spec, known_fields, make_cube, memory_cube, write_partition
 from tests.dashboards.cubes import build_cube

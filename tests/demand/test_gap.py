@@ -15,17 +15,12 @@ import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.cube.select import (
-    ACTIONS,
-    HOLDINGS_STATUS,
-    SCAN_STATUS,
-    CoverageError,
-    DesiredCadence,
-    open_coverage,
-)
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, CoverageError, DesiredCadence
 from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, GAP_INPUTS, GapError, check_weights, compute_gap
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.cubes import FEBRUARY, JANUARY, cube_spec, make_cube, random_fields, write_partition
 

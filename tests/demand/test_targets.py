@@ -24,7 +24,8 @@ from coverage_pipeline.demand.targets import (
     targets_union,
 )
 from coverage_pipeline.geometry import outlines as geodata
-from coverage_pipeline.grid.spec import GridSpec, touched
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.touch import touched
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import shared_data
 

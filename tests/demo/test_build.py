@@ -11,10 +11,11 @@ import geopandas as gpd
 import pytest
 from rich.console import Console
 
-from coverage_pipeline.cube.select import SCAN_STATUS, open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.demo.build import build_demo, summary
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.storage.store import Store, read_metadata
 
 pytestmark = pytest.mark.slow

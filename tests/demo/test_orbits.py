@@ -29,7 +29,8 @@ from coverage_pipeline.demo.orbits import (
 )
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.geometry.footprints import normalise_footprints
-from coverage_pipeline.grid.spec import GridSpec, touched
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.touch import touched
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import item_files, read_items, shared_data

@@ -12,13 +12,16 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.cube.select import SCAN_STATUS, SCHEMA
-from coverage_pipeline.grid.celltable import CELL_SCHEMA, AreaKnown, cell_table, dense, known_area
-from coverage_pipeline.grid.spec import GridSpec, cell_statistics
+from coverage_pipeline.cube.schema import SCHEMA
+from coverage_pipeline.grid.celltable import CELL_SCHEMA, COUNT, DAYS, NUMBER, AreaKnown, cell_table, dense
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.statistics import cell_statistics
+from coverage_pipeline.scenes.schema import SCAN_STATUS
+from coverage_pipeline.scenes.statistics import known_area
 from tests.cubes import GRID
 
 ALL = AreaKnown(everywhere=True)
-VARIABLES = {"scenes_count": "scenes", "mean_scene_cloud_pct": "cloud_mean", "available_days": "days"}
+VARIABLES = {"scenes_count": ("scenes", COUNT), "mean_scene_cloud_pct": ("cloud_mean", NUMBER), "available_days": ("days", DAYS)}
 
 
 def table(rows: dict[int, int]) -> pa.Table:
@@ -47,7 +50,7 @@ def test_a_table_has_one_row_a_touched_cell() -> None:
     assert made["unknown"].to_pylist() == [0, 1]
     assert made["days"].to_pylist() == [1, 1 + 2**30]
     assert made["unknown_days"].to_pylist() == [0, 2**30]
-    field = dense(made, "scenes", GRID, "scenes_count", ALL)
+    field = dense(made, "scenes", GRID, COUNT, ALL)
     assert field.dtype == np.int16
     assert field.sum() == 3
     assert (field[row, 18], field[row, 19]) == (1, 2)
@@ -55,7 +58,7 @@ def test_a_table_has_one_row_a_touched_cell() -> None:
 
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_where_nothing_touches_a_scan_of_everywhere_says_zero(variable: str) -> None:
-    field = dense(table({7: 3}), VARIABLES[variable], GRID, variable, known_area("complete", None, GRID))
+    field = dense(table({7: 3}), VARIABLES[variable][0], GRID, VARIABLES[variable][1], known_area("complete", None, GRID))
     assert field.dtype == np.dtype(SCHEMA[variable].dtype)
     others = np.delete(field.reshape(-1), 7)
     if variable == "mean_scene_cloud_pct":  # a mean over no scenes is no number
@@ -69,13 +72,13 @@ def test_where_nothing_touches_a_scan_of_everywhere_says_zero(variable: str) -> 
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_where_nobody_looked_nothing_is_known(status: str, variable: str) -> None:
     for bbox in (None, (-180.0, -90.0, 180.0, 90.0)):
-        field = dense(table({7: 3}), VARIABLES[variable], GRID, variable, known_area(status, bbox, GRID))
+        field = dense(table({7: 3}), VARIABLES[variable][0], GRID, VARIABLES[variable][1], known_area(status, bbox, GRID))
         assert is_fill(field, variable).all()
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_a_partial_scan_knows_what_it_found_and_nothing_else(variable: str) -> None:
-    field = dense(table({7: 3}), VARIABLES[variable], GRID, variable, known_area("partial", None, GRID))
+    field = dense(table({7: 3}), VARIABLES[variable][0], GRID, VARIABLES[variable][1], known_area("partial", None, GRID))
     known = ~is_fill(field, variable).reshape(-1)
     assert np.flatnonzero(known).tolist() == [7]
 
@@ -83,7 +86,7 @@ def test_a_partial_scan_knows_what_it_found_and_nothing_else(variable: str) -> N
 def test_a_partial_scan_of_a_box_knows_what_it_found_inside() -> None:
     inside, outside = 9 * 36 + 18, 9 * 36 + 25
     area = known_area("partial", (0.0, 0.0, 10.0, 10.0), GRID)
-    field = dense(table({inside: 3, outside: 2}), "scenes", GRID, "scenes_count", area).reshape(-1)
+    field = dense(table({inside: 3, outside: 2}), "scenes", GRID, COUNT, area).reshape(-1)
     assert field[inside] == 3
     assert (np.delete(field, inside) == -1).all()
 
@@ -92,7 +95,7 @@ def test_a_partial_scan_of_a_box_knows_what_it_found_inside() -> None:
 def test_a_box_knows_only_cells_that_lie_wholly_inside(status: str) -> None:
     area = known_area(status, (-15.0, 0.0, 20.0, 30.0), GRID)
     cut, inside = 9 * 36 + 16, 9 * 36 + 17  # -20..-10 is cut by the box, -10..0 is not
-    field = dense(table({cut: 5, inside: 5}), "scenes", GRID, "scenes_count", area)
+    field = dense(table({cut: 5, inside: 5}), "scenes", GRID, COUNT, area)
     rows, columns = np.nonzero(field >= 0)
     assert set(rows.tolist()) == {9, 10, 11}
     assert set(columns.tolist()) == {17, 18, 19}
@@ -103,7 +106,7 @@ def test_a_box_knows_only_cells_that_lie_wholly_inside(status: str) -> None:
 
 def test_a_box_across_the_antimeridian() -> None:
     area = known_area("complete", (165.0, -10.0, -160.0, 10.0), GRID)
-    field = dense(table({}), "scenes", GRID, "scenes_count", area)
+    field = dense(table({}), "scenes", GRID, COUNT, area)
     rows, columns = np.nonzero(field == 0)
     assert set(columns.tolist()) == {0, 1, 35}
     assert set(rows.tolist()) == {8, 9}
@@ -154,16 +157,16 @@ def test_an_unknown_status_is_no_licence_to_write_zeros() -> None:
 @pytest.mark.parametrize(("scenes", "fits"), [(32767, True), (32768, False)])
 def test_a_count_that_does_not_fit_is_refused(scenes: int, fits: bool) -> None:
     if fits:
-        assert dense(table({0: scenes}), "scenes", GRID, "scenes_count", ALL).max() == scenes
+        assert dense(table({0: scenes}), "scenes", GRID, COUNT, ALL).max() == scenes
         return
-    with pytest.raises(OverflowError, match=r"scenes_count: 32768 scenes in one cell do not fit int16"):
-        dense(table({0: scenes}), "scenes", GRID, "scenes_count", ALL)
+    with pytest.raises(OverflowError, match=r"scenes: 32768 scenes in one cell do not fit int16"):
+        dense(table({0: scenes}), "scenes", GRID, COUNT, ALL)
 
 
 @given(st.dictionaries(st.integers(0, 36 * 18 - 1), st.integers(1, 99), max_size=30), st.sampled_from(SCAN_STATUS))
 @settings(max_examples=40, deadline=None)
 def test_every_cell_is_found_zero_or_not_known(rows: dict[int, int], status: str) -> None:
-    field = dense(table(rows), "scenes", GRID, "scenes_count", known_area(status, None, GRID)).reshape(-1)
+    field = dense(table(rows), "scenes", GRID, COUNT, known_area(status, None, GRID)).reshape(-1)
     for cell in range(field.size):
         assert field[cell] == expected(rows, status, cell)
 

@@ -20,7 +20,9 @@ from shapely.geometry import shape
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid import hexagons as grid_hex
 from coverage_pipeline.grid.hexagons import hex_cells
-from coverage_pipeline.grid.spec import GridSpec, cell_statistics, cells_within, footprint_to_cells, latest_in_cells, touched
+from coverage_pipeline.grid.spec import GridSpec, cells_within
+from coverage_pipeline.grid.statistics import cell_statistics, latest_in_cells
+from coverage_pipeline.grid.touch import footprint_to_cells, touched
 from tests.shared_data import item_files, read_items
 
 RULES = ["touch", "center", "fraction"]

@@ -16,7 +16,7 @@ import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.cube.select import open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.grid import revisit
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.months import Month

@@ -20,17 +20,17 @@ from shapely.affinity import translate
 from shapely.geometry import shape
 
 from coverage_pipeline.geometry.footprints import normalise_footprints
-from coverage_pipeline.grid.spec import (
+from coverage_pipeline.grid.bands import Engine
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.statistics import (
     CellStatistics,
-    Engine,
-    GridSpec,
     cell_statistics,
-    footprint_to_cells,
     latest_in_bands,
     latest_in_cells,
     statistics_from_arrays,
     statistics_in_bands,
 )
+from coverage_pipeline.grid.touch import footprint_to_cells
 from tests.grid_oracle import cells_centred, cells_touched, cells_touched_exactly, centres, edges, exact_shares, shares_by_geos
 from tests.shared_data import item_files, read_items
 

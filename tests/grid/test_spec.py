@@ -14,19 +14,12 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon, box
 from shapely.geometry import shape
 
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid import kernel
-from coverage_pipeline.grid.spec import (
-    CellStatistics,
-    GridSpec,
-    bbox_to_index,
-    cell_statistics,
-    footprint_to_cells,
-    latest_in_cells,
-    split_bbox,
-    statistics_from_arrays,
-    touched,
-)
+from coverage_pipeline.grid.spec import GridSpec, bbox_to_index
+from coverage_pipeline.grid.statistics import CellStatistics, cell_statistics, latest_in_cells, statistics_from_arrays
+from coverage_pipeline.grid.touch import footprint_to_cells, touched
 from tests.grid_oracle import cells_touched, cells_touched_exactly, edges
 from tests.shared_data import item_files, read_items
 

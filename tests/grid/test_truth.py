@@ -13,7 +13,9 @@ import pytest
 import shapely
 
 from coverage_pipeline.geometry.footprints import normalise_footprints
-from coverage_pipeline.grid.spec import CellStatistics, Engine, GridSpec, cell_statistics, statistics_in_bands
+from coverage_pipeline.grid.bands import Engine
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.statistics import CellStatistics, cell_statistics, statistics_in_bands
 from tests.grid_oracle import centres, edges
 from tests.shared_data import read_items, shared_data
 

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 from upath import UPath
 
-from coverage_pipeline.cube.select import open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.pipeline.planner import Planner, build

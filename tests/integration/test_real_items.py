@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import shapely
 
-from coverage_pipeline.cube import select as coverage
+from coverage_pipeline.cube import dataset
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.pipeline.planner import PartitionDone, build_coverage_zarr
@@ -115,8 +115,8 @@ def test_landsat_over_groningen_san_francisco_and_the_chatham_islands(
         on_partition=done.append,
     )
     assert [d.error for d in done] == [None] * len(months)
-    _compare(coverage.open_coverage(tmp_path / "coverage.zarr"), sensor.key, _scenes(items))
-    seen = coverage.open_coverage(tmp_path / "coverage.zarr")["scenes_count"].sum("time").isel(sensor=0).compute()
+    _compare(dataset.open_coverage(tmp_path / "coverage.zarr"), sensor.key, _scenes(items))
+    seen = dataset.open_coverage(tmp_path / "coverage.zarr")["scenes_count"].sum("time").isel(sensor=0).compute()
     for name in names:
         lat, lon = PLACES[name]
         assert float(seen.sel(lat=lat, lon=lon, method="nearest")) > 0, name
@@ -136,7 +136,7 @@ def test_sentinel_2_over_colorado_and_utah(serve_items: Callable[..., str], tmp_
     )
     scenes = _scenes(items)
     assert len(scenes) == 987
-    ds = coverage.open_coverage(tmp_path / "coverage.zarr")
+    ds = dataset.open_coverage(tmp_path / "coverage.zarr")
     assert int(ds["scenes_total"].sum()) == 987
     _compare(ds, sensor.key, scenes)
     # Not in our holdings, which is a known zero: where a clear scene exists, the thing to do is download it.
@@ -152,8 +152,8 @@ def test_scan_of_a_box_leaves_the_rest_of_the_globe_unknown(serve_items: Callabl
     bbox = (4.0, 51.0, 9.0, 55.0)
     zarr = tmp_path / "coverage.zarr"
     build_coverage_zarr([sensor], "2020-01-01", "2020-01-31", GRID, dest=zarr, parquet_dir=tmp_path / "catalog", bbox=bbox)
-    known = coverage.open_coverage(zarr)["scenes_count"].isel(sensor=0, time=0).notnull().compute()
+    known = dataset.open_coverage(zarr)["scenes_count"].isel(sensor=0, time=0).notnull().compute()
     inside = (known["lat"] > 51) & (known["lat"] < 55) & (known["lon"] > 4) & (known["lon"] < 9)
     assert bool((known == inside).all())
-    action = coverage.open_coverage(zarr)["action"].isel(sensor=0, time=0).compute()
+    action = dataset.open_coverage(zarr)["action"].isel(sensor=0, time=0).compute()
     assert set(np.unique(action.where(~known, 0))) <= {0, 6}  # unknown or out of scope, never "none" or "task"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.geometry.polygons import united
-from coverage_pipeline.grid.celltable import AreaKnown, dense, known_area
+from coverage_pipeline.grid.celltable import DAYS, AreaKnown, dense
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_rows
@@ -30,6 +30,7 @@ from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import SceneCollector
 from coverage_pipeline.scenes.scene_key import scene_key
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
+from coverage_pipeline.scenes.statistics import known_area
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.storage.store import Store, read_parquet, write_parquet
 from tests.shared_data import read_items
@@ -360,7 +361,7 @@ def acquired(store: Store, sensor: Any = EMIT) -> dict[str, Any]:
     write_parquet(store.last_held(sensor.key, JANUARY), last, {})
     write_holdings_stats(sensor, JANUARY, store, GRID, 10)
     table, _ = read_parquet(store.stats("held", sensor.key, JANUARY))
-    unknown = dense(table, "unknown_days", GRID, "check_days", AreaKnown(everywhere=True))
+    unknown = dense(table, "unknown_days", GRID, DAYS, AreaKnown(everywhere=True))
     return {**holdings_fields(table, GRID, "read", JANUARY, 24), "held_unknown_days": unknown}
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from coverage_pipeline.cube.select import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, CoverageError, open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, CoverageError
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.pipeline.planner import Planner, build

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from coverage_pipeline.cube.select import open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.demo.stac_server import free_port
 
 pytestmark = pytest.mark.slow

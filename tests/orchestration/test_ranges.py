@@ -13,9 +13,11 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from coverage_pipeline.cube.select import ACTIONS, SCAN_STATUS, open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import ACTIONS
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.settings.model import load_settings
 from tests.catalog.http_server import Answer
 from tests.catalog.items import item, square

@@ -17,11 +17,15 @@ import zarr
 from typer.testing import CliRunner
 
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.cube.schema import METRICS, SCHEMA, SCHEMA_VERSION, CubeDamaged
-from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, CoverageQuery, open_coverage, read_partition, select
-from coverage_pipeline.cube.write import ensure_cube, update_snapshot
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import update_snapshot
+from coverage_pipeline.cube.read import read_partition
+from coverage_pipeline.cube.schema import METRICS, SCHEMA, SCHEMA_VERSION, CoverageError, CoverageMismatch, CoverageQuery, CubeDamaged
+from coverage_pipeline.cube.select import select
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid.spec import GridSpec, GridTooLarge, refuse_too_large
+from coverage_pipeline.grid.bands import GridTooLarge, refuse_too_large
+from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.storage.store import METADATA_KEY, StoreError, read_metadata, write_parquet

@@ -29,19 +29,19 @@ from upath import UPath
 from zarr.codecs import ZstdCodec
 
 from coverage_pipeline.catalog import ScanReport
-from coverage_pipeline.cube.schema import PARTITION_DIMS, PROVENANCE
-from coverage_pipeline.cube.select import (
+from coverage_pipeline.cube.arrays import open_group
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.read import partition_revision, read_partition
+from coverage_pipeline.cube.schema import (
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
+    PARTITION_DIMS,
+    PROVENANCE,
     SCHEMA,
     CoverageError,
     CoverageMismatch,
-    open_coverage,
-    partition_revision,
-    read_partition,
-    write_coverage,
 )
-from coverage_pipeline.cube.write import open_group
+from coverage_pipeline.cube.write import write_coverage
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.pipeline import migrate as module
@@ -691,10 +691,10 @@ def test_a_writer_that_began_before_and_ends_after_never_writes_into_the_new_cub
 
 
 def test_the_axes_do_not_grow_meanwhile(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coverage_pipeline.cube import write as cube_store
+    from coverage_pipeline.cube import locking
     from coverage_pipeline.storage import locks
 
-    monkeypatch.setattr(cube_store, "exclusive", lambda path, what, **_: locks.exclusive(path, what=what, timeout=0.2))
+    monkeypatch.setattr(locking, "exclusive", lambda path, what, **_: locks.exclusive(path, what=what, timeout=0.2))
     refused: list[str] = []
 
     def on_partition(key: str, number: int, of: int) -> None:

@@ -16,9 +16,13 @@ import pytest
 import zarr
 from upath import UPath
 
-from coverage_pipeline.cube import write as cube_store
-from coverage_pipeline.cube.select import CoverageMismatch, open_coverage
-from coverage_pipeline.cube.write import ensure_cube, lock_paths, partition_lock, partition_revision, write_coverage, write_gap
+from coverage_pipeline.cube import schema as cube_schema
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.locking import lock_paths, partition_lock
+from coverage_pipeline.cube.read import partition_revision
+from coverage_pipeline.cube.schema import CoverageMismatch
+from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.pipeline.planner import build
 from coverage_pipeline.storage.locks import LockLost
 from coverage_pipeline.storage.store import write_together
@@ -65,7 +69,7 @@ def lock_file(cube: Path) -> Path:
 
 @pytest.mark.parametrize("at", ["before the first piece is written", "after the last piece"])
 def test_a_robbed_writer_never_leaves_its_partition_marked_whole(tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cube_store, "CHUNK", 6)  # so that a partition may come in pieces
+    monkeypatch.setattr(cube_schema, "CHUNK", 6)  # so that a partition may come in pieces
     cube = make_cube(tmp_path / "coverage.zarr")
     write_partition(cube, "emit", JANUARY)
     thief: list[int] = []

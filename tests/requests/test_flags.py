@@ -14,7 +14,7 @@ import pytest
 import shapely
 import xarray as xr
 
-from coverage_pipeline.cube.select import open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.requests.flags import (
     RequestError,

@@ -18,7 +18,7 @@ import shapely
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline.cube.select import open_coverage
+from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.pipeline.planner import STEPS, Planner, build

@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from coverage_pipeline.catalog.providers import profile_of
-from coverage_pipeline.cube.select import CoverageError, DesiredCadence
+from coverage_pipeline.cube.schema import CoverageError, DesiredCadence
 from coverage_pipeline.demo.orbits import MISSIONS
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month

@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 from upath import UPath
 
+from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.locking import lock_paths
+from coverage_pipeline.cube.read import partition_revision
 from coverage_pipeline.cube.schema import CoverageError
-from coverage_pipeline.cube.write import ensure_cube, lock_paths, partition_revision, write_coverage
+from coverage_pipeline.cube.write import write_coverage
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from upath import UPath
 
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.cube import write as cube_store
-from coverage_pipeline.cube.select import CoverageError, CoverageMismatch, open_coverage
+from coverage_pipeline.cube import arrays, create
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import CoverageError, CoverageMismatch
 from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.storage.store import Store, StoreError, storage_path
@@ -235,7 +236,7 @@ def test_an_address_that_is_not_clear_is_refused_in_a_sentence(address: str, wor
 @pytest.mark.parametrize("address", ["s3://bucket/data#2", "s3://bucket/a?b", "s3://bucket/a%20b"])
 def test_the_letters_of_an_object_store_s_keys_stay(address: str) -> None:
     assert storage_path(address).path == address.removeprefix("s3://")
-    assert cube_store.zarr_store(storage_path(address), read_only=True).path == address.removeprefix("s3://")  # type: ignore[attr-defined]
+    assert arrays.zarr_store(storage_path(address), read_only=True).path == address.removeprefix("s3://")  # type: ignore[attr-defined]
 
 
 # Nothing is made over what stands there
@@ -265,7 +266,7 @@ def test_a_cube_is_never_made_over_something(kind: str, tmp_path: Path) -> None:
     content_of(kind, place)
     before = {path: os.lstat(path).st_ino for path in tmp_path.rglob("*")}, files_in(tmp_path)
     with pytest.raises(CoverageMismatch, match="name another") as refused:
-        cube_store.ensure_cube(place, cube_spec(), everywhere())
+        create.ensure_cube(place, cube_spec(), everywhere())
     assert "\n" not in str(refused.value)
     after = {path: os.lstat(path).st_ino for path in tmp_path.rglob("*") if ".lock" not in path.name}, files_in(tmp_path)
     assert after[0] == before[0]

@@ -23,7 +23,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.http import LATER, HttpSession, Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
-from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.item_fields import parse_cloud
 from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD

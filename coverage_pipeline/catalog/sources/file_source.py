@@ -15,7 +15,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.sources.base import BBox, Window
-from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.sensors.registry import AvailableSource
 
 PAGE = 1000

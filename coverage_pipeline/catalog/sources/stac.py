@@ -22,7 +22,7 @@ from coverage_pipeline.catalog.http import LATER, HttpSession, Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
 from coverage_pipeline.catalog.sources.stac_pages import PageRequest, SessionIO, checked_page, content_of, is_whole, next_request, read_page
-from coverage_pipeline.grid.spec import split_bbox
+from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.sensors.registry import AvailableSource
 
 _ROUND = 50
