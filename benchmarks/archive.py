@@ -26,7 +26,8 @@ from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA, TIME
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
-from coverage_pipeline.settings.model import PlannerSettings, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.model import PlannerSettings
 from coverage_pipeline.storage.store import Store, write_parquet
 
 YEAR = tuple(months_between(Month(2025, 1), Month(2025, 12)))

@@ -3,7 +3,7 @@
 import os
 
 from coverage_dashboards.planner import page
-from coverage_pipeline.settings.model import without_holdings_secrets
+from coverage_pipeline.settings.load import without_holdings_secrets
 
 # The page shows the cube and needs no database: who starts panel by hand may have its password in the environment.
 for name in os.environ.keys() - without_holdings_secrets(os.environ).keys():

@@ -19,7 +19,8 @@ from coverage_pipeline.cube.schema import AGGREGATIONS, HOLDINGS_STATUS, METRICS
 from coverage_pipeline.months import Month, MonthError, months_between
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
-from coverage_pipeline.settings.model import SettingsError, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.sources import SettingsError
 
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 LAYER_TITLES: Mapping[Layer, str] = {"available": "Available", "acquired": "Acquired", "gap": "Gap"}

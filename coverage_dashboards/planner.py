@@ -31,7 +31,8 @@ from coverage_dashboards.viewport import compile_kernels
 from coverage_dashboards.worldmap import Shown, WorldMap, op_of
 from coverage_pipeline.cube.schema import METRICS, CoverageError
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.settings.model import SettingsError, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)

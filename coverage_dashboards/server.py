@@ -29,8 +29,8 @@ from tornado.routing import Matcher, Rule
 from tornado.web import Application, OutputTransform, RequestHandler
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.settings.model import SettingsError
 from coverage_pipeline.settings.sign_in import check_sign_in
+from coverage_pipeline.settings.sources import SettingsError
 
 APP = Path(__file__).with_name("app.py")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

@@ -47,8 +47,10 @@ from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.pipeline.planner import STEPS, BuildFailed, PartitionDone, Planner, Step, build, in_words
 from coverage_pipeline.redaction import redact
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError, resolve_sensors
-from coverage_pipeline.settings.model import PlannerSettings, SettingsError, load_settings, without_holdings_secrets
+from coverage_pipeline.settings.load import load_settings, without_holdings_secrets
+from coverage_pipeline.settings.model import PlannerSettings
 from coverage_pipeline.settings.sign_in import check_sign_in
+from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.store import StatsLayer, is_local, sibling, storage_path
 
 app = typer.Typer(

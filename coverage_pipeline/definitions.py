@@ -13,7 +13,8 @@ from coverage_pipeline.orchestration.checks import planner_checks
 from coverage_pipeline.orchestration.partitions import sensor_months_definition
 from coverage_pipeline.orchestration.ranges import lenient_executor
 from coverage_pipeline.orchestration.resources import PlannerResource
-from coverage_pipeline.settings.model import PlannerSettings, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.model import PlannerSettings
 
 
 def planner_definitions(settings: PlannerSettings, config: str | None = None, *, environment: bool = True) -> dg.Definitions:

@@ -17,10 +17,14 @@ from coverage_pipeline.catalog.http import Patience
 from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.holdings.extract import FileHoldings, HoldingsUnavailable, PostgisHoldings
+from coverage_pipeline.holdings.config import TilesSettings
+from coverage_pipeline.holdings.errors import HoldingsUnavailable
+from coverage_pipeline.holdings.sources.file import FileHoldings
+from coverage_pipeline.holdings.sources.postgis import PostgisHoldings
 from coverage_pipeline.redaction import RedactingFilter, has_login, public_address, redact
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, SensorError
-from coverage_pipeline.settings.model import SettingsError, TilesSettings, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.store import Store, StoreError, read_parquet
 
 MARK = "S3cr3tMark"

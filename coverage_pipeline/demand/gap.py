@@ -11,33 +11,17 @@ import xarray as xr
 from numba import guvectorize, njit
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, SCHEMA, CoverageError, DesiredCadence
+from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, SCHEMA, DesiredCadence
+from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS, GapError, check_weights
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 
-DEFAULT_WEIGHTS: Mapping[str, float] = {"deficit": 0.4, "staleness": 0.3, "unmet": 0.2, "wait": 0.1}
-"""Shares of the priority: how much is missing, how old the newest holding is, how much downloading would close, and the
-longest run of days without a clear observation held."""
-
 _NEEDED = ("unmet_supply", "ingestable_days", "check_days", "held_clear_days", "days_since_last_held")
 GAP_INPUTS = (*_NEEDED, "scenes_count")
 """What ``compute_gap`` reads of a partition."""
 _CODE = {name: np.uint8(code) for code, name in enumerate(ACTIONS)}
-
-
-class GapError(CoverageError):
-    """The gap cannot be computed from what is there."""
-
-
-def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights if they are the four of ``DEFAULT_WEIGHTS``, none negative, summing to 1; raises ``GapError`` if not."""
-    if set(weights) != set(DEFAULT_WEIGHTS):
-        raise GapError(f"weights must be {', '.join(DEFAULT_WEIGHTS)}; got {', '.join(weights) or 'none'}")
-    if any(not w >= 0 for w in weights.values()) or not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-6):
-        raise GapError(f"weights must not be negative and sum to 1; got {dict(weights)}, sum {sum(weights.values()):g}")
-    return {name: float(weights[name]) for name in DEFAULT_WEIGHTS}
 
 
 def compute_gap(

@@ -27,7 +27,8 @@ from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
-from coverage_pipeline.settings.model import PlannerSettings, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.model import PlannerSettings
 
 NOTE = "Simulated data: scenes, clouds and holdings are made up for the demo; nothing here was observed."
 MONTHS = tuple(months_between(Month(2025, 1), Month(2025, 6)))

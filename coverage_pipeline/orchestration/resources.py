@@ -4,7 +4,7 @@ import dagster as dg
 
 from coverage_pipeline.orchestration.ranges import failing_in_words
 from coverage_pipeline.pipeline.planner import Planner
-from coverage_pipeline.settings.model import load_settings
+from coverage_pipeline.settings.load import load_settings
 
 
 class PlannerResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -37,14 +37,18 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.bands import Engine, refuse_too_large, row_strips
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, DAYS, AreaKnown, dense
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings import errors, statistics
 from coverage_pipeline.holdings import extract as held
+from coverage_pipeline.holdings.sources import configured
 from coverage_pipeline.matchup import held_cells
-from coverage_pipeline.matchup import match as matchup
+from coverage_pipeline.matchup import month as month_module
+from coverage_pipeline.matchup import unheld as unheld_module
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, known_area, read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
-from coverage_pipeline.settings.model import PlannerSettings, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.model import PlannerSettings
 from coverage_pipeline.storage.leftovers import clean_files
 from coverage_pipeline.storage.store import (
     MAKE_AGAIN,
@@ -220,7 +224,7 @@ class Planner:
         """Match scenes with holdings, and grid what exists and is not held."""
         wanted = self.settings.holdings
         with _naming(sensor, month):
-            return matchup.match_month(
+            return month_module.match_month(
                 sensor,
                 month,
                 self.store,
@@ -258,12 +262,12 @@ class Planner:
         def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
             # one layer after the other: a table is let go before the next is read
             fields = availability_fields(self._cells(available, scan, rows, CELL_SCHEMA), self.grid, known, rows)
-            acquired = self._cells(layers.held_path, layers.held, rows, held_cells.HELD_SCHEMA)
-            fields |= held_cells.holdings_fields(acquired, self.grid, status, month, self.spec.lookback_months, rows)
+            acquired = self._cells(layers.held_path, layers.held, rows, statistics.HELD_SCHEMA)
+            fields |= statistics.holdings_fields(acquired, self.grid, status, month, self.spec.lookback_months, rows)
             held_unclear = dense(acquired, "unknown_days", self.grid, DAYS, AreaKnown(everywhere=status == "read"), rows)
             del acquired
-            unheld = self._cells(layers.unheld_path, layers.match, rows, matchup.UNHELD_SCHEMA)
-            fields |= matchup.unheld_fields(
+            unheld = self._cells(layers.unheld_path, layers.match, rows, month_module.UNHELD_SCHEMA)
+            fields |= unheld_module.unheld_fields(
                 unheld,
                 self.grid,
                 unheld_known,
@@ -475,7 +479,7 @@ class _Part:
                 break
             try:
                 self.reports[step] = self._made(step)
-            except held.HoldingsUnavailable as unavailable:
+            except errors.HoldingsUnavailable as unavailable:
                 log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
                 self.reports[step] = {"status": "kept", "reason": str(unavailable)}
             except PlannerError as failure:
@@ -508,8 +512,8 @@ def build(
     """
     steps = tuple(step for step in steps if planner.include_holdings or step not in _HOLDINGS_STEPS)
     if "holdings" in steps and planner.include_holdings:
-        with contextlib.suppress(held.HoldingsUnavailable):  # that is a layer off; an address that is none is an error before any scan
-            _ = held.holdings_source(planner.settings).name
+        with contextlib.suppress(errors.HoldingsUnavailable):  # that is a layer off; an address that is none is an error before any scan
+            _ = configured.holdings_source(planner.settings).name
     if "coverage" not in steps and "gap" in steps:
         open_coverage(planner.store.zarr)  # a cube that is not there is a wrong path, not a reason to make one
     planner.ensure_cube()

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from coverage_pipeline.settings.model import SettingsError
+from coverage_pipeline.settings.sources import SettingsError
 
 PROVIDERS = (
     "auth0", "azure", "azurev2", "bitbucket", "generic", "google", "github", "gitlab", "okta", "password", "auth_code", "pam",

@@ -25,7 +25,8 @@ from coverage_pipeline.catalog.sources.base import Tally, Window
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
-from coverage_pipeline.settings.model import SettingsError, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.sources import SettingsError
 from tests.catalog.test_doctor import CDSE, DLR, EARTH_SEARCH, PC, QUICK, Recorded, collection, landing_page, recorded
 from tests.shared_data import shared_data
 

@@ -16,7 +16,8 @@ from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.read import read_partition
 from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, GAP_VARIABLES, HOLDINGS_STATUS, SCHEMA, CubeSpec, DesiredCadence
 from coverage_pipeline.cube.write import write_coverage, write_gap
-from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, compute_gap
+from coverage_pipeline.demand.gap import compute_gap
+from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.grid.spec import GridSpec

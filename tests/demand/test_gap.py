@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, CoverageError, DesiredCadence
-from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS, GAP_INPUTS, GapError, check_weights, compute_gap
+from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
+from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS, GapError, check_weights
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS

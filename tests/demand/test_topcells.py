@@ -21,7 +21,7 @@ from coverage_pipeline.demand.topcells import TopBy, TopCellsError, as_markdown,
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.matchup.held_cells import HELD_SCHEMA
+from coverage_pipeline.holdings.statistics import HELD_SCHEMA
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.store import StatsLayer, Store, StoreError, write_cells
 

@@ -22,23 +22,20 @@ import shapely
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.holdings.extract import (
-    FileHoldings,
-    HoldingsDriverMissing,
-    HoldingsNotConfigured,
-    HoldingsUnavailable,
-    HoldingsUnreachable,
-    PostgisHoldings,
-    extract_month,
-    fetch_holdings,
-    holdings_source,
-    holdings_stats,
-)
+from coverage_pipeline.holdings.errors import HoldingsDriverMissing, HoldingsNotConfigured, HoldingsUnavailable, HoldingsUnreachable
+from coverage_pipeline.holdings.extract import extract_month
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, HoldingsRefused
-from coverage_pipeline.matchup.held_cells import HELD_SCHEMA, held_tables, holdings_fields, united_by_key
+from coverage_pipeline.holdings.sources.configured import holdings_source
+from coverage_pipeline.holdings.sources.file import FileHoldings
+from coverage_pipeline.holdings.sources.postgis import PostgisHoldings
+from coverage_pipeline.holdings.statistics import HELD_SCHEMA, held_tables, holdings_fields, holdings_stats
+from coverage_pipeline.holdings.united import united_by_key
 from coverage_pipeline.months import UTC, Month, MonthError
+from coverage_pipeline.pipeline.fetch import fetch_holdings
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.settings.model import PlannerSettings, SettingsError, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.model import PlannerSettings
+from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.store import Store, read_parquet
 
 JANUARY = Month(2025, 1)

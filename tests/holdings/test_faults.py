@@ -21,11 +21,12 @@ import pytest
 import shapely
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.holdings.extract import HoldingsUnavailable, extract_month
+from coverage_pipeline.holdings.errors import HoldingsUnavailable
+from coverage_pipeline.holdings.extract import extract_month
 from coverage_pipeline.holdings.rows import HoldingsRefused
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.settings.model import load_settings
+from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.storage.store import Store, read_parquet, sibling
 
 WRITE_DOCS = os.environ.get("COVERAGE_WRITE_DOCS") == "1"  # here, as conftest.py takes it out of the environment of every test

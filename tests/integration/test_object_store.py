@@ -18,7 +18,7 @@ from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.pipeline.planner import Planner, build
-from coverage_pipeline.settings.model import load_settings
+from coverage_pipeline.settings.load import load_settings
 from tests.orchestration.conftest import items_of
 
 pytestmark = pytest.mark.slow

@@ -20,17 +20,14 @@ from sqlalchemy import event
 
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.holdings.extract import (
-    HoldingsRefused,
-    HoldingsUnavailable,
-    HoldingsUnreachable,
-    extract_month,
-    fetch_holdings,
-)
+from coverage_pipeline.holdings.errors import HoldingsUnavailable, HoldingsUnreachable
+from coverage_pipeline.holdings.extract import HoldingsRefused, extract_month
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.pipeline.fetch import fetch_holdings
 from coverage_pipeline.pipeline.planner import Planner, build
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.settings.model import SettingsError, load_settings
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.store import Store, read_parquet, sibling
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 

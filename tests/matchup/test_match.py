@@ -24,8 +24,12 @@ from coverage_pipeline.grid.celltable import DAYS, AreaKnown, dense
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_rows
-from coverage_pipeline.matchup.held_cells import holdings_fields, mean_by_area, write_holdings_stats
-from coverage_pipeline.matchup.match import MATCHUP_SCHEMA, Match, match_month, match_scenes, unheld_fields
+from coverage_pipeline.holdings.statistics import holdings_fields
+from coverage_pipeline.holdings.united import mean_by_area
+from coverage_pipeline.matchup.held_cells import write_holdings_stats
+from coverage_pipeline.matchup.match import Match, match_scenes
+from coverage_pipeline.matchup.month import MATCHUP_SCHEMA, match_month
+from coverage_pipeline.matchup.unheld import unheld_fields
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import SceneCollector
 from coverage_pipeline.scenes.scene_key import scene_key

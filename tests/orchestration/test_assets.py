@@ -18,7 +18,7 @@ from coverage_pipeline.cube.schema import ACTIONS, COVERAGE_VARIABLES, GAP_VARIA
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.pipeline.planner import Planner, build
-from coverage_pipeline.settings.model import load_settings
+from coverage_pipeline.settings.load import load_settings
 
 pytestmark = pytest.mark.slow
 

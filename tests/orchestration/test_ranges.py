@@ -18,7 +18,7 @@ from coverage_pipeline.cube.schema import ACTIONS
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.scenes.schema import SCAN_STATUS
-from coverage_pipeline.settings.model import load_settings
+from coverage_pipeline.settings.load import load_settings
 from tests.catalog.http_server import Answer
 from tests.catalog.items import item, square
 from tests.catalog.stac_server import Catalog, serve

@@ -48,7 +48,7 @@ from coverage_pipeline.pipeline import migrate as module
 from coverage_pipeline.pipeline.migrate import Migrated, migrate
 from coverage_pipeline.pipeline.planner import STEPS, Planner, Step
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
-from coverage_pipeline.settings.model import load_settings
+from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.storage.locks import LockTimeout
 from coverage_pipeline.storage.store import StoreError, write_parquet
 from tests.cubes import provenance as some_provenance

@@ -22,7 +22,7 @@ from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.pipeline.planner import STEPS, Planner, build
-from coverage_pipeline.settings.model import load_settings
+from coverage_pipeline.settings.load import load_settings
 from tests.scenarios.catalogue import UTC, Catalogue, Item, Lies
 
 # Design section 5: "`action` | uint8 flag: 0 unknown, 1 met, 2 ingest, 3 check, 4 task, 5 none, 6 out_of_scope, 7 fuse".

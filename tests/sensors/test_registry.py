@@ -14,6 +14,7 @@ from coverage_pipeline.cube.schema import CoverageError, DesiredCadence
 from coverage_pipeline.demo.orbits import MISSIONS
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month
+from coverage_pipeline.sensors.config import SensorSettings
 from coverage_pipeline.sensors.registry import (
     COVERAGE_SENSORS,
     AvailableSource,
@@ -22,7 +23,6 @@ from coverage_pipeline.sensors.registry import (
     registry,
     resolve_sensors,
 )
-from coverage_pipeline.settings.model import SensorSettings
 from tests.shared_data import item_files, read_items
 
 FACTS = {"available_sources", "nominal_revisit_days", "taskable", "reach", "max_scene_km2", "first_month", "cloud"}

@@ -12,17 +12,12 @@ from typing import Any
 import pytest
 
 from coverage_pipeline.catalog.providers import PROVIDERS
-from coverage_pipeline.demand.gap import DEFAULT_WEIGHTS
+from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.settings.model import (
-    DatabaseSettings,
-    HoldingsSettings,
-    PlannerSettings,
-    SettingsError,
-    TilesSettings,
-    load_settings,
-    without_holdings_secrets,
-)
+from coverage_pipeline.holdings.config import DatabaseSettings, HoldingsSettings, TilesSettings
+from coverage_pipeline.settings.load import load_settings, without_holdings_secrets
+from coverage_pipeline.settings.model import PlannerSettings
+from coverage_pipeline.settings.sources import SettingsError
 
 PROJECT = Path(__file__).resolve().parents[2]
 DECLARED = """

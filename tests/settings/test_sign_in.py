@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coverage_pipeline.__main__ import app
-from coverage_pipeline.settings.model import SettingsError
 from coverage_pipeline.settings.sign_in import PROVIDERS, check_sign_in
+from coverage_pipeline.settings.sources import SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
 KEY = base64.urlsafe_b64encode(bytes(32)).decode()

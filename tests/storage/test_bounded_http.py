@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from coverage_pipeline.demand.targets import LocationsError, fetch_targets
-from coverage_pipeline.holdings.extract import FileHoldings, HoldingsUnreachable
-from coverage_pipeline.settings.model import TilesSettings
+from coverage_pipeline.holdings.config import TilesSettings
+from coverage_pipeline.holdings.errors import HoldingsUnreachable
+from coverage_pipeline.holdings.sources.file import FileHoldings
 from coverage_pipeline.storage.bounded_http import RemoteFile, TransferError, TransferMissing, local_copy
 from tests.catalog.http_server import AnswerHandler, on_loopback
 

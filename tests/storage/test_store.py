@@ -29,7 +29,7 @@ from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.grid.statistics import cell_statistics
-from coverage_pipeline.holdings.extract import HOLDINGS_SCHEMA, LAST_SCHEMA
+from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA
 from coverage_pipeline.storage.store import (

@@ -1,0 +1,39 @@
+"""Settings of what is wanted, and where."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    AllowInfNan,
+    Field,
+    field_validator,
+)
+
+from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS, check_weights
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.storage.section import Section
+
+
+class GapSettings(Section):
+    """``[gap]``: what is wanted and what matters."""
+
+    desired: dict[str, Annotated[float, Field(ge=0, le=31)]] = Field(default_factory=dict)
+    """Clear observations wanted a month, by sensor; the registry's default where none is given."""
+    weights: dict[str, Annotated[float, AllowInfNan(True)]] = Field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    """Shares of the priority, summing to 1."""
+
+    @field_validator("weights")
+    @classmethod
+    def _sum_to_one(cls, weights: dict[str, float]) -> dict[str, float]:
+        try:
+            return check_weights(weights)
+        except PlannerError as error:
+            raise ValueError(str(error)) from None
+
+
+class AreaSettings(Section):
+    """``[area]``: where a deficit counts."""
+
+    scope: Literal["land", "all", "targets"] = "land"
+    coastal_margin_km: Annotated[float, Field(ge=0, le=500)] = 20.0

@@ -1,0 +1,171 @@
+"""Settings of the holdings: where they are listed, in which table and columns, and how they match."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal, Protocol
+
+from pydantic import (
+    Field,
+    SecretStr,
+    field_validator,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from coverage_pipeline.redaction import has_login
+from coverage_pipeline.storage.section import PREFIX, Section
+
+HOLDINGS_SECTIONS = frozenset({"db", "holdings", "tiles"})
+"""Sections that say how our holdings are got at, and may hold its secrets."""
+
+
+class HoldingsSettings(Section):
+    """``[holdings]``: where our own scenes are listed, and how they match the catalogue's."""
+
+    source: Literal["auto", "file", "postgis", "off"] = "auto"
+    """``auto``: the file where ``path`` is set, else the database where one is configured."""
+    path: str | None = None
+    """A GeoParquet file (or anything geopandas reads) with the columns of ``[tiles]``."""
+    lookback_months: Annotated[int, Field(ge=1, le=240)] = 24
+    match_tolerance_seconds: Annotated[float, Field(ge=0, le=43_200)] = 60.0
+    min_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Intersection over union of footprints from which a holding without a key may be a scene."""
+    min_cover: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of a scene's area from which it is held whole; below it is held in part."""
+
+
+class DatabaseSettings(Section):
+    """``COVERAGE_DB_*``: the holdings database. Secrets belong in ``.env`` or the environment."""
+
+    url: SecretStr | None = None
+    host: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    name: str | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    schema_name: str | None = Field(default=None, alias="schema")
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    connect_timeout: Annotated[int, Field(ge=1, le=600)] = 10
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            check_database_address(url.get_secret_value())
+        return url
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, host: str | None) -> str | None:
+        return host if host is None else check_database_host(host)
+
+    @field_validator("name", "user", "schema_name")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        return name if name is None else check_database_name(name)
+
+
+_HOST_NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?")
+_LONGEST_HOST = 253
+_LONGEST_NAME = 63
+"""Bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut there, and so names something else."""
+_ESCAPES = "write @ in a user or password as %40, / as %2F, ? as %3F, # as %23, : as %3A"
+
+
+def check_database_host(host: str) -> str:
+    """A database's host: its name, its number, several of them with commas, or the folder of its socket. An error does not repeat it:
+    people have put whole addresses there, password included.
+    """
+    if host.startswith("/"):  # the folder of a socket
+        wrong = "@" in host or "//" in host or not host.isprintable()
+    else:
+        wrong = len(host) > 10 * _LONGEST_HOST or not all(_is_host(one) for one in host.split(","))
+    if wrong:
+        raise ValueError(
+            "must be a host name, an IP address or the folder of a socket, such as db.example.org; the port belongs in "
+            f"{PREFIX}DB_PORT, and a whole address in {PREFIX}DB_URL"
+        )
+    return host
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return len(text) <= _LONGEST_HOST and _HOST_NAME.fullmatch(text) is not None
+    return True
+
+
+def check_database_name(name: str) -> str:
+    """The name of a database, user, schema, table or column: not an address, and not one that PostgreSQL would cut."""
+    if not name.isprintable() or "//" in name or has_login(name) or not 0 < len(name.encode()) <= _LONGEST_NAME:
+        raise ValueError(f"must be a plain name of 1 to {_LONGEST_NAME} bytes; a whole address belongs in {PREFIX}DB_URL")
+    return name
+
+
+def check_database_address(address: str) -> None:
+    """Refuse an address that cannot be taken apart for sure: where an ``@`` or ``/`` is not escaped, half of a password would be taken
+    for the host or the database, and shown. No error repeats any of it.
+    """
+    scheme, mark, rest = address.partition("://")
+    if not mark or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        raise ValueError("is not a database address; write postgresql://user:password@host:5432/name")
+    if scheme.partition("+")[0] != "postgresql":
+        raise ValueError("names another kind of database; write postgresql://user:password@host:5432/name")
+    if rest.count("@") > 1:
+        raise ValueError(f"has more than one @: {_ESCAPES}")
+    login, has_user, place = rest.rpartition("@")
+    if has_user and (re.search(r"[/?#\s]", login) or login.count(":") > 1):
+        raise ValueError(f"cannot be taken apart before its @: {_ESCAPES}")
+    try:
+        url = make_url(address)
+        # Several hosts with ports, or a host in the query, are libpq's own ways; each name is checked all the same.
+        hosts = [url.host] if url.host else []
+        given = {name: [value] if isinstance(value, str) else list(value) for name, value in url.query.items()}
+        for host in [*hosts, *(one.rpartition(":")[0] or one for one in given.get("host", []) if one)]:
+            check_database_host(host)
+        for name in filter(None, [url.database, *given.get("dbname", []), *given.get("user", [])]):
+            check_database_name(name)
+        whole = bool(place) or "host" in given
+    except (ArgumentError, ValueError):  # their text may hold a part of the password
+        whole = False
+    if not whole:
+        raise ValueError(f"names no host or database that can be; write postgresql://user:password@host:5432/name and {_ESCAPES}")
+
+
+class TilesSettings(Section):
+    """``COVERAGE_TILES_*``: which table and columns hold the holdings."""
+
+    table: str = "tiles"
+    geom: str = "geometry"
+    date: str = "datetime"
+    sensor: str = "sensor"
+    cloud: str | None = "cloud"
+    scene_id: str | None = None
+    """Column with the scene's or product's id; None where there is none (then time and footprint match)."""
+
+    @field_validator("table", "geom", "date", "sensor", "cloud", "scene_id")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        return check_database_name(name) if name else name
+
+
+class HoldingsConfig(Protocol):
+    """Settings that say where the holdings are listed and how they are read; ``PlannerSettings`` has them."""
+
+    @property
+    def holdings(self) -> HoldingsSettings:
+        """``[holdings]``."""
+        ...
+
+    @property
+    def db(self) -> DatabaseSettings:
+        """``COVERAGE_DB_*``."""
+        ...
+
+    @property
+    def tiles(self) -> TilesSettings:
+        """``COVERAGE_TILES_*``."""
+        ...

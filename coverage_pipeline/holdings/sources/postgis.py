@@ -1,0 +1,218 @@
+"""Holdings in a PostGIS table."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from sqlalchemy.types import UserDefinedType
+
+from coverage_pipeline.holdings.config import DatabaseSettings, TilesSettings
+from coverage_pipeline.holdings.errors import HoldingsDriverMissing, HoldingsUnreachable
+from coverage_pipeline.holdings.rows import (
+    HoldingsRefused,
+)
+from coverage_pipeline.holdings.sources.base import in_degrees
+from coverage_pipeline.redaction import redact
+
+
+class GeometryColumn(UserDefinedType[Any]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "geometry"
+
+
+@dataclass(frozen=True)
+class PostgisHoldings:
+    """Holdings in a PostGIS table, read with SQLAlchemy and psycopg2; every identifier is quoted by SQLAlchemy."""
+
+    db: DatabaseSettings
+    tiles: TilesSettings
+
+    @property
+    def name(self) -> str:
+        """Table, database and host; no user, no password."""
+        if self.db.url is not None:
+            url = self._url()
+            return f"table {self.tiles.table} of {url.database} on {url.host}"
+        return f"table {self.tiles.table} of {self.db.name} on {self.db.host}"
+
+    def _url(self) -> sa.URL:
+        if self.db.url is not None:
+            # The settings have checked it (``settings.check_database_address``): no part of a password can be taken for a host here.
+            return sa.make_url(self.db.url.get_secret_value()).set(drivername="postgresql+psycopg2")
+        return sa.URL.create(
+            "postgresql+psycopg2",
+            username=self.db.user,
+            password=self.db.password.get_secret_value() if self.db.password else None,
+            host=self.db.host,
+            port=self.db.port,
+            database=self.db.name,
+        )
+
+    def _clean(self, error: BaseException) -> str:
+        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        url = self._url()
+        given = [url.password, *[url.query.get(name) for name in ("password", "sslpassword")]]
+        return redact(text, *(f"//:{quote(str(secret), safe='')}@host" for secret in given if secret))
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        # The session's zone decides what a timestamp without zone means when compared: UTC, as everything here. The address's own
+        # options stay, before it.
+        given = self._url().query.get("options", ())
+        session = " ".join([*([given] if isinstance(given, str) else given), "-c timezone=UTC"])
+        options: dict[str, Any] = {"connect_timeout": self.db.connect_timeout, "options": session}
+        if self.db.sslmode:
+            options["sslmode"] = self.db.sslmode
+        try:
+            engine = sa.create_engine(self._url(), connect_args=options, poolclass=sa.pool.NullPool)
+        except ImportError as error:  # the module, or the libpq it was built for
+            raise HoldingsDriverMissing(f"the holdings' database driver is missing ({error}); pip install psycopg2-binary") from None
+        try:
+            with engine.connect() as connection:
+                yield connection.execution_options(postgresql_readonly=True, stream_results=True)
+        except sa.exc.OperationalError as error:
+            said = self._clean(error)
+            # A server that says FATAL is there and refuses us, unless it is only starting, stopping or full for now.
+            passing = ("starting up", "shutting down", "too many", "remaining connection slots", "recovery mode")
+            # What libpq itself finds wanting once the server has answered carries no FATAL.
+            ours = ("no password supplied", "does not support SSL", "certificate")
+            if ("FATAL" in said and not any(word in said for word in passing)) or any(word in said for word in ours):
+                raise HoldingsRefused(
+                    f"the holdings database refused the connection: {said}; check COVERAGE_DB_USER, COVERAGE_DB_PASSWORD, COVERAGE_DB_NAME "
+                    "and COVERAGE_DB_SSLMODE"
+                ) from None
+            raise HoldingsUnreachable(
+                f"the holdings database cannot be reached ({self.name}): {said}; check COVERAGE_DB_HOST and COVERAGE_DB_PORT"
+            ) from None
+        except (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.InternalError, sa.exc.NotSupportedError) as error:
+            raise HoldingsRefused(
+                f"the holdings table does not fit the settings ({self.name}): {self._clean(error)}; {self._way_out(error)}"
+            ) from None
+        finally:
+            engine.dispose()
+
+    def _way_out(self, error: sa.exc.DBAPIError) -> str:
+        """What to set, by the server's code of the error (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+        said = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or "")
+        match getattr(error.orig, "pgcode", None):
+            case "42P01" | "3F000":
+                return "set COVERAGE_TILES_TABLE and COVERAGE_DB_SCHEMA"
+            case "42703":
+                wrong = [n for n, value in self.tiles.model_dump().items() if n != "table" and value and f'column "{value}"' in said]
+                if wrong:
+                    empty = " (empty: there is none)" if set(wrong) <= {"cloud", "scene_id"} else ""
+                    return f"set {' or '.join(f'COVERAGE_TILES_{name.upper()}' for name in wrong)}{empty}"
+            case "42883" if "operator" in said:  # only the time is compared with something of another type
+                return "set COVERAGE_TILES_DATE (a column of timestamps or dates)"
+            case "42846" | "XX000" if "geometry" in said:
+                return "set COVERAGE_TILES_GEOM"
+            case "42704" | "42883" if "geometry" in said or "st_" in said.lower():
+                return "PostGIS is not where the user can see it: CREATE EXTENSION postgis, or put its schema on the search_path"
+            case "42501":
+                return "grant COVERAGE_DB_USER the right to read it"
+        return "check COVERAGE_DB_SCHEMA and COVERAGE_TILES_*"
+
+    def _column(self, name: str) -> sa.ColumnClause[Any]:
+        return sa.column(sa.quoted_name(name, quote=True))
+
+    def _table(self) -> sa.TableClause:
+        schema = sa.quoted_name(self.db.schema_name, quote=True) if self.db.schema_name else None
+        return sa.table(sa.quoted_name(self.tiles.table, quote=True), schema=schema)
+
+    def _footprint(self) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
+        """The footprint as it is stored, and its SRID: one that cannot be transformed would end the query for all."""
+        shape = sa.cast(self._column(self.tiles.geom), GeometryColumn())
+        return sa.func.ST_AsBinary(sa.func.ST_Force2D(shape)), sa.func.ST_SRID(shape)
+
+    def _within(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
+        date = self._column(self.tiles.date)
+        conditions: list[sa.ColumnElement[bool]] = [date >= sa.literal(since), date < sa.literal(until)]
+        if satellites is not None:
+            conditions.append(self._column(self.tiles.sensor).in_(list(satellites)))
+        return conditions
+
+    def _frame(self, query: sa.Select[Any], columns: list[str]) -> pd.DataFrame:
+        """A query's rows whose last two columns are the footprint and its SRID, as columns and ``geometry``, ``misplaced``."""
+        with self._connection() as connection:
+            rows = [tuple(row) for part in connection.execute(query).partitions(20_000) for row in part]
+            frame = pd.DataFrame.from_records(rows, columns=[*columns, "geometry", "srid"])
+            srid = frame["srid"].fillna(0).to_numpy(dtype=np.int64)  # a footprint that is null
+            systems = self._systems(connection, {int(one) for one in np.unique(srid)})
+        shapes = np.full(len(frame), None, dtype=object)
+        shapes[:] = [None if shape is None else bytes(shape) for shape in frame["geometry"]]
+        geometry, misplaced = in_degrees(shapes, srid, systems)
+        return frame.drop(columns="srid").assign(
+            geometry=pd.Series(list(geometry), dtype=object), misplaced=pd.Series(list(misplaced), dtype=object)
+        )
+
+    def _systems(self, connection: sa.Connection, srids: set[int]) -> dict[int, CRS | None]:
+        """The reference systems of SRIDs as the database defines them, so that its own ones work, too; 0 states nothing."""
+        systems: dict[int, CRS | None] = {0: None, 4326: None}
+        wanted = srids - set(systems)
+        if wanted:
+            table = sa.table("spatial_ref_sys", sa.column("srid"), sa.column("srtext"))
+            for srid, text in connection.execute(sa.select(table.c.srid, table.c.srtext).where(table.c.srid.in_(sorted(wanted)))):
+                with contextlib.suppress(CRSError):
+                    systems[int(srid)] = CRS.from_wkt(text)
+        return systems
+
+    def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
+        """See ``HoldingsSource``."""
+        frame = self._rows(self._within(since, until, satellites))
+        # The database may take for equal what is not: text of fixed length is padded, citext ignores case.
+        return frame if satellites is None else frame[frame["sensor"].isin(list(satellites))].reset_index(drop=True)
+
+    def _rows(self, conditions: Sequence[sa.ColumnElement[bool]]) -> pd.DataFrame:
+        query = (
+            sa.select(
+                self._column(self.tiles.date),
+                sa.cast(self._column(self.tiles.sensor), sa.Text),
+                self._column(self.tiles.cloud) if self.tiles.cloud else sa.null(),
+                sa.cast(self._column(self.tiles.scene_id), sa.Text) if self.tiles.scene_id else sa.null(),
+                *self._footprint(),
+            )
+            .select_from(self._table())
+            .where(*conditions)
+        )
+        return self._frame(query, ["datetime", "sensor", "cloud", "scene_id"])
+
+    def timeless(self, satellites: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
+        """See ``HoldingsSource``. Only null times can be timeless here: a column of another type than time is refused."""
+        mine = sa.true() if satellites is None else self._column(self.tiles.sensor).in_(list(satellites))
+        rows = self._rows([mine, self._column(self.tiles.date).is_(None)])
+        if rows.empty:
+            return rows, 0
+        with self._connection() as connection:
+            count = connection.execute(sa.select(sa.func.count()).select_from(self._table()).where(mine)).scalar_one()
+        return rows, int(count)
+
+    def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
+        """See ``HoldingsSource``: one grouped question, whatever the table's size."""
+        footprint = self._footprint()
+        query = (
+            sa.select(sa.func.max(self._column(self.tiles.date)), sa.func.count(), *footprint)
+            .select_from(self._table())
+            .where(*self._within(since, until, [satellite]))
+            .group_by(*footprint)
+        )
+        return self._frame(query, ["datetime", "rows"])
+
+    def spellings(self, since: dt.datetime, until: dt.datetime) -> dict[str, int]:
+        """See ``HoldingsSource``."""
+        sensor = sa.cast(self._column(self.tiles.sensor), sa.Text)
+        query = sa.select(sensor, sa.func.count()).select_from(self._table()).where(*self._within(since, until, None)).group_by(sensor)
+        with self._connection() as connection:
+            return {name or "": int(count) for name, count in connection.execute(query)}

@@ -1,0 +1,122 @@
+"""An error of the settings in words: which value is wrong, where it came from, and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+from pydantic import (
+    BaseModel,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import (
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+)
+
+from coverage_pipeline.settings.model import PlannerSettings
+from coverage_pipeline.settings.sources import SettingsError, coverage_variables, dotenv
+from coverage_pipeline.storage.section import PREFIX
+
+_DB_SHOWN = {("port",), ("sslmode",), ("connect_timeout",)}
+_CHECKED_TOGETHER = ("gap", "desired")
+"""What is wrong where an error names no place: the only check of the settings as a whole is of these names."""
+
+
+def _known_variables() -> set[str]:
+    known = {f"{PREFIX}CONFIG"}
+    for name, field in PlannerSettings.model_fields.items():
+        known.add(_spelling((name,), is_env=True))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            known |= {_spelling((name, leaf), is_env=True) for leaf in _known_names((name,))}
+    return known
+
+
+def refuse_misspelt() -> None:
+    """Refuse a variable whose name is all but one of ours. Others are other programs': ``COVERAGE_FILE`` is coverage.py's."""
+    known = _known_variables()
+    sections = tuple(_spelling((name,), is_env=True) + "_" for name in PlannerSettings.model_fields)
+    ours = {name.removeprefix(PREFIX): name for name in known}
+    for label, source in (("the environment", os.environ), (".env", dotenv())):
+        for name in sorted(coverage_variables(source).keys() - known):
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1, cutoff=0.8)
+            # One that begins like a section of ours gets a better answer from its section, which knows its names.
+            if near and not name.startswith(sections):
+                raise SettingsError(f"wrong setting: {name} (from {label}): no such setting; did you mean {ours[near[0]]}?")
+
+
+def unreadable_json_variable() -> str | None:
+    """Which variable's JSON cannot be read; the library names only the section."""
+    tables = {
+        _spelling((name, *leaf), is_env=True)
+        for name, field in PlannerSettings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for leaf in [(), *((n,) for n, f in field.annotation.model_fields.items() if get_origin(f.annotation) is dict)]
+    } | {_spelling((name,), is_env=True) for name, field in PlannerSettings.model_fields.items() if get_origin(field.annotation) is dict}
+    for label, source in (("the environment", os.environ), (".env", dotenv())):
+        for name, value in coverage_variables(source).items():
+            try:
+                if name in tables:
+                    json.loads(value)
+            except json.JSONDecodeError as error:
+                return f'wrong setting: {name} (from {label}): not JSON ({error}); write a table such as {{"emit": 3}}'
+    return None
+
+
+def explained(error: ValidationError, overrides: Mapping[str, Any], file: Mapping[str, Any], config: Path) -> str:
+    env = EnvSettingsSource(PlannerSettings)()
+    dotenv = DotEnvSettingsSource(PlannerSettings)()
+    sources: list[tuple[str, Mapping[str, Any], bool]] = [
+        ("the command line", overrides, False),
+        ("the environment", env, True),
+        (".env", dotenv, True),
+        (str(config), file, False),
+    ]
+    lines = []
+    for one in error.errors(include_url=False, include_input=False):
+        loc = tuple(str(part) for part in one["loc"]) or _CHECKED_TOGETHER
+        message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        name, value, origin = ".".join(loc) or "settings", None, "its default"
+        given = [(label, content, is_env, *_dig(content, loc)) for label, content, is_env in sources]
+        given = [entry for entry in given if entry[4] and entry[4] >= min(len(loc), 2)]
+        if given:
+            origin, _, is_env, value, _ = given[0]
+            name = _spelling(loc[:2], is_env) if is_env else ".".join(loc)
+        if len(loc) == 1 and isinstance(value, Mapping) and one["type"] != "extra_forbidden":  # a section whose values do not go together
+            leaves = {leaf: (label, is_env) for label, _, is_env, found, _ in reversed(given) for leaf in found}
+            leaves = {leaf: origin for leaf, origin in leaves.items() if leaf in message} or leaves
+            name = ", ".join(f"{_spelling((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items())
+            lines.append(f"{name}: {message}")
+            continue
+        # Of the database only what cannot be a secret: a password may stand under a misspelt name.
+        secret = loc[0] == "db" and loc[1:] not in _DB_SHOWN
+        shown = "" if secret or value is None or isinstance(value, dict | SecretStr) else f" = {value!r}"
+        if one["type"] == "extra_forbidden":
+            message = f"no such setting; known here: {', '.join(_known_names(loc[:-1]))}"
+        lines.append(f"{name}{shown} (from {origin}): {message}")
+    return "wrong setting: " + "; ".join(lines)
+
+
+def _spelling(loc: tuple[str, ...], is_env: bool) -> str:
+    return f"{PREFIX}{'_'.join(loc).upper()}" if is_env else ".".join(loc)
+
+
+def _dig(content: Mapping[str, Any], loc: tuple[str, ...]) -> tuple[Any, int]:
+    found: Any = content
+    for depth, part in enumerate(loc):
+        if not isinstance(found, Mapping) or part not in found:
+            return found, depth
+        found = found[part]
+    return found, len(loc)
+
+
+def _known_names(loc: tuple[str, ...]) -> list[str]:
+    model: Any = PlannerSettings
+    for part in loc:
+        model = model.model_fields[part].annotation if part in model.model_fields else model
+    return sorted(field.alias or name for name, field in model.model_fields.items())
