@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from coverage_pipeline.__main__ import app
 from coverage_pipeline.catalog.providers import (
     LOOPBACK,
     PROVIDERS,
@@ -23,6 +22,7 @@ from coverage_pipeline.catalog.providers import (
 )
 from coverage_pipeline.catalog.sources.base import Tally, Window
 from coverage_pipeline.catalog.sources.stac import StacSource
+from coverage_pipeline.cli.build import app
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
 from coverage_pipeline.settings.load import load_settings

@@ -16,7 +16,7 @@ import pytest
 import zarr
 from typer.testing import CliRunner
 
-from coverage_pipeline.__main__ import app
+from coverage_pipeline.cli.build import app
 from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.description import update_snapshot
