@@ -25,7 +25,6 @@ from upath import UPath
 from coverage_pipeline.cube.arrays import exists, open_group, reading
 from coverage_pipeline.cube.axes import axes_of, partition_index, wrong_version
 from coverage_pipeline.cube.create import is_occupied
-from coverage_pipeline.cube.description import describe, description_path
 from coverage_pipeline.cube.levels import Rows
 from coverage_pipeline.cube.locking import lock_paths, metadata_lock, partition_lock
 from coverage_pipeline.cube.schema import (
@@ -40,6 +39,7 @@ from coverage_pipeline.cube.schema import (
     CubeDamaged,
     CubeSpec,
 )
+from coverage_pipeline.cube.stac_collection import describe, description_path
 from coverage_pipeline.cube.write import Fields, write_coverage, write_gap
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec

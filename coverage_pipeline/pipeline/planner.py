@@ -25,11 +25,11 @@ from coverage_pipeline.catalog.scan_job import OnProgress, ScanOptions
 from coverage_pipeline.catalog.sources.base import BBox
 from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.dataset import open_coverage
-from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.levels import strip_rows
 from coverage_pipeline.cube.locking import metadata_lock
 from coverage_pipeline.cube.read import partition_revision, read_partition
 from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, CubeSpec, PartitionMoved
+from coverage_pipeline.cube.stac_collection import update_snapshot
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.demand.targets import area_mask, fetch_targets, require_in_reach, scope_mask

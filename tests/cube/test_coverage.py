@@ -28,7 +28,6 @@ from zarr.core.attributes import Attributes
 from coverage_pipeline.cube import select as coverage
 from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.dataset import open_coverage
-from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.read import read_partition
 from coverage_pipeline.cube.schema import (
     ACTIONS,
@@ -43,6 +42,7 @@ from coverage_pipeline.cube.schema import (
     DesiredCadence,
 )
 from coverage_pipeline.cube.select import select
+from coverage_pipeline.cube.stac_collection import update_snapshot
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import compute_gap
 from coverage_pipeline.grid.daymask import UNKNOWN

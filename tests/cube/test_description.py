@@ -14,7 +14,7 @@ from pystac.extensions.datacube import DatacubeExtension, HorizontalSpatialDimen
 from pystac.validation.local_validator import get_local_schema_cache
 from referencing import Registry, Resource
 
-from coverage_pipeline.cube.description import ZARR_MEDIA_TYPE, HexagonCells, ProductVariable, RegularCells, collection
+from coverage_pipeline.cube.stac_collection import ZARR_MEDIA_TYPE, HexagonCells, ProductVariable, RegularCells, collection
 from coverage_pipeline.months import Month
 
 CELLS = ("sensor", "time", "lat", "lon")
