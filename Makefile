@@ -25,8 +25,10 @@ setup: .venv/.ready ## Python environment in .venv, from requirements.lock
 	  echo "This Python cannot make environments: install its venv package (Debian: apt-get install python3-venv)."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
+	@$(BIN)/python -m compileall -q coverage_pipeline coverage_dashboards
+	@$(BIN)/python -m coverage_pipeline.pipeline.kernels # compiled once, here, and not by the first build or test
 	@touch $@
 
 demo: setup ## Simulate, serve, scan and build an archive, then show it in the browser

@@ -13,7 +13,9 @@ from typing import Any
 
 from benchmarks.archive import YEAR, settings_of
 from benchmarks.timing import Taken, median_of, taken_by
-from coverage_pipeline.pipeline.planner import GRIDDING_STEPS, Planner, build
+from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.pipeline.steps import GRIDDING_STEPS
 
 SENSOR, MONTH = "sentinel-2", YEAR[0]
 

@@ -23,7 +23,9 @@ from benchmarks import cube_read, rerun
 from benchmarks.archive import VOLUMES, YEAR, settings_of, write_archive
 from benchmarks.memory import peak_rss_mb
 from coverage_pipeline.months import Month
-from coverage_pipeline.pipeline.planner import GRIDDING_STEPS, Planner, Step, build
+from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.pipeline.steps import GRIDDING_STEPS, Step
 from coverage_pipeline.sensors.registry import CoverageSensor
 
 

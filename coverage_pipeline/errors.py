@@ -15,5 +15,8 @@ class PlannerError(Exception):
     """Whether the same call may succeed later though nobody changes anything: a catalogue that does not answer, a lock that is held. A
     wrong setting, a refused login or a cube of another grid waits for a person."""
 
+    exit_code: int = 1
+    """Of a command that ends with it: 1, something failed; 2, settings or arguments are wrong and nothing was started."""
+
     def __init__(self, *args: object) -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))

@@ -18,6 +18,8 @@ _KEY = re.compile(r"(\d{4})-(\d{2})")
 class MonthError(PlannerError, ValueError):
     """A date or window that does not name calendar months."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, order=True)
 class Month:

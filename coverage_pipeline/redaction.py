@@ -1,4 +1,6 @@
-"""Addresses and texts without the secrets in them: the one place that decides which part of an address people may see.
+"""Foreign text made safe to show: addresses and texts without the secrets in them, on one line, without control characters.
+
+This is the one place that decides which part of an address people may see.
 
 An address can hold a secret in its user info (``postgresql://user:password@host``), behind its ``?`` or ``#`` (a signed link), and in its
 path (a token as a folder's name). ``redact`` also takes out ``name=value`` pairs and headers whose name says that the value is secret.
@@ -216,3 +218,19 @@ def host_of(address: object) -> str:
         return parts.netloc.rpartition("@")[2]
     except ValueError:
         return ""
+
+
+def printable(text: object, longest: int = 500) -> str:
+    """Foreign text on one line, without control characters (nor those that turn the writing direction), cut where it gets long."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 20 * longest]).split())
+    return flat if len(flat) <= longest else f"{flat[:longest]}…"
+
+
+def excerpt(text: object) -> str:
+    """``printable`` for an answer of a provider, which may be a whole page."""
+    return printable(text, 200)
+
+
+def error_words(error: BaseException, longest: int = 300) -> str:
+    """An error of a library on one line; its class where it says nothing."""
+    return printable(error, longest) or type(error).__name__

@@ -13,8 +13,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from coverage_pipeline.catalog.doctor import examine
-from coverage_pipeline.catalog.http import Patience
-from coverage_pipeline.catalog.scan_job import ScanOptions
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.config import TilesSettings

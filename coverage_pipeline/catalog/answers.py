@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from coverage_pipeline.catalog.errors import CatalogError
 from coverage_pipeline.months import UTC
+from coverage_pipeline.redaction import excerpt
 
 SERVER_ERRORS = (500, 502, 503, 504)
 TIMES_IN_MEMORY = 10
@@ -62,12 +63,6 @@ class FetchedAnswer:
     """The JSON."""
     headers: Mapping[str, str]
     url: str
-
-
-def excerpt(text: str) -> str:
-    """The text on one line, without control characters, cut where it gets long: an answer may be a whole page, and anything."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)[:5000]).split())
-    return flat if len(flat) <= 200 else f"{flat[:200]}…"
 
 
 def cause(error: BaseException) -> str:

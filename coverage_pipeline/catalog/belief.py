@@ -19,6 +19,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import CoverageSensor
@@ -42,8 +43,6 @@ _ENOUGH_TO_MISS = 6
 """Scenes a month (median of the months around) from which an empty month of a pointed sensor is remarkable: a 22 km box is truly empty
 in most months of EnMAP."""
 _MOST_RUNS_NAMED = 3
-
-BBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)

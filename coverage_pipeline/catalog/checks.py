@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coverage_pipeline.months import UTC
+from coverage_pipeline.redaction import printable
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
 
-_LONGEST_SAID = 500
 _MOST_NAMES = 6
 """Names listed of what a provider has."""
 Verdict = Literal["ok", "slow", "wrong", "failed"]
@@ -27,12 +27,6 @@ class Check:
     said: str
     """In words, with what to do where something is to be done; one line, printable, not escaped for any markup."""
     seconds: float = 0.0
-
-
-def printable(text: object, longest: int = _LONGEST_SAID) -> str:
-    """Foreign text on one line, without control characters (nor those that turn the writing direction), cut where it gets long."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 20 * longest]).split())
-    return flat if len(flat) <= longest else f"{flat[:longest]}…"
 
 
 def distinct(sensors: Sequence[CoverageSensor]) -> list[tuple[list[CoverageSensor], AvailableSource]]:

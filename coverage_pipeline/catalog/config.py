@@ -8,7 +8,7 @@ from pydantic import (
     Field,
 )
 
-from coverage_pipeline.catalog.http import MAX_ANSWER_MB
+from coverage_pipeline.catalog.patience import MAX_ANSWER_MB
 from coverage_pipeline.storage.section import Section
 
 

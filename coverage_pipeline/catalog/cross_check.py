@@ -20,9 +20,9 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.report import ScanReport, stored_report
 from coverage_pipeline.catalog.scan_job import MARGIN, SOURCES, ScanJob
-from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
+from coverage_pipeline.catalog.sources.base import Source, Tally, Window
 from coverage_pipeline.catalog.windows import ScannedWindows
-from coverage_pipeline.geometry.bbox import split_bbox
+from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import SceneCollector, by_reason
 from coverage_pipeline.scenes.schema import NO_TIME

@@ -19,15 +19,17 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from coverage_pipeline.catalog.answers import Cancelled
-from coverage_pipeline.catalog.checks import Check, Verdict, dicts_in, names_in_words, parsed_utc, printable, similar_names, texts_in
+from coverage_pipeline.catalog.checks import Check, Verdict, dicts_in, names_in_words, parsed_utc, similar_names, texts_in
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnreadable
+from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.providers import profile_of
-from coverage_pipeline.catalog.scan_job import SOURCES, ScanOptions
+from coverage_pipeline.catalog.scan_job import SOURCES
 from coverage_pipeline.catalog.sources.base import Source, Tally, Window
 from coverage_pipeline.catalog.sources.cmr import CmrSource
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.redaction import printable
 from coverage_pipeline.scenes.item_fields import parse_cloud
 from coverage_pipeline.scenes.items import other_platform
 from coverage_pipeline.scenes.scene_key import parse_time, scene_identity

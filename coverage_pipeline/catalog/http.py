@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
@@ -32,7 +31,6 @@ from coverage_pipeline.catalog.answers import (
     TooLate,
     cause,
     error_text,
-    excerpt,
     final_error,
     fits_in_memory,
     parsed_json,
@@ -40,8 +38,9 @@ from coverage_pipeline.catalog.answers import (
 )
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.pacing import pace_of_host
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.redaction import host_of
+from coverage_pipeline.redaction import excerpt, host_of
 from coverage_pipeline.storage.bounded_http import CHUNK, Exchange, bounded_session
 
 LATER = "try again later, or name another source"
@@ -50,46 +49,11 @@ _LONGEST_WAIT = 60.0
 """Upper bound of a wait that the provider does not name, seconds."""
 _LONGEST_HOLD = 900.0
 """How long a provider's ``Retry-After`` keeps other scans from asking it, seconds."""
-MAX_ANSWER_MB = 32
-"""Default of ``scan.max_answer_mb``. A page of 250 items with all their assets has 8 MB (recorded: Earth Search, Sentinel-2)."""
-_TIMEOUTS_AN_ANSWER = 5
-"""A whole answer, from looking up the host to its last byte, may take so many times ``timeout_seconds``."""
 _AWAY_TRIES = 2
 """A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
 _MOST_REDIRECTS = 5
 _MOST_PLACES = 100
 """Paths remembered as answered: an API has few, and a static catalogue as many as items."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long and how often a catalogue is asked before a scan fails."""
-
-    timeout_seconds: float = 60.0
-    """For the connection, and for the next bytes of an answer."""
-    retries: int = 5
-    """How often one request is repeated."""
-    backoff_seconds: float = 1.0
-    """Bound of the first wait; it doubles with each."""
-    deadline_seconds: float = 7200.0
-    """The longest that one provider is asked for one scan, waits included."""
-    max_answer_mb: float = MAX_ANSWER_MB
-    """The largest answer that is read, decompressed, in MB (2**20 bytes)."""
-
-    @property
-    def max_answer_bytes(self) -> int:
-        """The same in bytes."""
-        return int(self.max_answer_mb * (1 << 20))
-
-    @property
-    def answer_seconds(self) -> float:
-        """The longest that one answer may take from connecting to its last byte."""
-        return _TIMEOUTS_AN_ANSWER * self.timeout_seconds
-
-    @property
-    def timeouts(self) -> tuple[float, float]:
-        """Seconds to connect and to wait for the next bytes, as requests takes them."""
-        return min(10.0, self.timeout_seconds), self.timeout_seconds
 
 
 class HttpSession:

@@ -11,8 +11,8 @@ from typing import Any
 
 from upath import UPath
 
-from coverage_pipeline.catalog.answers import excerpt
 from coverage_pipeline.months import UTC
+from coverage_pipeline.redaction import excerpt
 from coverage_pipeline.scenes.schema import ScanStatus
 
 _MOST_NAMES, _LONGEST_NAME = 12, 60

@@ -17,6 +17,7 @@ from coverage_pipeline.catalog import belief
 from coverage_pipeline.catalog.cross_check import answer_of, ask_other_providers, set_doubts
 from coverage_pipeline.catalog.errors import CatalogDisagreement, CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.finished_windows import clear_finished_windows
+from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.publishing import (
     SaysLess,
@@ -28,10 +29,10 @@ from coverage_pipeline.catalog.publishing import (
     without_timeless,
 )
 from coverage_pipeline.catalog.report import ScanReport, iso_utc, now_utc
-from coverage_pipeline.catalog.scan_job import OnProgress, ScanJob, ScanOptions, ScanResult
-from coverage_pipeline.catalog.sources.base import BBox, Source, joined
+from coverage_pipeline.catalog.scan_job import OnProgress, ScanJob, ScanResult
+from coverage_pipeline.catalog.sources.base import Source, joined
 from coverage_pipeline.catalog.windows import ScannedWindows, WindowScan
-from coverage_pipeline.geometry.bbox import split_bbox
+from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.months import UTC, Month, window_months
 from coverage_pipeline.scenes.copies import merge_copies
 from coverage_pipeline.scenes.items import SceneCollector, by_reason, in_order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 import shapely
@@ -12,16 +12,17 @@ from upath import UPath
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable
 from coverage_pipeline.catalog.finished_windows import FinishedWindows
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile, profile_of
 from coverage_pipeline.catalog.report import ScanReport, iso_utc
-from coverage_pipeline.catalog.sources.base import BBox, Source, Window
+from coverage_pipeline.catalog.sources.base import Source, Window
 from coverage_pipeline.catalog.sources.cmr import CmrSource
 from coverage_pipeline.catalog.sources.geoparquet import GeoParquetSource
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.catalog.sources.static import StaticSource
 from coverage_pipeline.catalog.windows import Progress
-from coverage_pipeline.geometry.bbox import split_bbox
+from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SourceKind
 
@@ -35,23 +36,6 @@ SOURCES: Mapping[SourceKind, Callable[[AvailableSource, ProviderProfile, Patienc
     "static": StaticSource,
 }
 OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class ScanOptions:
-    """How a scan is made; none of it changes what a complete one finds."""
-
-    patience: Patience = field(default_factory=Patience)
-    providers: Mapping[str, ProviderProfile] = field(default_factory=dict)
-    """Profiles that are set otherwise than known, by host."""
-    window_pages: int = 50
-    """A window with more pages than this is cut."""
-    resume_hours: float = 24.0
-    """How long the finished windows of a scan that was stopped are good for; later the catalogue may have changed."""
-    cross_check: bool = True
-    """Whether other providers are asked about the doubts that a scan leaves; without, each doubt stays."""
-    publish_partial: bool = False
-    """Whether what was found is published, as ``partial``, where no provider gave all; never over a whole month's file."""
 
 
 @dataclass(frozen=True)

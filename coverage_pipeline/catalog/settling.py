@@ -11,11 +11,12 @@ from coverage_pipeline.catalog import belief
 from coverage_pipeline.catalog.belief import Answer, Doubt
 from coverage_pipeline.catalog.cross_check import ask_other_providers, neighbouring_months
 from coverage_pipeline.catalog.errors import CatalogError
+from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.publishing import exclusive_scan, publish_scan
 from coverage_pipeline.catalog.report import ScanReport, stored_report
 from coverage_pipeline.catalog.scan import scan_month
-from coverage_pipeline.catalog.scan_job import OnProgress, ScanJob, ScanOptions, ScanResult
-from coverage_pipeline.catalog.sources.base import BBox
+from coverage_pipeline.catalog.scan_job import OnProgress, ScanJob, ScanResult
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor

@@ -21,7 +21,8 @@ from coverage_pipeline.catalog.belief import Placing
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated
 from coverage_pipeline.catalog.finished_windows import FinishedWindow, FinishedWindows
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
+from coverage_pipeline.catalog.sources.base import Source, Tally, Window
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.items import SceneCollector, first_of_each
 from coverage_pipeline.scenes.schema import ROWS_SCHEMA

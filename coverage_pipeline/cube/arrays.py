@@ -21,6 +21,7 @@ from coverage_pipeline.cube.levels import dims_on, level_schema, levels
 from coverage_pipeline.cube.schema import KNOWN_SHARES, PARTITION_DIMS, REBUILD, SCHEMA, CoverageError, CubeDamaged, Variable
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.redaction import error_words
 from coverage_pipeline.storage.store import is_local
 
 
@@ -43,10 +44,10 @@ def reading(what: object, hint: str = REBUILD) -> Iterator[None]:
     except (PlannerError, IndexError):  # an index beyond the axes: another cube stands there
         raise
     except DAMAGE_ERRORS as error:
-        said = " ".join(str(error).split())[:200]
+        said = error_words(error, 200)
         raise CubeDamaged(f"{what} is damaged and cannot be read ({type(error).__name__}: {said}); {hint}") from error
     except Exception as error:  # the clients of the stores have no root of their errors in common
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        said = error_words(error, 200)
         raise CoverageError(f"cannot read {what}: {said}; check that it is there and may be read, then try again") from error
 
 

@@ -31,10 +31,10 @@ from coverage_pipeline.cube.axes import (
     set_attributes,
     settings_of,
 )
+from coverage_pipeline.cube.description import describe, description_path
 from coverage_pipeline.cube.levels import coarse_values, dims_on, level_schema, levels, levels_with_weights, partition_arrays
 from coverage_pipeline.cube.locking import metadata_lock, partition_lock
 from coverage_pipeline.cube.schema import GAP_MEANING, MEANING, SCHEMA, SCHEMA_VERSION, CoverageMismatch, CubeDamaged, CubeSpec, Variable
-from coverage_pipeline.cube.stac_collection import describe, description_path
 from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.months import months_between
 from coverage_pipeline.sensors.registry import CoverageSensor

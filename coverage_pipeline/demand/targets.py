@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 class LocationsError(PlannerError):
     """Target areas that cannot be read or used, or an area of interest that needs them where there are none."""
 
+    exit_code = 2
+
 
 def fetch_targets(source: str | None = None) -> gpd.GeoDataFrame:
     """The areas that planners care about, one row a target: ``id``, ``name``, ``geometry`` in EPSG:4326.

@@ -11,8 +11,6 @@ from pydantic import (
     SecretStr,
     field_validator,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from coverage_pipeline.redaction import has_login
 from coverage_pipeline.storage.section import PREFIX, Section
@@ -109,6 +107,9 @@ def check_database_address(address: str) -> None:
     """Refuse an address that cannot be taken apart for sure: where an ``@`` or ``/`` is not escaped, half of a password would be taken
     for the host or the database, and shown. No error repeats any of it.
     """
+    from sqlalchemy.engine import make_url  # a tenth of a second, for those who have a database
+    from sqlalchemy.exc import ArgumentError
+
     scheme, mark, rest = address.partition("://")
     if not mark or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         raise ValueError("is not a database address; write postgresql://user:password@host:5432/name")

@@ -25,6 +25,7 @@ from upath import UPath
 from coverage_pipeline.cube.arrays import exists, open_group, reading
 from coverage_pipeline.cube.axes import axes_of, partition_index, wrong_version
 from coverage_pipeline.cube.create import is_occupied
+from coverage_pipeline.cube.description import describe, description_path
 from coverage_pipeline.cube.levels import Rows
 from coverage_pipeline.cube.locking import lock_paths, metadata_lock, partition_lock
 from coverage_pipeline.cube.schema import (
@@ -39,12 +40,12 @@ from coverage_pipeline.cube.schema import (
     CubeDamaged,
     CubeSpec,
 )
-from coverage_pipeline.cube.stac_collection import describe, description_path
 from coverage_pipeline.cube.write import Fields, write_coverage, write_gap
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import UTC, Month, months_between
-from coverage_pipeline.pipeline.planner import GRIDDING_STEPS, Planner
+from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.pipeline.steps import GRIDDING_STEPS
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import is_local, write_bytes
 

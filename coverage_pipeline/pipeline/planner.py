@@ -1,4 +1,7 @@
-"""The whole path as plain functions: what each asset does for one sensor and month, and all of it in one call."""
+"""Each step of one sensor and month, with the settings of a build and its store.
+
+A step imports what it needs when it runs: a command that computes the gap again starts without the clients of catalogues and databases.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,10 @@ import contextlib
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,33 +20,23 @@ from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 from upath import UPath
 
-from coverage_pipeline.catalog import CatalogError, ScanReport, scan_month, settle_doubts
-from coverage_pipeline.catalog.report import stored_report
-from coverage_pipeline.catalog.scan_job import OnProgress, ScanOptions
-from coverage_pipeline.catalog.sources.base import BBox
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.report import ScanReport, stored_report
 from coverage_pipeline.cube.create import ensure_cube
-from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.levels import strip_rows
 from coverage_pipeline.cube.locking import metadata_lock
 from coverage_pipeline.cube.read import partition_revision, read_partition
 from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, CubeSpec, PartitionMoved
-from coverage_pipeline.cube.stac_collection import update_snapshot
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
-from coverage_pipeline.demand.targets import area_mask, fetch_targets, require_in_reach, scope_mask
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.grid.bands import Engine, refuse_too_large, row_strips
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, DAYS, AreaKnown, dense
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.holdings import errors, statistics
-from coverage_pipeline.holdings import extract as held
-from coverage_pipeline.holdings.sources import configured
-from coverage_pipeline.matchup import held_cells
-from coverage_pipeline.matchup import month as month_module
-from coverage_pipeline.matchup import unheld as unheld_module
-from coverage_pipeline.months import Month, window_months
+from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
-from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_fields, availability_tables, known_area, read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
@@ -58,23 +49,14 @@ from coverage_pipeline.storage.store import (
     read_cells,
     read_metadata,
     sibling,
-    storage_path,
     write_cells,
 )
 
+if TYPE_CHECKING:
+    from coverage_pipeline.catalog.scan_job import OnProgress
+
 log = logging.getLogger(__name__)
-
-Step = Literal["availability", "holdings", "availability_stats", "matchup", "holdings_stats", "coverage", "gap"]
-STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "matchup", "holdings_stats", "coverage", "gap")
-"""In an order in which each finds what it needs."""
-GRIDDING_STEPS = STEPS[2:]
-"""Those that ask neither a catalogue nor the holdings' source: files on disk to the gap."""
-_CUBE_STEPS: tuple[Step, ...] = ("coverage", "gap")
-_HOLDINGS_STEPS: tuple[Step, ...] = ("holdings", "matchup", "holdings_stats")
-"""Those that a build leaves out that is told to leave holdings out: it writes none of their files."""
-
-
-_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
+RETRY_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds before what another run rewrote is read again, so often."""
 
 
@@ -84,22 +66,6 @@ class StatisticsMoved(PlannerError):
 
 class StatisticsMixed(PlannerError):
     """The statistics and the matchup of a partition come from different scans or extracts."""
-
-
-class BuildFailed(PlannerError):
-    """Some partitions could not be built; the others are, and what was there before of the failed ones stays."""
-
-    def __init__(self, failures: Mapping[str, str], of: int) -> None:
-        self.failures = dict(failures)
-        self.of = of
-        lines = "\n".join(f"  {key}: {why}" for key, why in failures.items())
-        super().__init__(f"{self.in_words()}:\n{lines}")
-
-    def in_words(self) -> str:
-        """How many failed."""
-        if len(self.failures) == self.of:
-            return f"all {self.of} partitions failed"
-        return f"{len(self.failures)} of {self.of} partitions failed, the others are built"
 
 
 @contextlib.contextmanager
@@ -162,6 +128,8 @@ class Planner:
 
     @cached_property
     def _area(self) -> NDArray[np.bool_]:
+        from coverage_pipeline.demand.targets import area_mask, fetch_targets
+
         area = self.settings.area
         targets = fetch_targets(self.settings.targets) if area.scope == "targets" else None
         return area_mask(area.scope, self.grid, coastal_margin_km=area.coastal_margin_km, targets=targets)
@@ -171,6 +139,8 @@ class Planner:
 
         Raises ``LocationsError`` before anything is made where no target lies in the grid, or within any sensor's reach.
         """
+        from coverage_pipeline.demand.targets import require_in_reach, scope_mask
+
         grid = self.grid
         if self.settings.area.scope == "targets":
             require_in_reach(self.spec.sensors, self._area, grid)
@@ -193,21 +163,29 @@ class Planner:
         progress: OnProgress | None = None,
     ) -> ScanReport:
         """Scan as ``availability`` does: one source alone, publishing what was found of a scan that is not whole, or with progress."""
+        from coverage_pipeline.catalog.scan import scan_month
+
         options = self.options if partial is None else replace(self.options, publish_partial=partial)
         return scan_month(sensor, month, self.store, bbox=self.bbox, source_index=source_index, options=options, progress=progress)
 
     def settle_doubts(self, sensor: CoverageSensor, months: Sequence[Month]) -> dict[Month, ScanReport]:
         """Judge again which scanned months are too empty, now that those around them are scanned; the new reports of those that changed."""
+        from coverage_pipeline.catalog.settling import settle_doubts
+
         changed = settle_doubts(sensor, months, self.store, bbox=self.bbox, options=self.options)
         reports = {month: stored_report(sibling(self.store.scenes(sensor.key, month), ".scan.json")) for month in changed}
         return {month: report for month, report in reports.items() if report is not None}
 
     def holdings(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Extract the month's holdings and the last instants held."""
-        return held.extract_month(sensor, month, self.store, self.settings)
+        from coverage_pipeline.holdings.extract import extract_month
+
+        return extract_month(sensor, month, self.store, self.settings)
 
     def availability_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes that exist."""
+        from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_tables, read_scenes
+
         with _naming(sensor, month):
             path = self.store.scenes(sensor.key, month)
             scenes, scan = read_scenes(path, STATISTICS_COLUMNS, self.grid.extent)
@@ -217,14 +195,18 @@ class Planner:
 
     def holdings_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Grid the scenes we hold, as the matchup says which they are."""
+        from coverage_pipeline.matchup.held_cells import write_holdings_stats
+
         with _naming(sensor, month):
-            return held_cells.write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
+            return write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
 
     def matchup(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Match scenes with holdings, and grid what exists and is not held."""
+        from coverage_pipeline.matchup.month import match_month
+
         wanted = self.settings.holdings
         with _naming(sensor, month):
-            return month_module.match_month(
+            return match_month(
                 sensor,
                 month,
                 self.store,
@@ -238,7 +220,7 @@ class Planner:
 
     def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Merge the three statistics into the partition's region of the cube; from the start where another run rewrote one of them."""
-        for pause in _PAUSES:
+        for pause in RETRY_PAUSES:
             try:
                 return self._coverage(sensor, month)
             except StatisticsMoved as moved:
@@ -247,6 +229,12 @@ class Planner:
         return self._coverage(sensor, month)
 
     def _coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+        from coverage_pipeline.holdings.extract import KNOWN_HOLDINGS
+        from coverage_pipeline.holdings.statistics import HELD_SCHEMA, holdings_fields
+        from coverage_pipeline.matchup.month import UNHELD_SCHEMA
+        from coverage_pipeline.matchup.unheld import unheld_fields
+        from coverage_pipeline.scenes.statistics import availability_fields, known_area
+
         available = self.store.stats("available", sensor.key, month)
         scan = read_metadata(available)
         scan.require(status=str, scanned_at=(str, type(None)), scenes=int, provider=(str, type(None)), cells=int, run=(str, type(None)))
@@ -257,24 +245,24 @@ class Planner:
         known = known_area(scan["status"], scan["bbox"], self.grid)
         status = layers.status
         scanned = scan["status"] != "not_applicable"
-        unheld_known = known if status in held.KNOWN_HOLDINGS else known_area("not_scanned", None, self.grid)
+        unheld_known = known if status in KNOWN_HOLDINGS else known_area("not_scanned", None, self.grid)
 
         def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
             # one layer after the other: a table is let go before the next is read
             fields = availability_fields(self._cells(available, scan, rows, CELL_SCHEMA), self.grid, known, rows)
-            acquired = self._cells(layers.held_path, layers.held, rows, statistics.HELD_SCHEMA)
-            fields |= statistics.holdings_fields(acquired, self.grid, status, month, self.spec.lookback_months, rows)
+            acquired = self._cells(layers.held_path, layers.held, rows, HELD_SCHEMA)
+            fields |= holdings_fields(acquired, self.grid, status, month, self.spec.lookback_months, rows)
             held_unclear = dense(acquired, "unknown_days", self.grid, DAYS, AreaKnown(everywhere=status == "read"), rows)
             del acquired
-            unheld = self._cells(layers.unheld_path, layers.match, rows, month_module.UNHELD_SCHEMA)
-            fields |= unheld_module.unheld_fields(
+            unheld = self._cells(layers.unheld_path, layers.match, rows, UNHELD_SCHEMA)
+            fields |= unheld_fields(
                 unheld,
                 self.grid,
                 unheld_known,
                 fields["held_clear_days"],
                 held_unclear,
                 rows,
-                applicable=scanned or status not in held.KNOWN_HOLDINGS,
+                applicable=scanned or status not in KNOWN_HOLDINGS,
             )
             return fields
 
@@ -361,7 +349,7 @@ class Planner:
 
     def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Compute the gap of a partition from its region of the cube and write it beside it; again where another run rewrote that."""
-        for pause in _PAUSES:
+        for pause in RETRY_PAUSES:
             try:
                 cells = self._gap(sensor, month)
             except PartitionMoved as moved:
@@ -414,187 +402,3 @@ class _HoldingsLayers:
     held: dict[str, Any]
     unheld_path: UPath | None
     match: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PartitionDone:
-    """Progress of a build: one partition ended."""
-
-    sensor: CoverageSensor
-    month: Month
-    reports: dict[Step, Any]
-    error: PlannerError | None
-    seconds: float
-    number: int
-    of: int
-
-
-def in_words(done: PartitionDone) -> list[str]:
-    """What a partition's scan, holdings and matchup came to, a line each, for a person who watches a build."""
-    told, month = [], f"{done.sensor.key} {done.month}"
-    scan, extract, match = (done.reports.get(step) for step in ("availability", "holdings", "matchup"))
-    if isinstance(scan, ScanReport):
-        told.append(scan.in_words())
-    elif scan is not None:
-        told.append(f"{month}: the scan of {scan['scanned_at']} stays")
-    if extract is not None and extract["status"] in ("off", "kept"):
-        told.append(f"{month}: holdings {extract['status']}: {extract['reason']}")
-    elif extract is not None and extract["status"] == "read":
-        held = f"{match['held']} scenes held, {match['held_in_part']} in part" if match is not None else f"{extract['rows']} rows"
-        unlisted = f", {match['held_not_in_catalog']} not in the catalogue" if match is not None and match["held_not_in_catalog"] else ""
-        told.append("; ".join([f"{month}: {held}{unlisted}, from {extract['source']}", *extract["notes"]]))
-    return told
-
-
-@dataclass
-class _Part:
-    """One partition of a build on its way."""
-
-    planner: Planner
-    sensor: CoverageSensor
-    month: Month
-    reports: dict[Step, Any] = field(default_factory=dict)
-    error: PlannerError | None = None
-    seconds: float = 0.0
-    stopped: bool = False
-    """Whether what follows cannot be made."""
-
-    def _former_scan(self, failure: PlannerError) -> bool:
-        """Whether a catalogue is down over a former scan that stands: what is held is matched with that, and its date is said."""
-        try:
-            former = read_metadata(self.planner.store.scenes(self.sensor.key, self.month))
-        except StoreError:
-            return False
-        if not isinstance(failure, CatalogError):
-            return False
-        log.warning("%s %s: going on with the scan of %s", self.sensor.key, self.month, former.get("scanned_at"))
-        self.reports["availability"] = {"status": "kept", "scanned_at": former.get("scanned_at"), "reason": str(failure)}
-        return True
-
-    def run(self, steps: Sequence[Step]) -> _Part:
-        """Make some steps, unless one failed before."""
-        began = time.monotonic()
-        for step in steps:
-            if self.stopped:
-                break
-            try:
-                self.reports[step] = self._made(step)
-            except errors.HoldingsUnavailable as unavailable:
-                log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
-                self.reports[step] = {"status": "kept", "reason": str(unavailable)}
-            except PlannerError as failure:
-                self.error = self.error or failure
-                self.stopped = step != "availability" or not self._former_scan(failure)
-        pa.default_memory_pool().release_unused()  # Arrow keeps what it has had, and the next partition needs room
-        self.seconds += time.monotonic() - began
-        return self
-
-    def _made(self, step: Step) -> Any:
-        """The report of one step. Two builds of one root replace each other's files: what no longer goes together is gridded anew."""
-        for _ in _PAUSES if step == "coverage" else ():
-            try:
-                return getattr(self.planner, step)(self.sensor, self.month)
-            except StatisticsMixed as mixed:
-                log.info("%s; another build wrote meanwhile, so they are made again", mixed)
-                for again in GRIDDING_STEPS:
-                    if again not in _CUBE_STEPS:
-                        self.reports[again] = getattr(self.planner, again)(self.sensor, self.month)
-        return getattr(self.planner, step)(self.sensor, self.month)
-
-
-def build(
-    planner: Planner, *, steps: Iterable[Step] = STEPS, on_partition: Callable[[PartitionDone], None] | None = None
-) -> dict[str, dict[Step, Any]]:
-    """Build every partition of the planner's window; returns the reports by partition key.
-
-    A partition that fails is named and the others go on; raises ``BuildFailed`` at the end. Holdings that cannot be had
-    turn their layer off, or leave an earlier extract as it is.
-    """
-    steps = tuple(step for step in steps if planner.include_holdings or step not in _HOLDINGS_STEPS)
-    if "holdings" in steps and planner.include_holdings:
-        with contextlib.suppress(errors.HoldingsUnavailable):  # that is a layer off; an address that is none is an error before any scan
-            _ = configured.holdings_source(planner.settings).name
-    if "coverage" not in steps and "gap" in steps:
-        open_coverage(planner.store.zarr)  # a cube that is not there is a wrong path, not a reason to make one
-    planner.ensure_cube()
-    reports: dict[str, dict[Step, Any]] = {}
-    failures: dict[str, str] = {}
-    parts = [(sensor, month) for sensor in planner.spec.sensors for month in planner.spec.months]
-
-    def settle(part: _Part, number: int) -> None:
-        key = f"{part.month.key}|{part.sensor.key}"
-        reports[key] = part.reports
-        if part.error is not None:
-            failures[key] = str(part.error)
-        if on_partition:
-            on_partition(PartitionDone(part.sensor, part.month, part.reports, part.error, part.seconds, number, len(parts)))
-
-    planner = replace(planner, share=2)
-    files, cube = ([step for step in steps if (step in _CUBE_STEPS) is in_cube] for in_cube in (False, True))
-    # The files of a partition are made while the one before is written to the cube: the one computes, the other waits for the disk.
-    with ThreadPoolExecutor(1, "cube") as writer:
-        before: Future[_Part] | None = None
-        for number, (sensor, month) in enumerate(parts):
-            part = _Part(planner, sensor, month).run(files)
-            if before is not None:
-                settle(before.result(), number)
-            before = writer.submit(part.run, cube)
-        if before is not None:
-            settle(before.result(), len(parts))
-    if "availability" in steps:
-        # A month scanned first had nothing to be compared with: now that all are scanned, some are doubted, or no longer.
-        remade = tuple(step for step in steps if step not in ("availability", "holdings"))
-        for sensor in planner.spec.sensors:
-            for month, report in planner.settle_doubts(sensor, planner.spec.months).items():
-                key = f"{month.key}|{sensor.key}"
-                log.warning("%s", report.in_words())
-                again = _Part(planner, sensor, month, reports.setdefault(key, {})).run(remade)
-                again.reports["availability"] = report
-                if again.error is not None:
-                    failures.setdefault(key, str(again.error))
-    if "coverage" in steps:
-        planner.finish()
-    if failures:
-        raise BuildFailed(failures, len(parts))
-    return reports
-
-
-def build_coverage_zarr(
-    sensors: Sequence[CoverageSensor],
-    start: str | dt.date,
-    end: str | dt.date,
-    grid: GridSpec,
-    *,
-    dest: Path | UPath | str,
-    parquet_dir: Path | UPath | str,
-    include_holdings: bool = True,
-    bbox: BBox | None = None,
-    settings: PlannerSettings | None = None,
-    on_partition: Callable[[PartitionDone], None] | None = None,
-) -> Path | UPath:
-    """Scan, read holdings, match, grid, merge and compute the gap of every sensor and month; returns ``dest``.
-
-    Sensors, window (widened to whole months), grid and paths are the arguments'; all else (holdings, threshold, cadence, weights,
-    area) comes from ``settings``, by default those of ``load_settings``. Intermediate files go beside ``dest``.
-
-    Raises ``BuildFailed`` naming each partition whose catalogue could not be read in full; the others are built.
-    """
-    settings = settings or load_settings()
-    target = storage_path(dest)
-    base = settings.cube_spec()
-    planner = Planner.from_settings(settings, bbox=bbox)
-    spec = CubeSpec(
-        grid=grid,
-        sensors=tuple(sensors),
-        months=tuple(window_months(start, end)),
-        cloud_lt=base.cloud_lt,
-        lookback_months=base.lookback_months,
-        match_tolerance_seconds=base.match_tolerance_seconds,
-        weights=base.weights,
-        area=base.area,
-        note=base.note,
-    )
-    store = Store.below(target.parent, zarr=target, parquet_dir=parquet_dir)
-    planner = Planner(settings, store, spec, include_holdings, planner.options, bbox)
-    build(planner, on_partition=on_partition)
-    return dest if isinstance(dest, Path | UPath) else Path(dest)

@@ -33,6 +33,8 @@ _LONGEST_KEY = 64
 class SensorError(PlannerError, ValueError):
     """A sensor or one of its catalogues is declared in a way that cannot be used."""
 
+    exit_code = 2
+
 
 _SEPARATORS = re.compile(r"[\s_-]+")
 _SHORT_NAMES = ((re.compile(r"s(\d[a-z])"), "sentinel"), (re.compile(r"(?:l[a-z]?|landsat)0*(\d{1,2})"), "landsat"))

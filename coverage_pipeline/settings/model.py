@@ -23,9 +23,9 @@ from pydantic_settings import (
 )
 
 from coverage_pipeline.catalog.config import ScanSettings
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import overridden
-from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.cube.schema import CubeSpec, DesiredCadence
 from coverage_pipeline.demand.config import AreaSettings, GapSettings
 from coverage_pipeline.grid.bands import Engine

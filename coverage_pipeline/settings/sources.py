@@ -28,6 +28,8 @@ DEFAULT_CONFIG = Path("config/build.toml")
 class SettingsError(PlannerError):
     """A setting that cannot be used; the message names it, where it came from and what is allowed."""
 
+    exit_code = 2
+
 
 class KnownNamesSource(PydanticBaseSettingsSource):
     """The environment or ``.env`` without other programs' variables, which ``extra='forbid'`` would refuse, and without some sections."""

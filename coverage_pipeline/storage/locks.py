@@ -28,7 +28,7 @@ import filelock
 from upath import UPath
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.redaction import redact
+from coverage_pipeline.redaction import error_words, redact
 from coverage_pipeline.storage.store import is_local
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class _Series:
 
     def failed(self, error: Exception) -> LockError:
         """The store's error in our words. The clients of the stores have no root of their errors in common, so it may be any."""
-        said = redact(" ".join(str(error).split())) or type(error).__name__
+        said = redact(error_words(error))
         return LockError(
             f"cannot lock {self}: {said}; check that the store can be reached and lets objects be listed, read, written and removed there, "
             "or set output.zarr (COVERAGE_OUTPUT_ZARR)"

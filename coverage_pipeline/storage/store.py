@@ -22,6 +22,7 @@ from upath import UPath
 
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
+from coverage_pipeline.redaction import error_words
 
 METADATA_KEY = b"coverage_planner"
 """Key of our JSON in a Parquet file's metadata: what was scanned, when, and how it ended."""
@@ -212,7 +213,7 @@ def _put(path: UPath, content: bytes) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise StoreError(f"cannot write {path}: {_one_line(error)}; check COVERAGE_DATA and the output settings") from error
+        raise StoreError(f"cannot write {path}: {error_words(error)}; check COVERAGE_DATA and the output settings") from error
 
 
 def write_parquet(path: UPath, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
@@ -310,7 +311,7 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from None
+        raise StoreError(f"cannot read {path}: {error_words(error)}; if the file is damaged, {MAKE_AGAIN}") from None
     return table, _metadata(path, kept)
 
 
@@ -322,11 +323,7 @@ def read_metadata(path: UPath) -> FileMetadata:
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read {path}: {_one_line(error)}; if the file is damaged, {MAKE_AGAIN}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise StoreError(f"cannot read {path}: {error_words(error)}; if the file is damaged, {MAKE_AGAIN}") from None
 
 
 class FileMetadata(dict[str, Any]):

@@ -18,9 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.catalog import CatalogError, ScanReport, belief, scan_month, settle_doubts
-from coverage_pipeline.catalog.http import Patience
-from coverage_pipeline.catalog.scan_job import ScanOptions
+from coverage_pipeline.catalog import belief
+from coverage_pipeline.catalog.errors import CatalogError
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
+from coverage_pipeline.catalog.report import ScanReport
+from coverage_pipeline.catalog.scan import scan_month
+from coverage_pipeline.catalog.settling import settle_doubts
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from coverage_pipeline.storage.store import Store, read_metadata, sibling

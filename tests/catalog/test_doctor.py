@@ -17,12 +17,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 
 from coverage_pipeline.catalog import doctor
-from coverage_pipeline.catalog.checks import Check, distinct, printable
+from coverage_pipeline.catalog.checks import Check, distinct
 from coverage_pipeline.catalog.doctor import examine
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import PROVIDERS, UNKNOWN, ProviderProfile
-from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.months import Month
+from coverage_pipeline.redaction import printable
 from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from tests.catalog import cmr_server

@@ -24,19 +24,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.catalog import (
-    CatalogError,
-    CatalogTruncated,
-    CatalogUnavailable,
-    CatalogUnreadable,
-    belief,
-    build_availability_catalog,
-    pacing,
-    scan_month,
-)
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog import belief, pacing
+from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
-from coverage_pipeline.catalog.scan_job import ScanOptions
+from coverage_pipeline.catalog.scan import build_availability_catalog, scan_month
 from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.scene_key import parse_time, scene_key

@@ -21,10 +21,12 @@ from typing import Any
 
 import pytest
 
-from coverage_pipeline.catalog import CatalogError, CatalogUnavailable, CatalogUnreadable, answers
+from coverage_pipeline.catalog import answers
 from coverage_pipeline.catalog import http as wire
 from coverage_pipeline.catalog.answers import Cancelled
-from coverage_pipeline.catalog.http import HttpSession, Patience
+from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.http import HttpSession
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
 from tests.catalog.http_server import Answer, AnswerHandler, on_loopback
 

@@ -19,9 +19,9 @@ import shapely
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from coverage_pipeline.catalog import SCENES_SCHEMA, scenes_from_items
 from coverage_pipeline.geometry.footprints import area_km2
-from coverage_pipeline.scenes.schema import REJECTED_SCHEMA
+from coverage_pipeline.scenes.items import scenes_from_items
+from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from tests.catalog.items import item, sensor, square
 from tests.sensors.test_registry import recorded_sensor

@@ -22,7 +22,7 @@ from coverage_pipeline.catalog.providers import (
 )
 from coverage_pipeline.catalog.sources.base import Tally, Window
 from coverage_pipeline.catalog.sources.stac import StacSource
-from coverage_pipeline.cli.build import app
+from coverage_pipeline.cli.app import app
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource
 from coverage_pipeline.settings.load import load_settings

@@ -10,10 +10,10 @@ from typing import Any
 import geopandas as gpd
 import pytest
 
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.report import ScanReport
 from coverage_pipeline.catalog.scan import scan_month
-from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor

@@ -14,16 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from coverage_pipeline.catalog import (
-    CatalogError,
-    CatalogTruncated,
-    CatalogUnavailable,
-    CatalogUnreadable,
-    build_availability_catalog,
-    scan_month,
-)
-from coverage_pipeline.catalog.http import Patience
-from coverage_pipeline.catalog.scan_job import ScanOptions
+from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
+from coverage_pipeline.catalog.scan import build_availability_catalog, scan_month
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA

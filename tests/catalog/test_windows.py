@@ -22,11 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
-from coverage_pipeline.catalog import CatalogError, CatalogTruncated, CatalogUnavailable, ScanReport, scan_month
+from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable
 from coverage_pipeline.catalog.finished_windows import finished_windows_folder
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK, ProviderProfile
-from coverage_pipeline.catalog.scan_job import ScanOptions
+from coverage_pipeline.catalog.report import ScanReport
+from coverage_pipeline.catalog.scan import scan_month
 from coverage_pipeline.catalog.sources.base import NARROWEST, Window
 from coverage_pipeline.catalog.windows import Progress
 from coverage_pipeline.months import Month

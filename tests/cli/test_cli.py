@@ -21,9 +21,10 @@ import xarray as xr
 from click.testing import Result
 from typer.testing import CliRunner
 
-from coverage_pipeline.catalog import ScanReport
+from coverage_pipeline.catalog.report import ScanReport
 from coverage_pipeline.catalog.windows import Progress
-from coverage_pipeline.cli.build import _ScanShown, _source_index, app
+from coverage_pipeline.cli.app import app
+from coverage_pipeline.cli.scan import _ScanShown, _source_index
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
@@ -314,9 +315,9 @@ def test_one_partition_that_fails_leaves_the_others_built(serve_items: Serve) ->
 
 
 def test_the_cube_may_lie_in_an_object_store() -> None:
-    from coverage_pipeline.cli.build import _settings
+    from coverage_pipeline.cli.console import command_settings
 
-    store = _settings(None, out="memory://bucket/planner/coverage.zarr").store()
+    store = command_settings(None, out="memory://bucket/planner/coverage.zarr").store()
     assert str(store.zarr) == "memory://bucket/planner/coverage.zarr"
     assert str(store.parquet_dir) == "memory://bucket/planner/catalog"
     assert str(store.root) == "memory://bucket/planner"

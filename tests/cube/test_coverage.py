@@ -28,6 +28,7 @@ from zarr.core.attributes import Attributes
 from coverage_pipeline.cube import select as coverage
 from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.read import read_partition
 from coverage_pipeline.cube.schema import (
     ACTIONS,
@@ -42,7 +43,6 @@ from coverage_pipeline.cube.schema import (
     DesiredCadence,
 )
 from coverage_pipeline.cube.select import select
-from coverage_pipeline.cube.stac_collection import update_snapshot
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import compute_gap
 from coverage_pipeline.grid.daymask import UNKNOWN
@@ -753,7 +753,7 @@ def test_the_snapshot_is_the_day_of_the_oldest_answer(cube: Path) -> None:
 
 def test_the_specification_finds_its_functions_here() -> None:
     from coverage_pipeline.demand.gap import compute_gap
-    from coverage_pipeline.pipeline.planner import build_coverage_zarr
+    from coverage_pipeline.pipeline.build import build_coverage_zarr
 
     assert build_coverage_zarr is build_coverage_zarr
     assert compute_gap is compute_gap

@@ -33,11 +33,11 @@ from coverage_pipeline.cube import axes as axes_module
 from coverage_pipeline.cube import levels
 from coverage_pipeline.cube import schema as cube_schema
 from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import description_path, update_snapshot
 from coverage_pipeline.cube.levels import strip_rows
 from coverage_pipeline.cube.read import partition_revision, read_partition
 from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, GAP_VARIABLES, METRICS, SCHEMA, CoverageError, CoverageMismatch, CoverageQuery
 from coverage_pipeline.cube.select import select
-from coverage_pipeline.cube.stac_collection import description_path, update_snapshot
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.grid.daymask import UNKNOWN

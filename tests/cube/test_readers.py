@@ -30,6 +30,7 @@ from zarr.storage import LocalStore
 
 from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.dataset import grid_of, open_coverage
+from coverage_pipeline.cube.description import description_path, update_snapshot
 from coverage_pipeline.cube.levels import levels, strip_rows
 from coverage_pipeline.cube.schema import (
     ACTION_ORDER,
@@ -43,7 +44,6 @@ from coverage_pipeline.cube.schema import (
     CoverageQuery,
 )
 from coverage_pipeline.cube.select import select
-from coverage_pipeline.cube.stac_collection import description_path, update_snapshot
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.grid import celltable
 from coverage_pipeline.grid.daymask import UNKNOWN

@@ -12,9 +12,9 @@ import shapely
 from numpy.typing import NDArray
 
 from coverage_pipeline.cube.create import ensure_cube
+from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.read import read_partition
 from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, GAP_VARIABLES, HOLDINGS_STATUS, SCHEMA, CubeSpec, DesiredCadence
-from coverage_pipeline.cube.stac_collection import update_snapshot
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import compute_gap
 from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon, box
 
-from coverage_pipeline.catalog import availability_table
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.celltable import cell_table
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.grid.statistics import cell_statistics, latest_in_bands, latest_in_cells
 from coverage_pipeline.scenes.items import SceneCollector
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA
+from coverage_pipeline.scenes.statistics import availability_table
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.shared_data import read_items
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coverage_pipeline.catalog import scan_month
+from coverage_pipeline.catalog.scan import scan_month
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.storage.store import Store

@@ -17,7 +17,8 @@ from upath import UPath
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.demo.stac_server import free_port
-from coverage_pipeline.pipeline.planner import Planner, build
+from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.settings.load import load_settings
 from tests.orchestration.conftest import items_of
 

@@ -21,9 +21,9 @@ import requests
 from upath import UPath
 
 from coverage_pipeline.catalog.errors import CatalogUnavailable
+from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.providers import ProviderProfile, SearchMethod
 from coverage_pipeline.catalog.scan import build_availability_catalog, scan_month
-from coverage_pipeline.catalog.scan_job import ScanOptions
 from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor

@@ -23,8 +23,9 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.errors import HoldingsUnavailable, HoldingsUnreachable
 from coverage_pipeline.holdings.extract import HoldingsRefused, extract_month
 from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.pipeline.build import build
 from coverage_pipeline.pipeline.fetch import fetch_holdings
-from coverage_pipeline.pipeline.planner import Planner, build
+from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.sources import SettingsError

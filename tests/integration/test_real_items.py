@@ -20,7 +20,7 @@ import shapely
 from coverage_pipeline.cube import dataset
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
-from coverage_pipeline.pipeline.planner import PartitionDone, build_coverage_zarr
+from coverage_pipeline.pipeline.build import PartitionDone, build_coverage_zarr
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from tests.grid_oracle import cells_touched
 from tests.shared_data import read_items

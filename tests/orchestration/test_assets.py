@@ -17,7 +17,8 @@ from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import ACTIONS, COVERAGE_VARIABLES, GAP_VARIABLES, CoverageError
 from coverage_pipeline.definitions import planner_definitions
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.pipeline.planner import Planner, build
+from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.settings.load import load_settings
 
 pytestmark = pytest.mark.slow

@@ -16,13 +16,13 @@ import pytest
 import zarr
 from typer.testing import CliRunner
 
-from coverage_pipeline.cli.build import app
+from coverage_pipeline.cli.app import app
 from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.read import read_partition
 from coverage_pipeline.cube.schema import METRICS, SCHEMA, SCHEMA_VERSION, CoverageError, CoverageMismatch, CoverageQuery, CubeDamaged
 from coverage_pipeline.cube.select import select
-from coverage_pipeline.cube.stac_collection import update_snapshot
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.bands import GridTooLarge, refuse_too_large
 from coverage_pipeline.grid.spec import GridSpec

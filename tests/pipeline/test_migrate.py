@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from upath import UPath
 from zarr.codecs import ZstdCodec
 
-from coverage_pipeline.catalog import ScanReport
+from coverage_pipeline.catalog.report import ScanReport
 from coverage_pipeline.cube.arrays import open_group
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.read import partition_revision, read_partition
@@ -46,7 +46,8 @@ from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.pipeline import migrate as module
 from coverage_pipeline.pipeline.migrate import Migrated, migrate
-from coverage_pipeline.pipeline.planner import STEPS, Planner, Step
+from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.pipeline.steps import STEPS, Step
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.storage.locks import LockTimeout

@@ -21,7 +21,7 @@ import pytest
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline.pipeline.planner import STEPS
+from coverage_pipeline.pipeline.steps import STEPS
 from tests.scenarios.world import (
     JUNE,
     Catalogue,

@@ -21,7 +21,9 @@ from shapely.geometry.base import BaseGeometry
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
-from coverage_pipeline.pipeline.planner import STEPS, Planner, build
+from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.pipeline.steps import STEPS
 from coverage_pipeline.settings.load import load_settings
 from tests.scenarios.catalogue import UTC, Catalogue, Item, Lies
 

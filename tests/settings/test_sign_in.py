@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from coverage_pipeline.cli.build import app
+from coverage_pipeline.cli.app import app
 from coverage_pipeline.settings.sign_in import PROVIDERS, check_sign_in
 from coverage_pipeline.settings.sources import SettingsError
 

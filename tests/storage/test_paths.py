@@ -16,7 +16,7 @@ import zarr
 from typer.testing import CliRunner
 from upath import UPath
 
-from coverage_pipeline.cli.build import app
+from coverage_pipeline.cli.app import app
 from coverage_pipeline.cube import arrays, create
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import CoverageError, CoverageMismatch

@@ -9,9 +9,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from coverage_pipeline.catalog.http import HttpSession
-
-BBox = tuple[float, float, float, float]
-"""West, south, east, north in degrees; west > east crosses the antimeridian."""
+from coverage_pipeline.geometry.bbox import BBox
 
 SEARCH_HALVINGS = 4
 """A search that an overloaded server does not answer is made narrower as often as this before it is asked with full patience."""

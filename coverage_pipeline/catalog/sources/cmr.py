@@ -20,10 +20,11 @@ from urllib.parse import quote
 
 from coverage_pipeline.catalog.answers import FetchedAnswer
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
-from coverage_pipeline.catalog.http import LATER, HttpSession, Patience
+from coverage_pipeline.catalog.http import LATER, HttpSession
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
-from coverage_pipeline.geometry.bbox import split_bbox
+from coverage_pipeline.catalog.sources.base import Tally, Window
+from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.item_fields import parse_cloud
 from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD

@@ -12,10 +12,10 @@ import shapely
 from numpy.typing import NDArray
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import BBox, Window
-from coverage_pipeline.geometry.bbox import split_bbox
+from coverage_pipeline.catalog.sources.base import Window
+from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.sensors.registry import AvailableSource
 
 PAGE = 1000

@@ -20,11 +20,11 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.answers import excerpt
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
-from coverage_pipeline.catalog.http import HttpSession, Patience
+from coverage_pipeline.catalog.http import HttpSession
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.base import Tally, Window
 from coverage_pipeline.catalog.sources.file_source import AHEAD, PAGE, TIMES, FileSource, Survey, bounds_of, meets_boxes, query_boxes
 from coverage_pipeline.catalog.sources.geoparquet_rows import (
     Layout,
@@ -38,7 +38,9 @@ from coverage_pipeline.catalog.sources.geoparquet_rows import (
     row_boxes,
     self_links,
 )
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import UTC
+from coverage_pipeline.redaction import excerpt
 from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD
 from coverage_pipeline.sensors.registry import AvailableSource
 from coverage_pipeline.storage.bounded_http import RemoteFile, TransferError

@@ -16,13 +16,15 @@ from urllib.parse import urlsplit
 
 from pystac_client import Client
 
-from coverage_pipeline.catalog.answers import Cancelled, FetchedAnswer, excerpt
+from coverage_pipeline.catalog.answers import Cancelled, FetchedAnswer
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
-from coverage_pipeline.catalog.http import LATER, HttpSession, Patience
+from coverage_pipeline.catalog.http import LATER, HttpSession
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.base import Tally, Window
 from coverage_pipeline.catalog.sources.stac_pages import PageRequest, SessionIO, checked_page, content_of, is_whole, next_request, read_page
-from coverage_pipeline.geometry.bbox import split_bbox
+from coverage_pipeline.geometry.bbox import BBox, split_bbox
+from coverage_pipeline.redaction import excerpt
 from coverage_pipeline.sensors.registry import AvailableSource
 
 _ROUND = 50

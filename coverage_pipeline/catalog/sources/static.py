@@ -17,11 +17,11 @@ import numpy as np
 import orjson
 import shapely
 
-from coverage_pipeline.catalog.answers import excerpt
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
-from coverage_pipeline.catalog.http import HttpSession, Patience
+from coverage_pipeline.catalog.http import HttpSession
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import BBox, Tally, Window
+from coverage_pipeline.catalog.sources.base import Tally, Window
 from coverage_pipeline.catalog.sources.file_source import (
     AHEAD,
     PAGE,
@@ -34,7 +34,9 @@ from coverage_pipeline.catalog.sources.file_source import (
     query_boxes,
     self_of,
 )
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import UTC
+from coverage_pipeline.redaction import excerpt
 from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import AvailableSource
 from coverage_pipeline.storage.store import is_local, storage_path

@@ -21,10 +21,11 @@ import shapely
 import yaml
 
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import profile_of
-from coverage_pipeline.catalog.sources.base import SEARCH_HALVINGS, BBox, Tally, Window
+from coverage_pipeline.catalog.sources.base import SEARCH_HALVINGS, Tally, Window
 from coverage_pipeline.catalog.sources.cmr import CmrSource
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.scenes.items import SceneCollector, as_geodataframe, by_reason
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
 from tests.catalog.cmr_server import COLLECTIONS, GRANULES, Answer, Cmr, changed, place, serve

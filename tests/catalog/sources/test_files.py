@@ -27,22 +27,18 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from upath import UPath
 
-from coverage_pipeline.catalog import (
-    CatalogError,
-    CatalogTruncated,
-    CatalogUnavailable,
-    CatalogUnreadable,
-    ScanReport,
-    scan_month,
-)
-from coverage_pipeline.catalog.http import Patience
+from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
+from coverage_pipeline.catalog.options import ScanOptions
+from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
-from coverage_pipeline.catalog.scan_job import ScanOptions
-from coverage_pipeline.catalog.sources.base import BBox, Source, Tally, Window
+from coverage_pipeline.catalog.report import ScanReport
+from coverage_pipeline.catalog.scan import scan_month
+from coverage_pipeline.catalog.sources.base import Source, Tally, Window
 from coverage_pipeline.catalog.sources.file_source import PAGE
 from coverage_pipeline.catalog.sources.geoparquet import GeoParquetSource
 from coverage_pipeline.catalog.sources.static import StaticSource
 from coverage_pipeline.demo.stac_server import free_port
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SourceKind
 from coverage_pipeline.storage.store import Store, sibling

@@ -1,0 +1,97 @@
+"""Commands that show the cube: serve, and the demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from coverage_pipeline.cli.console import ConfigOption, console, exit_codes, printable_text
+from coverage_pipeline.errors import PlannerError
+
+
+def serve(
+    config: ConfigOption = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5006,
+    address: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST[:PORT]", help="Another name that browsers may call this server by; may be repeated. Else only this machine's."
+        ),
+    ] = None,
+) -> None:
+    """Serve the dashboard of the cube.
+
+    [bold]Examples[/bold]
+
+      coverage-planner serve --port 5006
+
+      coverage-planner serve --address 0.0.0.0 --allow-host planner.example.org
+    """
+    from coverage_pipeline.settings.load import load_settings
+
+    with exit_codes():
+        settings = load_settings(config, holdings=False)
+        _serve_dashboard(str(settings.store().zarr), config, port, address, allow_host or [])
+
+
+def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str, allow_host: Sequence[str] = ()) -> NoReturn:
+    """Panel in a process of its own: the pipeline never imports plotting."""
+    from importlib.util import find_spec
+
+    from coverage_pipeline.settings.load import without_holdings_secrets
+    from coverage_pipeline.settings.sign_in import check_sign_in
+
+    check_sign_in(os.environ)
+
+    package = find_spec("coverage_dashboards")
+    if package is None or package.origin is None:
+        raise PlannerError("the dashboard is not installed: install the project with make setup")
+    host = "localhost" if address in ("", "0.0.0.0", "::") else f"[{address}]" if ":" in address else address  # noqa: S104 compared, never bound
+    console.print(printable_text(f"dashboard: http://{host}:{port}/app  (Ctrl-C stops it)"), soft_wrap=True, highlight=False)
+    command = [sys.executable, "-m", "coverage_dashboards.server", "--port", str(port), "--address", address]
+    command += [argument for name in allow_host for argument in ("--allow-host", name)]
+    environment = without_holdings_secrets(os.environ) | {"COVERAGE_OUTPUT_ZARR": zarr}
+    environment |= {"COVERAGE_CONFIG": str(config)} if config else {}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, command, environment)  # noqa: S606 the server takes our place, and so our signals
+
+
+def demo(
+    root: Annotated[str, typer.Option(help="Folder to make it in; an earlier demo there is replaced.")] = "data/demo",
+    build_only: Annotated[bool, typer.Option("--build-only", help="Do not serve the dashboard.")] = False,
+    resolution: Annotated[float, typer.Option(help="Cell size, degrees.")] = 0.1,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 5006,
+) -> None:
+    """Make a simulated archive, serve it, scan it, build the cube through the Dagster assets and show it.
+
+    [bold]Examples[/bold]
+
+      coverage-planner demo
+
+      coverage-planner demo --build-only
+    """
+    with exit_codes():
+        from coverage_pipeline.demo.build import build_demo, summary  # Dagster takes seconds to import
+        from coverage_pipeline.settings.sign_in import check_sign_in
+        from coverage_pipeline.settings.sources import SettingsError
+        from coverage_pipeline.storage.store import is_local, storage_path
+
+        if not build_only:
+            check_sign_in(os.environ)  # before a build of minutes rather than after it
+        place = storage_path(root)
+        if not is_local(place):
+            raise SettingsError(f"--root {root}: the demo is made in a folder of this machine; give its path")
+        made = build_demo(Path(place.path), console=console, resolution=resolution)
+        Console().print(summary(made))
+        if build_only:
+            typer.echo(f"to see it: coverage-planner serve --config {made.config}")
+        else:
+            _serve_dashboard(str(made.zarr), made.config, port, "127.0.0.1")

@@ -1,0 +1,241 @@
+"""Building every partition of a window: step after step, with a report for each partition and each failure named."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from upath import UPath
+
+from coverage_pipeline.catalog.errors import CatalogError
+from coverage_pipeline.catalog.report import ScanReport
+from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.cube.schema import CubeSpec
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry.bbox import BBox
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.errors import HoldingsUnavailable
+from coverage_pipeline.months import Month, window_months
+from coverage_pipeline.pipeline.planner import RETRY_PAUSES, Planner, StatisticsMixed
+from coverage_pipeline.pipeline.steps import CUBE_STEPS, GRIDDING_STEPS, HOLDINGS_STEPS, STEPS, Step
+from coverage_pipeline.sensors.registry import CoverageSensor
+from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.settings.model import PlannerSettings
+from coverage_pipeline.storage.store import (
+    Store,
+    StoreError,
+    read_metadata,
+    storage_path,
+)
+
+log = logging.getLogger(__name__)
+
+
+class BuildFailed(PlannerError):
+    """Some partitions could not be built; the others are, and what was there before of the failed ones stays."""
+
+    def __init__(self, failures: Mapping[str, str], of: int) -> None:
+        self.failures = dict(failures)
+        self.of = of
+        lines = "\n".join(f"  {key}: {why}" for key, why in failures.items())
+        super().__init__(f"{self.in_words()}:\n{lines}")
+
+    def in_words(self) -> str:
+        """How many failed."""
+        if len(self.failures) == self.of:
+            return f"all {self.of} partitions failed"
+        return f"{len(self.failures)} of {self.of} partitions failed, the others are built"
+
+
+@dataclass(frozen=True)
+class PartitionDone:
+    """Progress of a build: one partition ended."""
+
+    sensor: CoverageSensor
+    month: Month
+    reports: dict[Step, Any]
+    error: PlannerError | None
+    seconds: float
+    number: int
+    of: int
+
+
+def in_words(done: PartitionDone) -> list[str]:
+    """What a partition's scan, holdings and matchup came to, a line each, for a person who watches a build."""
+    told, month = [], f"{done.sensor.key} {done.month}"
+    scan, extract, match = (done.reports.get(step) for step in ("availability", "holdings", "matchup"))
+    if isinstance(scan, ScanReport):
+        told.append(scan.in_words())
+    elif scan is not None:
+        told.append(f"{month}: the scan of {scan['scanned_at']} stays")
+    if extract is not None and extract["status"] in ("off", "kept"):
+        told.append(f"{month}: holdings {extract['status']}: {extract['reason']}")
+    elif extract is not None and extract["status"] == "read":
+        held = f"{match['held']} scenes held, {match['held_in_part']} in part" if match is not None else f"{extract['rows']} rows"
+        unlisted = f", {match['held_not_in_catalog']} not in the catalogue" if match is not None and match["held_not_in_catalog"] else ""
+        told.append("; ".join([f"{month}: {held}{unlisted}, from {extract['source']}", *extract["notes"]]))
+    return told
+
+
+@dataclass
+class _PartitionBuild:
+    """One partition of a build on its way."""
+
+    planner: Planner
+    sensor: CoverageSensor
+    month: Month
+    reports: dict[Step, Any] = field(default_factory=dict)
+    error: PlannerError | None = None
+    seconds: float = 0.0
+    stopped: bool = False
+    """Whether what follows cannot be made."""
+
+    def _former_scan(self, failure: PlannerError) -> bool:
+        """Whether a catalogue is down over a former scan that stands: what is held is matched with that, and its date is said."""
+        try:
+            former = read_metadata(self.planner.store.scenes(self.sensor.key, self.month))
+        except StoreError:
+            return False
+        if not isinstance(failure, CatalogError):
+            return False
+        log.warning("%s %s: going on with the scan of %s", self.sensor.key, self.month, former.get("scanned_at"))
+        self.reports["availability"] = {"status": "kept", "scanned_at": former.get("scanned_at"), "reason": str(failure)}
+        return True
+
+    def run(self, steps: Sequence[Step]) -> _PartitionBuild:
+        """Make some steps, unless one failed before."""
+        began = time.monotonic()
+        for step in steps:
+            if self.stopped:
+                break
+            try:
+                self.reports[step] = self._made(step)
+            except HoldingsUnavailable as unavailable:
+                log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
+                self.reports[step] = {"status": "kept", "reason": str(unavailable)}
+            except PlannerError as failure:
+                self.error = self.error or failure
+                self.stopped = step != "availability" or not self._former_scan(failure)
+        pa.default_memory_pool().release_unused()  # Arrow keeps what it has had, and the next partition needs room
+        self.seconds += time.monotonic() - began
+        return self
+
+    def _made(self, step: Step) -> Any:
+        """The report of one step. Two builds of one root replace each other's files: what no longer goes together is gridded anew."""
+        for _ in RETRY_PAUSES if step == "coverage" else ():
+            try:
+                return getattr(self.planner, step)(self.sensor, self.month)
+            except StatisticsMixed as mixed:
+                log.info("%s; another build wrote meanwhile, so they are made again", mixed)
+                for again in GRIDDING_STEPS:
+                    if again not in CUBE_STEPS:
+                        self.reports[again] = getattr(self.planner, again)(self.sensor, self.month)
+        return getattr(self.planner, step)(self.sensor, self.month)
+
+
+def build(
+    planner: Planner, *, steps: Iterable[Step] = STEPS, on_partition: Callable[[PartitionDone], None] | None = None
+) -> dict[str, dict[Step, Any]]:
+    """Build every partition of the planner's window; returns the reports by partition key.
+
+    A partition that fails is named and the others go on; raises ``BuildFailed`` at the end. Holdings that cannot be had
+    turn their layer off, or leave an earlier extract as it is.
+    """
+    steps = tuple(step for step in steps if planner.include_holdings or step not in HOLDINGS_STEPS)
+    if "holdings" in steps and planner.include_holdings:
+        from coverage_pipeline.holdings.sources.configured import holdings_source  # clients of databases take long to import
+
+        with contextlib.suppress(HoldingsUnavailable):  # that is a layer off; an address that is none is an error before any scan
+            _ = holdings_source(planner.settings).name
+    if "coverage" not in steps and "gap" in steps:
+        open_coverage(planner.store.zarr)  # a cube that is not there is a wrong path, not a reason to make one
+    planner.ensure_cube()
+    reports: dict[str, dict[Step, Any]] = {}
+    failures: dict[str, str] = {}
+    parts = [(sensor, month) for sensor in planner.spec.sensors for month in planner.spec.months]
+
+    def settle(part: _PartitionBuild, number: int) -> None:
+        key = f"{part.month.key}|{part.sensor.key}"
+        reports[key] = part.reports
+        if part.error is not None:
+            failures[key] = str(part.error)
+        if on_partition:
+            on_partition(PartitionDone(part.sensor, part.month, part.reports, part.error, part.seconds, number, len(parts)))
+
+    planner = replace(planner, share=2)
+    files, cube = ([step for step in steps if (step in CUBE_STEPS) is in_cube] for in_cube in (False, True))
+    # The files of a partition are made while the one before is written to the cube: the one computes, the other waits for the disk.
+    with ThreadPoolExecutor(1, "cube") as writer:
+        before: Future[_PartitionBuild] | None = None
+        for number, (sensor, month) in enumerate(parts):
+            part = _PartitionBuild(planner, sensor, month).run(files)
+            if before is not None:
+                settle(before.result(), number)
+            before = writer.submit(part.run, cube)
+        if before is not None:
+            settle(before.result(), len(parts))
+    if "availability" in steps:
+        # A month scanned first had nothing to be compared with: now that all are scanned, some are doubted, or no longer.
+        remade = tuple(step for step in steps if step not in ("availability", "holdings"))
+        for sensor in planner.spec.sensors:
+            for month, report in planner.settle_doubts(sensor, planner.spec.months).items():
+                key = f"{month.key}|{sensor.key}"
+                log.warning("%s", report.in_words())
+                again = _PartitionBuild(planner, sensor, month, reports.setdefault(key, {})).run(remade)
+                again.reports["availability"] = report
+                if again.error is not None:
+                    failures.setdefault(key, str(again.error))
+    if "coverage" in steps:
+        planner.finish()
+    if failures:
+        raise BuildFailed(failures, len(parts))
+    return reports
+
+
+def build_coverage_zarr(
+    sensors: Sequence[CoverageSensor],
+    start: str | dt.date,
+    end: str | dt.date,
+    grid: GridSpec,
+    *,
+    dest: Path | UPath | str,
+    parquet_dir: Path | UPath | str,
+    include_holdings: bool = True,
+    bbox: BBox | None = None,
+    settings: PlannerSettings | None = None,
+    on_partition: Callable[[PartitionDone], None] | None = None,
+) -> Path | UPath:
+    """Scan, read holdings, match, grid, merge and compute the gap of every sensor and month; returns ``dest``.
+
+    Sensors, window (widened to whole months), grid and paths are the arguments'; all else (holdings, threshold, cadence, weights,
+    area) comes from ``settings``, by default those of ``load_settings``. Intermediate files go beside ``dest``.
+
+    Raises ``BuildFailed`` naming each partition whose catalogue could not be read in full; the others are built.
+    """
+    settings = settings or load_settings()
+    target = storage_path(dest)
+    base = settings.cube_spec()
+    planner = Planner.from_settings(settings, bbox=bbox)
+    spec = CubeSpec(
+        grid=grid,
+        sensors=tuple(sensors),
+        months=tuple(window_months(start, end)),
+        cloud_lt=base.cloud_lt,
+        lookback_months=base.lookback_months,
+        match_tolerance_seconds=base.match_tolerance_seconds,
+        weights=base.weights,
+        area=base.area,
+        note=base.note,
+    )
+    store = Store.below(target.parent, zarr=target, parquet_dir=parquet_dir)
+    planner = Planner(settings, store, spec, include_holdings, planner.options, bbox)
+    build(planner, on_partition=on_partition)
+    return dest if isinstance(dest, Path | UPath) else Path(dest)

@@ -1,0 +1,46 @@
+"""Compiling the numba kernels once, in set-up, so that neither the first build nor a test waits for it.
+
+``python -m coverage_pipeline.pipeline.kernels`` calls each kernel with the types that the pipeline gives it. Numba keeps the machine code
+in ``__pycache__``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+from coverage_pipeline.cube.levels import coarse_values, level_schema
+from coverage_pipeline.cube.overviews import known_share
+from coverage_pipeline.cube.schema import KNOWN_SHARES, SCHEMA
+from coverage_pipeline.demand import gap
+from coverage_pipeline.geometry.wkb import ragged_from_wkb
+from coverage_pipeline.grid.spec import CoverageRule, GridSpec
+from coverage_pipeline.grid.statistics import cell_statistics, latest_in_cells
+from coverage_pipeline.grid.touch import footprint_to_cells, touched
+
+RULES: tuple[CoverageRule, ...] = ("touch", "center", "fraction")
+
+
+def compile_kernels() -> None:
+    """Call every kernel once on two small footprints."""
+    footprints = np.array([shapely.box(0, 0, 20, 10), shapely.box(12, 2, 18, 8)], dtype=object)
+    days, cloud, clear = np.array([1, 31], np.uint8), np.array([5.0, np.nan]), np.array([True, False])
+    ragged_from_wkb(pa.array(shapely.to_wkb(footprints)))
+    for rule in RULES:
+        grid = GridSpec(10.0, rule=rule)
+        cell_statistics(footprints, day=days, cloud=cloud, clear=clear, grid=grid)
+        latest_in_cells(footprints, value=np.array([0.0, 1.0]), grid=grid)
+        footprint_to_cells(footprints[0], grid)
+    touched(footprints, GridSpec(10.0))
+    weights = np.ones(36)
+    for name in level_schema():
+        if name in SCHEMA:
+            coarse_values(name, np.zeros((36, 72), SCHEMA[name].dtype), weights, 6)
+    for of, _ in KNOWN_SHARES.values():
+        known_share(np.zeros((36, 72), SCHEMA[of].dtype), SCHEMA[of].fill, weights, 6)
+    _ = gap  # its kernel is compiled when it is imported
+
+
+if __name__ == "__main__":
+    compile_kernels()
