@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from coverage_pipeline.demo.orbits import (
+from coverage_pipeline.demo.missions import (
     CATALOGUED,
     MISSIONS,
     ArchiveError,

@@ -11,7 +11,7 @@ import shapely
 
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.cube.schema import CoverageError, DesiredCadence
-from coverage_pipeline.demo.orbits import MISSIONS
+from coverage_pipeline.demo.missions import MISSIONS
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.config import SensorSettings
