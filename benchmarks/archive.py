@@ -28,7 +28,8 @@ from coverage_pipeline.scenes.schema import SCENES_SCHEMA, TIME
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
-from coverage_pipeline.storage.store import Store, write_parquet
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import write_parquet
 
 YEAR = tuple(months_between(Month(2025, 1), Month(2025, 12)))
 LOOKBACK_MONTHS = 24

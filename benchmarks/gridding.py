@@ -50,7 +50,7 @@ from coverage_pipeline.grid.bands import Engine
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.grid.statistics import CellStatistics, statistics_in_bands
 from coverage_pipeline.months import Month
-from coverage_pipeline.storage.store import read_parquet
+from coverage_pipeline.storage.tables import read_parquet
 
 GRID = GridSpec(0.1)
 MONTH = Month(2025, 1)

@@ -36,7 +36,7 @@ from benchmarks.memory import peak_rss_mb
 from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.scan import build_availability_catalog
-from coverage_pipeline.demo.missions import simulated_items
+from coverage_pipeline.demo.archive import simulated_items
 from coverage_pipeline.demo.stac_server import free_port, stac_api
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource

@@ -21,7 +21,8 @@ from coverage_dashboards.escape import plain
 from coverage_dashboards.words import month_in_words
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
-from coverage_pipeline.storage.store import Store, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
 
 SHOWN = 3
 """Partitions whose doubts are named; the others are counted."""

@@ -25,7 +25,9 @@ from coverage_pipeline.redaction import RedactingFilter, has_login, public_addre
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, SensorError
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.sources import SettingsError
-from coverage_pipeline.storage.store import Store, StoreError, read_parquet
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet
 
 MARK = "S3cr3tMark"
 """Stands in every planted secret; where it is to be seen, so is the secret."""

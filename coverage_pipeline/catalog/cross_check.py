@@ -27,9 +27,7 @@ from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.items import SceneCollector, by_reason
 from coverage_pipeline.scenes.schema import NO_TIME
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
-from coverage_pipeline.storage.store import (
-    sibling,
-)
+from coverage_pipeline.storage.paths import sibling
 
 
 def answer_of(job: ScanJob, source: AvailableSource, api: Source, gathered: ScannedWindows, report: ScanReport, scenes: pa.Table) -> Answer:

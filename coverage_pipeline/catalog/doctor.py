@@ -2,6 +2,8 @@
 
 Asked by the scanner's own code, so that what works here works there. All that a provider says is untrusted text: it is cut and freed of
 control characters before it gets into a ``Check``. Markup of a terminal library is its caller's to escape.
+
+Longer than 400 lines: an examination is one sequence of questions, in which each needs the answers to those before.
 """
 
 from __future__ import annotations

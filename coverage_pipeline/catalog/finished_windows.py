@@ -16,7 +16,9 @@ from coverage_pipeline import __version__
 from coverage_pipeline.catalog.sources.base import Window
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.schema import REJECTED_ROWS_SCHEMA, ROWS_SCHEMA
-from coverage_pipeline.storage.store import StoreError, read_parquet, write_bytes, write_parquet
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.files import write_bytes
+from coverage_pipeline.storage.tables import read_parquet, write_parquet
 
 FINISHED_WINDOWS_VERSION = 2
 """Version of what a finished window leaves; another one's is not gone on from."""

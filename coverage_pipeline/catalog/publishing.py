@@ -21,16 +21,10 @@ from coverage_pipeline.catalog.scan_job import ScanJob, ScanResult
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.scenes.items import by_reason, first_of_each
 from coverage_pipeline.scenes.schema import NO_TIME, REJECTED_SCHEMA, SCENES_VERSION
-from coverage_pipeline.storage.store import (
-    StoreError,
-    is_local,
-    parquet_bytes,
-    read_metadata,
-    read_parquet,
-    sibling,
-    write_parquet,
-    write_together,
-)
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.files import write_together
+from coverage_pipeline.storage.paths import is_local, sibling
+from coverage_pipeline.storage.tables import parquet_bytes, read_metadata, read_parquet, write_parquet
 
 log = logging.getLogger(__name__)
 

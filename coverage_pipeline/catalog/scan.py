@@ -38,10 +38,8 @@ from coverage_pipeline.scenes.copies import merge_copies
 from coverage_pipeline.scenes.items import SceneCollector, by_reason, in_order
 from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA, ScanStatus
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SensorError
-from coverage_pipeline.storage.store import (
-    Store,
-    storage_path,
-)
+from coverage_pipeline.storage.paths import storage_path
+from coverage_pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 

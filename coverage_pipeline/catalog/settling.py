@@ -20,11 +20,9 @@ from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
-from coverage_pipeline.storage.store import (
-    Store,
-    read_parquet,
-    sibling,
-)
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet
 
 log = logging.getLogger(__name__)
 

@@ -91,7 +91,7 @@ def migrate_command(
     from coverage_pipeline.pipeline.migrate import migrate
     from coverage_pipeline.pipeline.planner import Planner
     from coverage_pipeline.settings.sources import SettingsError
-    from coverage_pipeline.storage.store import storage_path
+    from coverage_pipeline.storage.paths import storage_path
 
     with exit_codes(), progress_bar() as progress:
         if to is not None and not to.strip():

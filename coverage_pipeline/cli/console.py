@@ -69,7 +69,7 @@ def command_settings(
 ) -> PlannerSettings:
     from coverage_pipeline.settings.load import load_settings
     from coverage_pipeline.settings.sources import SettingsError
-    from coverage_pipeline.storage.store import storage_path
+    from coverage_pipeline.storage.paths import storage_path
 
     overrides: dict[str, Any] = {}
     if out is not None and not out.strip():

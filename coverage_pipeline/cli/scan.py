@@ -47,7 +47,7 @@ def scan(
       coverage-planner scan landsat-8-9 2025-03 --provider earth-search --partial
     """
     from coverage_pipeline.pipeline.planner import Planner
-    from coverage_pipeline.storage.store import sibling
+    from coverage_pipeline.storage.paths import sibling
 
     with exit_codes():
         settings = command_settings(config)

@@ -82,7 +82,7 @@ def demo(
         from coverage_pipeline.demo.build import build_demo, summary  # Dagster takes seconds to import
         from coverage_pipeline.settings.sign_in import check_sign_in
         from coverage_pipeline.settings.sources import SettingsError
-        from coverage_pipeline.storage.store import is_local, storage_path
+        from coverage_pipeline.storage.paths import is_local, storage_path
 
         if not build_only:
             check_sign_in(os.environ)  # before a build of minutes rather than after it

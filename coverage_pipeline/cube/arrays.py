@@ -22,7 +22,7 @@ from coverage_pipeline.cube.schema import KNOWN_SHARES, PARTITION_DIMS, REBUILD,
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.redaction import error_words
-from coverage_pipeline.storage.store import is_local
+from coverage_pipeline.storage.paths import is_local
 
 
 def zarr_store(path: UPath, *, read_only: bool) -> Store:

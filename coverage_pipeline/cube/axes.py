@@ -17,7 +17,7 @@ from coverage_pipeline.cube.arrays import reading
 from coverage_pipeline.cube.schema import REBUILD, SCHEMA_VERSION, CoverageError, CoverageMismatch, CubeDamaged
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
-from coverage_pipeline.storage.store import write_bytes
+from coverage_pipeline.storage.files import write_bytes
 
 
 def days_since_1970(months: Sequence[Month]) -> NDArray[np.int64]:

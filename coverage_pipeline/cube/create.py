@@ -39,7 +39,7 @@ from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.months import months_between
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.leftovers import clean_axes
-from coverage_pipeline.storage.store import is_local, storage_path
+from coverage_pipeline.storage.paths import is_local, storage_path
 
 log = logging.getLogger(__name__)
 

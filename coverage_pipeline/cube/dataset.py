@@ -33,7 +33,7 @@ from coverage_pipeline.cube.schema import (
 )
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, as_date
-from coverage_pipeline.storage.store import storage_path
+from coverage_pipeline.storage.paths import storage_path
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from coverage_pipeline.cube.levels import dims_on, levels
 from coverage_pipeline.cube.locking import metadata_lock
 from coverage_pipeline.cube.schema import SCHEMA
 from coverage_pipeline.months import UTC
-from coverage_pipeline.storage.store import storage_path, write_bytes
+from coverage_pipeline.storage.files import write_bytes
+from coverage_pipeline.storage.paths import storage_path
 
 
 def description_path(path: UPath) -> UPath:

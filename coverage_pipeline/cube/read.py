@@ -22,7 +22,7 @@ from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.locks import LockError
-from coverage_pipeline.storage.store import storage_path
+from coverage_pipeline.storage.paths import storage_path
 
 
 def decoded(values: NDArray[Any]) -> NDArray[Any]:

@@ -40,7 +40,7 @@ from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.leftovers import clean_partition
 from coverage_pipeline.storage.locks import Lease, LockError, LockLost
-from coverage_pipeline.storage.store import storage_path
+from coverage_pipeline.storage.paths import storage_path
 
 log = logging.getLogger(__name__)
 Fields = Mapping[str, NDArray[Any]]

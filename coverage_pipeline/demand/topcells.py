@@ -14,7 +14,10 @@ from upath import UPath
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
-from coverage_pipeline.storage.store import StatsLayer, Store, StoreError, is_local, read_metadata, read_parquet
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.paths import is_local
+from coverage_pipeline.storage.store import StatsLayer, Store
+from coverage_pipeline.storage.tables import read_metadata, read_parquet
 
 TopBy = Literal["scenes", "clear", "unknown", "observations", "clear_observations"]
 

@@ -22,7 +22,8 @@ from rich.table import Table
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import ACTIONS
 from coverage_pipeline.definitions import planner_definitions
-from coverage_pipeline.demo.missions import simulated_holdings, simulated_holdings_without_catalog, write_archive
+from coverage_pipeline.demo.archive import write_archive
+from coverage_pipeline.demo.holdings import simulated_holdings, simulated_holdings_without_catalog
 from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month, months_between

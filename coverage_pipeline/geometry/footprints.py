@@ -19,6 +19,8 @@ _POLYGON, _MULTIPOLYGON = 3, 6
 _SEAM_NOISE = 1e-9
 # Unwrapped tracks run past ±180 (ESA's acquisition plans reach −213); two turns out it is no longitude any more.
 _LON_LIMIT = 720.0
+EARTH_RADIUS_KM = 6371.0088
+"""Mean radius of the Earth, IUGG (Moritz, Geodetic Reference System 1980), for distances."""
 _AUTHALIC_RADIUS_KM = 6371.0072  # of the sphere with the ellipsoid's area, GRS 80 (Moritz, Geodetic Reference System 1980)
 
 MISSING = "geometry missing"

@@ -8,6 +8,8 @@ All work happens in a *window* of the globe's rows and columns: a region, or a b
 first row by the same crossing that the sweep would have computed there, so a result never depends on how it was cut.
 
 No fastmath anywhere: the exact predicate relies on the rounding of every single operation.
+
+Longer than 400 lines: numba inlines these functions into one another, and they share the invariants of one sweep.
 """
 
 from __future__ import annotations

@@ -26,14 +26,11 @@ from coverage_pipeline.holdings.rows import (
 from coverage_pipeline.holdings.sources.configured import holdings_source
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import CoverageSensor
-from coverage_pipeline.storage.store import (
-    Store,
-    StoreError,
-    parquet_bytes,
-    read_metadata,
-    sibling,
-    write_together,
-)
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.files import write_together
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import parquet_bytes, read_metadata
 
 log = logging.getLogger(__name__)
 KNOWN_HOLDINGS = ("read", "not_held")

@@ -25,7 +25,8 @@ from coverage_pipeline.holdings.united import HELD_SCENES_SCHEMA, one_row_a_grou
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.statistics import read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor
-from coverage_pipeline.storage.store import Store, read_parquet, write_cells
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet, write_cells
 
 
 def held_scenes(holdings: pa.Table, scenes: pa.Table, matchup: pa.Table) -> pa.Table:

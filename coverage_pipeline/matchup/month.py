@@ -23,7 +23,9 @@ from coverage_pipeline.matchup.match import Match, hours_apart, match_scenes
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.statistics import availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
-from coverage_pipeline.storage.store import Store, StoreError, read_cells, read_metadata, read_parquet, write_cells, write_parquet
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_cells, read_metadata, read_parquet, write_cells, write_parquet
 
 log = logging.getLogger(__name__)
 MATCHUP_SCHEMA = pa.schema(

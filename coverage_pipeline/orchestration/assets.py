@@ -13,7 +13,8 @@ from coverage_pipeline.orchestration.ranges import AssetEvents, failing_in_words
 from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.orchestration.thumbnail import map_markdown
 from coverage_pipeline.pipeline.planner import Planner
-from coverage_pipeline.storage.store import StatsLayer, read_parquet
+from coverage_pipeline.storage.store import StatsLayer
+from coverage_pipeline.storage.tables import read_parquet
 
 GROUP = "coverage"
 

@@ -16,7 +16,8 @@ from coverage_pipeline.orchestration.partitions import SensorMonth, sensor_month
 from coverage_pipeline.orchestration.ranges import failing_in_words
 from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.pipeline.planner import Planner
-from coverage_pipeline.storage.store import StoreError, read_parquet
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.tables import read_parquet
 
 Sources = Callable[[Planner, SensorMonth], Mapping[str, tuple[UPath, list[str]]]]
 """The tables that a query reads of a partition, by name: their files and columns. None: there is nothing to check."""

@@ -29,12 +29,10 @@ from coverage_pipeline.pipeline.steps import CUBE_STEPS, GRIDDING_STEPS, HOLDING
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
-from coverage_pipeline.storage.store import (
-    Store,
-    StoreError,
-    read_metadata,
-    storage_path,
-)
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.paths import storage_path
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_metadata
 
 log = logging.getLogger(__name__)
 

@@ -47,7 +47,8 @@ from coverage_pipeline.months import UTC, Month, months_between
 from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.pipeline.steps import GRIDDING_STEPS
 from coverage_pipeline.sensors.registry import CoverageSensor
-from coverage_pipeline.storage.store import is_local, write_bytes
+from coverage_pipeline.storage.files import write_bytes
+from coverage_pipeline.storage.paths import is_local
 
 log = logging.getLogger(__name__)
 

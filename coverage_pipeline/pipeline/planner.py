@@ -40,17 +40,11 @@ from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
+from coverage_pipeline.storage.errors import MAKE_AGAIN, StoreError
 from coverage_pipeline.storage.leftovers import clean_files
-from coverage_pipeline.storage.store import (
-    MAKE_AGAIN,
-    Store,
-    StoreError,
-    is_local,
-    read_cells,
-    read_metadata,
-    sibling,
-    write_cells,
-)
+from coverage_pipeline.storage.paths import is_local, sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_cells, read_metadata, write_cells
 
 if TYPE_CHECKING:
     from coverage_pipeline.catalog.scan_job import OnProgress
@@ -128,7 +122,8 @@ class Planner:
 
     @cached_property
     def _area(self) -> NDArray[np.bool_]:
-        from coverage_pipeline.demand.targets import area_mask, fetch_targets
+        from coverage_pipeline.demand.scope import area_mask
+        from coverage_pipeline.demand.targets import fetch_targets
 
         area = self.settings.area
         targets = fetch_targets(self.settings.targets) if area.scope == "targets" else None
@@ -139,7 +134,7 @@ class Planner:
 
         Raises ``LocationsError`` before anything is made where no target lies in the grid, or within any sensor's reach.
         """
-        from coverage_pipeline.demand.targets import require_in_reach, scope_mask
+        from coverage_pipeline.demand.scope import require_in_reach, scope_mask
 
         grid = self.grid
         if self.settings.area.scope == "targets":

@@ -23,7 +23,9 @@ from coverage_pipeline.grid.statistics import statistics_in_bands
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.scenes.schema import SCAN_STATUS, SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.sensors.registry import CloudMeaning
-from coverage_pipeline.storage.store import StoreError, read_metadata, read_parquet, storage_path
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.paths import storage_path
+from coverage_pipeline.storage.tables import read_metadata, read_parquet
 
 STATISTICS_COLUMNS = ["pass_time", "in_month", "cloud_cover", "geometry"]
 """Columns of the scenes file that ``availability_tables`` reads."""

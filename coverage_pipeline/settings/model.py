@@ -40,8 +40,9 @@ from coverage_pipeline.sensors.registry import (
 )
 from coverage_pipeline.settings.sources import KnownNamesSource
 from coverage_pipeline.storage.config import OutputSettings
+from coverage_pipeline.storage.paths import is_local, storage_path
 from coverage_pipeline.storage.section import PREFIX, Section, check_output_address, check_place, refuse_blank
-from coverage_pipeline.storage.store import Store, is_local, storage_path
+from coverage_pipeline.storage.store import Store
 
 
 class WindowSettings(Section):

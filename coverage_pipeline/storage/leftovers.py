@@ -17,7 +17,8 @@ import filelock
 from upath import UPath
 
 from coverage_pipeline.months import Month
-from coverage_pipeline.storage.store import StatsLayer, Store, is_local
+from coverage_pipeline.storage.paths import is_local
+from coverage_pipeline.storage.store import StatsLayer, Store
 
 log = logging.getLogger(__name__)
 

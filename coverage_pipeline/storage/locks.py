@@ -29,7 +29,7 @@ from upath import UPath
 
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.redaction import error_words, redact
-from coverage_pipeline.storage.store import is_local
+from coverage_pipeline.storage.paths import is_local
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,9 @@ from coverage_pipeline.catalog.scan import scan_month
 from coverage_pipeline.catalog.settling import settle_doubts
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
-from coverage_pipeline.storage.store import Store, read_metadata, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_metadata
 from tests.catalog.cases import case, items_of, made_items, served
 from tests.catalog.items import item, sensor, square
 from tests.catalog.sources.test_files import dump

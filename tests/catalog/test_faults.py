@@ -34,7 +34,8 @@ from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.scene_key import parse_time, scene_key
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
-from coverage_pipeline.storage.store import Store, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
 from tests.catalog import cmr_server, fault_proxy
 from tests.catalog.fault_proxy import Act, Fault, FaultProxy, TimedCmr, When, at, every, first, larger_than, wider_than
 from tests.catalog.sources.test_cmr import extent, granule

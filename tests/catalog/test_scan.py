@@ -22,7 +22,9 @@ from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SensorError, SourceKind
-from coverage_pipeline.storage.store import Store, read_metadata, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_metadata
 from tests.catalog import cmr_server
 from tests.catalog.items import item, sensor, square
 from tests.catalog.sources.test_cmr import TEN as CMR_TEN

@@ -33,7 +33,10 @@ from coverage_pipeline.catalog.sources.base import NARROWEST, Window
 from coverage_pipeline.catalog.windows import Progress
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
-from coverage_pipeline.storage.store import Store, StoreError, read_metadata, sibling
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_metadata
 from tests.catalog.items import item, sensor, square
 from tests.catalog.stac_server import Answer, Catalog, _within, changed, serve
 

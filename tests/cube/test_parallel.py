@@ -43,8 +43,11 @@ from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month, months_between
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.files import write_bytes
 from coverage_pipeline.storage.locks import exclusive
-from coverage_pipeline.storage.store import StoreError, read_parquet, storage_path, write_bytes, write_cells, write_parquet
+from coverage_pipeline.storage.paths import storage_path
+from coverage_pipeline.storage.tables import read_parquet, write_cells, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, make_cube, provenance, random_fields, write_partition
 
 pytestmark = pytest.mark.slow

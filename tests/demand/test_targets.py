@@ -13,16 +13,8 @@ import numpy as np
 import pytest
 import shapely
 
-from coverage_pipeline.demand.targets import (
-    LocationsError,
-    area_mask,
-    fetch_targets,
-    land_mask,
-    reach_mask,
-    require_in_reach,
-    scope_mask,
-    targets_union,
-)
+from coverage_pipeline.demand.scope import area_mask, land_mask, reach_mask, require_in_reach, scope_mask
+from coverage_pipeline.demand.targets import LocationsError, fetch_targets, targets_union
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.grid.touch import touched
@@ -225,7 +217,7 @@ def test_the_margin_grows_by_kilometres_not_degrees() -> None:
 
 
 def test_a_mark_grows_around_the_globe_and_over_the_pole() -> None:
-    from coverage_pipeline.demand.targets import _grown
+    from coverage_pipeline.demand.scope import _grown
 
     mask = np.zeros(DEGREE.shape, bool)
     mask[90, 0] = True

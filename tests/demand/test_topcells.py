@@ -23,7 +23,9 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.statistics import HELD_SCHEMA
 from coverage_pipeline.months import Month
-from coverage_pipeline.storage.store import StatsLayer, Store, StoreError, write_cells
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.store import StatsLayer, Store
+from coverage_pipeline.storage.tables import write_cells
 
 GRID = GridSpec(30.0)
 HEXAGONS = GridSpec(h3_res=1)

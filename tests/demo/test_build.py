@@ -16,7 +16,8 @@ from coverage_pipeline.demo.build import build_demo, summary
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
-from coverage_pipeline.storage.store import Store, read_metadata
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_metadata
 
 pytestmark = pytest.mark.slow
 

@@ -36,7 +36,8 @@ from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
 from coverage_pipeline.settings.sources import SettingsError
-from coverage_pipeline.storage.store import Store, read_parquet
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet
 
 JANUARY = Month(2025, 1)
 EMIT, PRISMA, SENTINEL_2 = (COVERAGE_SENSORS[key] for key in ("emit", "prisma", "sentinel-2"))

@@ -27,7 +27,9 @@ from coverage_pipeline.holdings.rows import HoldingsRefused
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings.load import load_settings
-from coverage_pipeline.storage.store import Store, read_parquet, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet
 
 WRITE_DOCS = os.environ.get("COVERAGE_WRITE_DOCS") == "1"  # here, as conftest.py takes it out of the environment of every test
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "faults.md"

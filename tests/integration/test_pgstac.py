@@ -27,7 +27,9 @@ from coverage_pipeline.catalog.scan import build_availability_catalog, scan_mont
 from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor
-from coverage_pipeline.storage.store import Store, read_parquet, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet
 from tests.conftest import write_items
 from tests.pgstac import PgstacDatabase
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture

@@ -29,7 +29,9 @@ from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.sources import SettingsError
-from coverage_pipeline.storage.store import Store, read_parquet, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet
 from tests.services import PostgisServer, postgis  # noqa: F401 a fixture
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]

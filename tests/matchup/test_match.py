@@ -36,7 +36,8 @@ from coverage_pipeline.scenes.scene_key import scene_key
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.scenes.statistics import known_area
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
-from coverage_pipeline.storage.store import Store, read_parquet, write_parquet
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet, write_parquet
 from tests.shared_data import read_items
 
 JANUARY = Month(2025, 1)

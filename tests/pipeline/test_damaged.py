@@ -28,7 +28,9 @@ from coverage_pipeline.grid.bands import GridTooLarge, refuse_too_large
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.pipeline.migrate import migrate
-from coverage_pipeline.storage.store import METADATA_KEY, StoreError, read_metadata, write_parquet
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.metadata import METADATA_KEY
+from coverage_pipeline.storage.tables import read_metadata, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, everywhere, known_fields, make_cube, write_partition
 from tests.pipeline.test_migrate import STEPS, built, planner_in, world  # noqa: F401 fixtures
 from tests.storage.test_paths import _config

@@ -50,8 +50,9 @@ from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.pipeline.steps import STEPS, Step
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION
 from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.locks import LockTimeout
-from coverage_pipeline.storage.store import StoreError, write_parquet
+from coverage_pipeline.storage.tables import write_parquet
 from tests.cubes import provenance as some_provenance
 from tests.cubes import random_fields
 

@@ -24,8 +24,8 @@ from coverage_pipeline.cube.read import partition_revision
 from coverage_pipeline.cube.schema import CoverageMismatch
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.storage.files import write_together
 from coverage_pipeline.storage.locks import LockLost
-from coverage_pipeline.storage.store import write_together
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, known_fields, make_cube, make_gap, provenance, write_partition
 from tests.pipeline.test_migrate import FEBRUARY, STEPS, built, make, planner_in, world  # noqa: F401 fixtures
 

@@ -22,7 +22,9 @@ from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import CoverageError, CoverageMismatch
 from coverage_pipeline.demand.targets import LocationsError, fetch_targets
 from coverage_pipeline.pipeline.migrate import migrate
-from coverage_pipeline.storage.store import Store, StoreError, storage_path
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.paths import storage_path
+from coverage_pipeline.storage.store import Store
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, make_cube, write_partition
 from tests.pipeline.test_migrate import STEPS, built, footprints, make, planner_in, scenes_of, world, write_scenes  # noqa: F401 fixtures
 

@@ -32,18 +32,12 @@ from coverage_pipeline.grid.statistics import cell_statistics
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import REJECTED_SCHEMA, SCENES_SCHEMA
-from coverage_pipeline.storage.store import (
-    METADATA_KEY,
-    Store,
-    StoreError,
-    read_cells,
-    read_metadata,
-    read_parquet,
-    sibling,
-    write_bytes,
-    write_cells,
-    write_parquet,
-)
+from coverage_pipeline.storage.errors import StoreError
+from coverage_pipeline.storage.files import write_bytes
+from coverage_pipeline.storage.metadata import METADATA_KEY
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_cells, read_metadata, read_parquet, write_cells, write_parquet
 from tests.pipeline.test_migrate import JANUARY, planner_in, scenes_of, write_scenes
 
 TABLE = pa.table({"number": pa.array([1, 2, 3], pa.int16())})

@@ -44,7 +44,7 @@ from coverage_pipeline.redaction import excerpt
 from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD
 from coverage_pipeline.sensors.registry import AvailableSource
 from coverage_pipeline.storage.bounded_http import RemoteFile, TransferError
-from coverage_pipeline.storage.store import is_local, storage_path
+from coverage_pipeline.storage.paths import is_local, storage_path
 
 # --- stac-geoparquet ------------------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from coverage_pipeline.months import UTC
 from coverage_pipeline.redaction import excerpt
 from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import AvailableSource
-from coverage_pipeline.storage.store import is_local, storage_path
+from coverage_pipeline.storage.paths import is_local, storage_path
 
 # --- static catalogues ----------------------------------------------------------------------------------------------------------------
 

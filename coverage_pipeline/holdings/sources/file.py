@@ -28,11 +28,7 @@ from coverage_pipeline.holdings.rows import (
 from coverage_pipeline.holdings.sources.base import in_degrees
 from coverage_pipeline.redaction import public_address, redact
 from coverage_pipeline.storage.bounded_http import TransferError, local_copy
-from coverage_pipeline.storage.store import (
-    is_local,
-    storage_path,
-    vector_source,
-)
+from coverage_pipeline.storage.paths import is_local, storage_path, vector_source
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ from coverage_pipeline.demo.stac_server import free_port
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, AvailableSource, CoverageSensor, SourceKind
-from coverage_pipeline.storage.store import Store, sibling
+from coverage_pipeline.storage.paths import sibling
+from coverage_pipeline.storage.store import Store
 from tests.catalog.items import item, sensor, square
 from tests.shared_data import read_items, shared_data
 

@@ -17,16 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from coverage_pipeline.demo.missions import (
-    CATALOGUED,
-    MISSIONS,
-    ArchiveError,
-    simulated_footprints,
-    simulated_holdings,
-    simulated_holdings_without_catalog,
-    simulated_items,
-    write_archive,
-)
+from coverage_pipeline.demo.archive import CATALOGUED, simulated_footprints, simulated_items, write_archive
+from coverage_pipeline.demo.holdings import simulated_holdings, simulated_holdings_without_catalog
+from coverage_pipeline.demo.missions import MISSIONS, ArchiveError
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.grid.spec import GridSpec
