@@ -18,13 +18,14 @@ import shapely
 from numpy.typing import NDArray
 
 from coverage_pipeline.catalog.report import ScanReport
-from coverage_pipeline.catalog.scan import SCENES_VERSION, scan_month
+from coverage_pipeline.catalog.scan import scan_month
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.holdings.extract import extract_month
+from coverage_pipeline.holdings.metadata import HoldingsMetadata
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.pipeline.planner import Planner
-from coverage_pipeline.scenes.schema import SCENES_SCHEMA, TIME
+from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION, TIME
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
@@ -195,10 +196,17 @@ def _write_holdings(store: Store, sensor: CoverageSensor, month: Month, scenes: 
         },
         schema=HOLDINGS_SCHEMA,
     )
-    metadata = {
-        "sensor": sensor.key, "month": month.key, "status": "read", "read_at": f"{month.end:%Y-%m-%dT%H:%M:%SZ}",
-        "run": f"{sensor.key} {month.key}", "source": "benchmark", "reason": "", "lookback_months": LOOKBACK_MONTHS,
-        "rows": n, "rejected": 0, "footprints": last.num_rows,
-    }  # fmt: skip
+    metadata = HoldingsMetadata(
+        sensor=sensor.key,
+        month=month.key,
+        status="read",
+        read_at=f"{month.end:%Y-%m-%dT%H:%M:%SZ}",
+        run=f"{sensor.key} {month.key}",
+        source="benchmark",
+        reason="",
+        lookback_months=LOOKBACK_MONTHS,
+        rows=n,
+        footprints=last.num_rows,
+    )
     write_parquet(store.last_held(sensor.key, month), as_geoparquet(last), metadata)
     write_parquet(store.holdings(sensor.key, month), as_geoparquet(holdings), metadata)

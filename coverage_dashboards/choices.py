@@ -15,7 +15,8 @@ from typing import get_args
 import xarray as xr
 
 from coverage_dashboards.escape import plain
-from coverage_pipeline.cube.schema import AGGREGATIONS, HOLDINGS_STATUS, METRICS, Aggregation, CoverageQuery, Layer
+from coverage_pipeline.cube.schema import AGGREGATIONS, METRICS, Aggregation, CoverageQuery, Layer
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month, MonthError, months_between
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor

@@ -10,7 +10,8 @@ from coverage_dashboards import palette
 from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
 from coverage_dashboards.escape import html, plain
 from coverage_dashboards.fields import Field, Limits
-from coverage_pipeline.cube.schema import ACTIONS, GAP_VARIABLES, HOLDINGS_STATUS, METRICS
+from coverage_pipeline.cube.schema import ACTIONS, GAP_VARIABLES, METRICS
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 

@@ -7,10 +7,11 @@ import warnings
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from coverage_pipeline.orchestration.assets import planner_assets
+from coverage_pipeline.orchestration.assets.graph import ASSETS
 from coverage_pipeline.orchestration.automation import automation_conditions, automation_sensor
 from coverage_pipeline.orchestration.checks import planner_checks
 from coverage_pipeline.orchestration.partitions import sensor_months_definition
+from coverage_pipeline.orchestration.planned import Binding
 from coverage_pipeline.orchestration.ranges import lenient_executor
 from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.settings.load import load_settings
@@ -36,10 +37,10 @@ def _definitions(settings: PlannerSettings, planner: PlannerResource) -> dg.Defi
         backoff=dg.Backoff.EXPONENTIAL,
         jitter=dg.Jitter.PLUS_MINUS,
     )
-    assets = planner_assets(sensor_months, policy, automation_conditions(wanted), again_later)
+    binding = Binding(sensor_months, policy, automation_conditions(wanted), again_later)
     return dg.Definitions(
-        assets=assets,
-        asset_checks=planner_checks(sensor_months),
+        assets=[asset.bound(binding) for asset in ASSETS],
+        asset_checks=planner_checks(sensor_months, binding.automation),
         jobs=[dg.define_asset_job("everything", selection=dg.AssetSelection.all())],
         sensors=[automation_sensor(wanted)],
         resources={"planner": planner, "duckdb": DuckDBResource(database=":memory:")},

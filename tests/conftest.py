@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +41,22 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
         if name.startswith("COVERAGE_") and name not in ("COVERAGE_REQUIRE_SERVICES", "COVERAGE_SCREENSHOTS"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(autouse=True)
+def _signals_stop_processes() -> Iterator[None]:
+    """A test that leaves SIGINT or SIGTERM ignored or blocked would make every process that later tests start deaf to both."""
+    yield
+    for number in (signal.SIGINT, signal.SIGTERM):  # a handler ends with an exec, to be ignored or blocked does not
+        assert signal.getsignal(number) != signal.SIG_IGN, f"this test left {number.name} ignored"
+        assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, []), f"this test left {number.name} blocked"
+
+
+@pytest.fixture(autouse=True)
+def _no_store_of_another_test() -> None:
+    """fsspec keeps one file system for equal arguments: it would go on asking the S3 server of a test that has ended."""
+    if "s3fs" in sys.modules:
+        sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
 
 
 def without_service(what: str) -> None:

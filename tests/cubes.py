@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.read import read_partition
-from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, HOLDINGS_STATUS, SCHEMA, CubeSpec, DesiredCadence
+from coverage_pipeline.cube.schema import COVERAGE_VARIABLES, SCHEMA, CubeSpec, DesiredCadence
 from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS
 from coverage_pipeline.grid.celltable import cell_coords
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.celltable import COUNT, DAYS, NUMBER
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
@@ -26,7 +27,6 @@ Needs = Literal["catalogue", "holdings", "both"]
 Aggregation = Literal["rate", "total", "recent", "worst", "scrub"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("rate", "total", "recent", "worst", "scrub")
 
-HOLDINGS_STATUS = ("not_read", "read", "off", "not_held")
 ACTIONS = ("unknown", "met", "ingest", "check", "task", "none", "out_of_scope")
 
 

@@ -27,7 +27,6 @@ from coverage_pipeline.cube.schema import (
     ACTIONS,
     AGGREGATIONS,
     GAP_VARIABLES,
-    HOLDINGS_STATUS,
     KNOWN_SHARES,
     METRICS,
     SCHEMA,
@@ -37,6 +36,7 @@ from coverage_pipeline.cube.schema import (
 )
 from coverage_pipeline.cube.selected_area import SelectedArea, selected_area
 from coverage_pipeline.grid import daymask
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 

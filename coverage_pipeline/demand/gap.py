@@ -11,9 +11,10 @@ import xarray as xr
 from numba import guvectorize, njit
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, SCHEMA, DesiredCadence
+from coverage_pipeline.cube.schema import ACTIONS, SCHEMA, DesiredCadence
 from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS, GapError, check_weights
 from coverage_pipeline.grid import daymask
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import duckdb
@@ -13,7 +13,11 @@ from upath import UPath
 
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HeldMetadata
+from coverage_pipeline.matchup.metadata import UnheldMetadata
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.metadata import AvailableMetadata
+from coverage_pipeline.scenes.schema import ScanStatus
 from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.paths import is_local
 from coverage_pipeline.storage.store import StatsLayer, Store
@@ -45,6 +49,13 @@ _LAYER_WORDS: dict[StatsLayer, str] = {
     "available": "what exists",
     "held": "what is held",
     "unheld": "what exists and is not held",
+}
+
+
+_KINDS: dict[StatsLayer, type[AvailableMetadata] | type[HeldMetadata] | type[UnheldMetadata]] = {
+    "available": AvailableMetadata,
+    "held": HeldMetadata,
+    "unheld": UnheldMetadata,
 }
 
 
@@ -81,18 +92,19 @@ def top_cells(
         for month in months:
             path = store.stats(layer, sensor, month)
             try:
-                metadata = read_metadata(path)
+                stored = read_metadata(path)
             except StoreError:
                 if path.exists():
                     raise
                 missing.append(f"{sensor} {month}")
                 continue
-            if metadata.get("grid") != grid.describe():
+            metadata = _KINDS[layer].of(stored)
+            if metadata.grid != grid.describe():
                 raise TopCellsError(f"{path} was made on another grid than {grid.in_words()}, or by an older version: materialise it again")
-            if reason := _not_known(layer, metadata):
+            if reason := _not_known(metadata):
                 unknown.append(f"{sensor} {month}: {reason}")
                 continue
-            if metadata.get("scan_status" if layer == "unheld" else "status") in ("provisional", "partial"):
+            if _scan_status(metadata) in ("provisional", "partial"):
                 doubtful.append(f"{sensor} {month}")
             found.append(path)
     if not found and unknown:
@@ -125,12 +137,29 @@ def top_cells(
     return table.replace_schema_metadata({_NOTES: json.dumps(notes)})
 
 
-def _not_known(layer: StatsLayer, metadata: Mapping[str, Any]) -> str | None:
-    """Why a partition says nothing of the layer; None where it does."""
-    held = metadata.get({"held": "status", "unheld": "holdings_status"}.get(layer, ""))
+def _scan_status(metadata: AvailableMetadata | HeldMetadata | UnheldMetadata) -> ScanStatus | None:
+    """What is known of the catalogue; None of a layer that does not say."""
+    match metadata:
+        case AvailableMetadata():
+            return metadata.status
+        case UnheldMetadata():
+            return metadata.scan_status
+        case _:
+            return None
+
+
+def _not_known(metadata: AvailableMetadata | HeldMetadata | UnheldMetadata) -> str | None:
+    """Why a partition says nothing of its layer; None where it does."""
+    held = (
+        metadata.status
+        if isinstance(metadata, HeldMetadata)
+        else metadata.holdings_status
+        if isinstance(metadata, UnheldMetadata)
+        else None
+    )
     if held in ("off", "not_read"):
         return "the holdings could not be reached" if held == "off" else "the holdings have not been read"
-    scan = metadata.get({"available": "status", "unheld": "scan_status"}.get(layer, ""))
+    scan = _scan_status(metadata)
     if scan == "not_applicable":
         return "no public catalogue, or none in that month"
     return "the catalogue has not been scanned" if scan == "not_scanned" else None
@@ -145,13 +174,3 @@ def notes(table: pa.Table) -> list[str]:
     """What the answer of ``top_cells`` does not know, one sentence each; the first says so where no cell has a scene."""
     kept = (table.schema.metadata or {}).get(_NOTES)
     return [str(note) for note in json.loads(kept)] if kept else []
-
-
-def as_markdown(table: pa.Table) -> str:
-    """The table as Markdown, and its notes below; the notes alone where no cell has a scene."""
-    lines = [f"| {' | '.join(table.column_names)} |", f"|{'---|' * table.num_columns}"]
-    lines += [
-        f"| {' | '.join(f'{value:g}' if isinstance(value, float) else str(value) for value in row.values())} |" for row in table.to_pylist()
-    ]
-    said = [f"\n{note}" for note in notes(table)]
-    return "\n".join([*(lines if table.num_rows or not said else []), *said]).lstrip("\n")

@@ -10,7 +10,6 @@ import datetime as dt
 import logging
 import uuid
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from upath import UPath
@@ -18,6 +17,7 @@ from upath import UPath
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.holdings.config import HoldingsConfig
 from coverage_pipeline.holdings.errors import HoldingsUnavailable
+from coverage_pipeline.holdings.metadata import HoldingsMetadata, HoldingsStatus
 from coverage_pipeline.holdings.month import MonthReading, read_month_of
 from coverage_pipeline.holdings.rows import (
     HoldingsRefused,
@@ -33,11 +33,9 @@ from coverage_pipeline.storage.store import Store
 from coverage_pipeline.storage.tables import parquet_bytes, read_metadata
 
 log = logging.getLogger(__name__)
-KNOWN_HOLDINGS = ("read", "not_held")
-"""Statuses in which it is known what is held."""
 
 
-def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: HoldingsConfig) -> dict[str, Any]:
+def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: HoldingsConfig) -> HoldingsMetadata:
     """Write one partition's holdings, its rejected rows and its ``last`` table; returns their metadata.
 
     A sensor that is not in our holdings is a known zero (``not_held``). Where the holdings cannot be had the partition is written as
@@ -45,45 +43,46 @@ def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: 
     ``holdings.source`` is ``off``, which asks for it outright. Raises ``HoldingsRefused`` where too many rows cannot be placed.
     """
     target = store.holdings(sensor.key, month)
-    metadata: dict[str, Any] = {
-        "sensor": sensor.key,
-        "month": month.key,
-        "status": "read",
-        "read_at": dt.datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "run": uuid.uuid4().hex,
-        "source": "",
-        "reason": "",
-        "lookback_months": settings.holdings.lookback_months,
-    }
+    status: HoldingsStatus = "read"
+    read_at, source_name, reason = dt.datetime.now(UTC), "", ""
     reading = MonthReading()
     if sensor.held_satellite is None:
-        metadata["status"] = "not_held"
+        status = "not_held"
     else:
         try:
             source = holdings_source(settings)
-            metadata["source"] = source.name
+            source_name = source.name
             reading = read_month_of(source, sensor, sensor.held_satellite, month, settings.holdings)
         except HoldingsUnavailable as error:
             if settings.holdings.source != "off" and _was_read(target):
                 raise
             log.warning("%s %s: holdings are off: %s", sensor.key, month, error)
-            metadata |= {"status": "off", "reason": str(error)}
+            status, reason = "off", str(error)
         except HoldingsRefused as error:
             raise HoldingsRefused(f"{sensor.key} {month}: {error}") from error
     for warning in reading.warnings:
         log.warning("%s %s: %s", sensor.key, month, warning)
     again = same_rows(reading.table) != np.arange(reading.table.num_rows)
     inside = reading.table["in_month"].to_numpy(zero_copy_only=False)
-    metadata |= {
-        "rows": int(inside.sum()),
-        "duplicates": int((again & inside).sum()),
-        "rejected": reading.rejected.num_rows,
-        "rejected_reasons": dict(Counter(reading.rejected["reason"].to_pylist())),
-        "zoneless": reading.zoneless,
-        "footprints": reading.last.num_rows,
-        "warnings": reading.warnings,
-        "notes": reading.notes(int(inside.sum()), int((again & inside).sum())),
-    }
+    rows, duplicates = int(inside.sum()), int((again & inside).sum())
+    metadata = HoldingsMetadata(
+        sensor=sensor.key,
+        month=month.key,
+        status=status,
+        read_at=read_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        run=uuid.uuid4().hex,
+        source=source_name,
+        reason=reason,
+        lookback_months=settings.holdings.lookback_months,
+        rows=rows,
+        duplicates=duplicates,
+        rejected=reading.rejected.num_rows,
+        rejected_reasons=dict(Counter(reading.rejected["reason"].to_pylist())),
+        zoneless=reading.zoneless,
+        footprints=reading.last.num_rows,
+        warnings=reading.warnings,
+        notes=reading.notes(rows, duplicates),
+    )
     write_together(
         [
             (sibling(target, ".rejected.parquet"), parquet_bytes(reading.rejected, metadata)),

@@ -6,7 +6,7 @@ carries none. The others count with what they say of themselves.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,11 @@ from coverage_pipeline.geometry.footprints import normalise_footprints
 from coverage_pipeline.geometry.polygons import common, is_box
 from coverage_pipeline.grid.bands import Engine
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HeldMetadata, HoldingsMetadata
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, same_rows
 from coverage_pipeline.holdings.statistics import HELD_SCHEMA, held_tables
 from coverage_pipeline.holdings.united import HELD_SCENES_SCHEMA, one_row_a_group, united_by_key
+from coverage_pipeline.matchup.metadata import MatchupMetadata
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.statistics import read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor
@@ -96,19 +98,21 @@ def _as_scenes(holdings: pa.Table, scenes: pa.Table, rows: NDArray[np.int64], ow
 
 def write_holdings_stats(
     sensor: CoverageSensor, month: Month, store: Store, grid: GridSpec, cloud_lt: float, engine: Engine | None = None
-) -> dict[str, Any]:
+) -> HeldMetadata:
     """Grid one partition's holdings as the scenes that the matchup says they are; returns the table's metadata.
 
     Raises ``PlannerError`` where the matchup was made from another scan or extract than those that stand there.
     """
-    holdings, metadata = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
+    holdings, stored = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
+    extract = HoldingsMetadata.of(stored)
     last, _ = read_parquet(store.last_held(sensor.key, month), LAST_SCHEMA.names)
     path = store.scenes(sensor.key, month)
     # Without holdings no scene is held, and none need be read.
     columns = ["pass_time", "in_month", "cloud_cover", "geometry"] if holdings.num_rows else []
     scenes, scan = read_scenes(path, columns)
-    matchup, match = read_parquet(store.matchup(sensor.key, month), ["holdings", "share"])
-    for name, made_from, found in (("scan", match.get("scan_run"), scan["run"]), ("extract", match.get("holdings_run"), metadata["run"])):
+    matchup, stored = read_parquet(store.matchup(sensor.key, month), ["holdings", "share"])
+    match = MatchupMetadata.of(stored)
+    for name, made_from, found in (("scan", match.scan_run, scan.run), ("extract", match.holdings_run, extract.run)):
         if made_from != found:
             raise PlannerError(
                 f"{sensor.key} {month}: matchup was made from another {name} than the one that is there; materialise matchup again"
@@ -119,5 +123,5 @@ def write_holdings_stats(
         store.stats("held", sensor.key, month),
         HELD_SCHEMA,
         tables,
-        {**metadata, "matchup_run": match["run"], "grid": grid.describe(), "cloud_lt": cloud_lt},
+        HeldMetadata(**asdict(extract), matchup_run=match.run, grid=grid.describe(), cloud_lt=cloud_lt, cells=0),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,11 @@ from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.grid.bands import Engine, row_strips
 from coverage_pipeline.grid.celltable import CELL_SCHEMA
 from coverage_pipeline.grid.spec import GridSpec
-from coverage_pipeline.holdings.extract import KNOWN_HOLDINGS
+from coverage_pipeline.holdings.metadata import KNOWN_HOLDINGS, HoldingsMetadata
 from coverage_pipeline.matchup.match import Match, hours_apart, match_scenes
+from coverage_pipeline.matchup.metadata import MatchupMetadata, UnheldMetadata
 from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.metadata import AvailableMetadata, ScenesMetadata
 from coverage_pipeline.scenes.statistics import availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
 from coverage_pipeline.storage.errors import StoreError
@@ -61,43 +63,44 @@ def match_month(
     min_iou: float = 0.5,
     min_cover: float = 0.9,
     engine: Engine | None = None,
-) -> dict[str, Any]:
+) -> MatchupMetadata:
     """Match one partition and grid what exists and is not held; returns the metadata of both files.
 
     Where the holdings are not known, nothing is known of what is held: ``held`` and ``share`` are null and the unheld statistics say so.
     """
     scenes, scan = read_scenes(store.scenes(sensor.key, month), _SCENE_COLUMNS)
-    holdings, held = read_parquet(store.holdings(sensor.key, month), _HOLDING_COLUMNS)
-    known = held["status"] in KNOWN_HOLDINGS
+    holdings, stored = read_parquet(store.holdings(sensor.key, month), _HOLDING_COLUMNS)
+    held = HoldingsMetadata.of(stored)
+    known = held.status in KNOWN_HOLDINGS
     match = match_scenes(scenes, holdings, family=sensor.family, tolerance_seconds=tolerance_seconds, min_iou=min_iou, min_cover=min_cover)
     in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
     elsewhere = _held_elsewhere(match)
     warnings = [text for text in (hours_apart(scenes, holdings, match, min_iou), _elsewhere_in_words(elsewhere)) if text]
     for warning in warnings:
         log.warning("%s %s: %s", sensor.key, month, warning)
-    metadata: dict[str, Any] = {
-        "sensor": sensor.key,
-        "month": month.key,
-        "run": uuid.uuid4().hex,
-        "scan_run": scan["run"],
-        "scanned_at": scan["scanned_at"],
-        "holdings_run": held["run"],
-        "min_iou": min_iou,
-        "min_cover": min_cover,
-        "tolerance_seconds": tolerance_seconds,
-        "holdings_status": held["status"],
-        "scan_status": scan["status"],
-        "bbox": scan["bbox"],
-        "scenes": int(in_month.sum()),
-        "held": int((match.whole & in_month).sum()) if known else None,
-        "held_in_part": int((match.in_part & in_month).sum()) if known else None,
-        "held_by_key": int(match.by_key.sum()) if known else None,
-        "house_ids": match.house_ids if known else None,
-        "held_not_in_catalog": _not_in_catalog(holdings, match, scan) if known else None,
-        "warnings": warnings,
-        "grid": grid.describe(),
-        "cloud_lt": cloud_lt,
-    }
+    metadata = MatchupMetadata(
+        sensor=sensor.key,
+        month=month.key,
+        run=uuid.uuid4().hex,
+        scan_run=scan.run,
+        scanned_at=scan.scanned_at,
+        holdings_run=held.run,
+        min_iou=min_iou,
+        min_cover=min_cover,
+        tolerance_seconds=tolerance_seconds,
+        holdings_status=held.status,
+        scan_status=scan.status,
+        bbox=scan.bbox,
+        scenes=int(in_month.sum()),
+        held=int((match.whole & in_month).sum()) if known else None,
+        held_in_part=int((match.in_part & in_month).sum()) if known else None,
+        held_by_key=int(match.by_key.sum()) if known else None,
+        house_ids=match.house_ids if known else None,
+        held_not_in_catalog=_not_in_catalog(holdings, match, scan) if known else None,
+        warnings=warnings,
+        grid=grid.describe(),
+        cloud_lt=cloud_lt,
+    )
     unheld = (
         _all_listed(store.stats("available", sensor.key, month), scan, sensor.cloud, grid, cloud_lt, engine)
         if known and not (match.share[in_month].any())
@@ -106,7 +109,7 @@ def match_month(
     if unheld is None:
         unheld = availability_tables(_not_held(scenes, match, in_month & known), grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
     write_parquet(store.matchup(sensor.key, month), _matchup_table(scenes, holdings, match, known), metadata)
-    write_cells(store.stats("unheld", sensor.key, month), CELL_SCHEMA, unheld, metadata)
+    write_cells(store.stats("unheld", sensor.key, month), CELL_SCHEMA, unheld, UnheldMetadata(**asdict(metadata), cells=0))
     return metadata
 
 
@@ -167,26 +170,26 @@ def _elsewhere_in_words(count: int) -> str:
 
 
 def _all_listed(
-    path: UPath, scan: dict[str, Any], cloud: CloudMeaning, grid: GridSpec, cloud_lt: float, engine: Engine | None
+    path: UPath, scan: ScenesMetadata, cloud: CloudMeaning, grid: GridSpec, cloud_lt: float, engine: Engine | None
 ) -> Iterator[pa.Table] | None:
     """The cells of all scenes of that very scan, where ``availability_stats`` has them: what is not held where nothing is."""
     try:
-        made = read_metadata(path)
+        made = AvailableMetadata.of(read_metadata(path))
     except StoreError:
         return None
-    if [made.get(name) for name in ("run", "cloud", "grid", "cloud_lt")] != [scan["run"], cloud, grid.describe(), cloud_lt]:
+    if (made.run, made.cloud, made.grid, made.cloud_lt) != (scan.run, cloud, grid.describe(), cloud_lt):
         return None
     n_lon = grid.shape[-1]
     pieces = ((None, None) if rows is None else (rows[0] * n_lon, rows[1] * n_lon) for rows in row_strips(grid, engine))
     return (read_cells(path, first, end, schema=CELL_SCHEMA)[0] for first, end in pieces)
 
 
-def _not_in_catalog(holdings: pa.Table, match: Match, scan: dict[str, Any]) -> int | None:
+def _not_in_catalog(holdings: pa.Table, match: Match, scan: ScenesMetadata) -> int | None:
     """Holdings of the month that the catalogue does not list, within the area it was asked for; None where it was not asked."""
-    if scan["status"] == "not_applicable":
+    if scan.status == "not_applicable":
         return None
     missing = holdings["in_month"].to_numpy(zero_copy_only=False) & match.counts & (match.scene_of_holding < 0)
-    bbox: Sequence[float] | None = scan["bbox"]
+    bbox: Sequence[float] | None = scan.bbox
     if bbox is None or not missing.any():
         return int(missing.sum())
     area = shapely.union_all([shapely.box(*part) for part in split_bbox((bbox[0], bbox[1], bbox[2], bbox[3]))])

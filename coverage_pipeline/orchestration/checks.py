@@ -1,7 +1,6 @@
 """What is reported of a partition after it was written. What must hold is checked by the domain before it publishes.
 
-A check reports and stops nothing: where the files that it compares are not there yet it says so and passes, for a run may make any
-assets in any order.
+Where the files that a check compares are not there yet it says so and passes, for a run may make any assets in any order.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import pyarrow as pa
 from dagster_duckdb import DuckDBResource
 from upath import UPath
 
+from coverage_pipeline.orchestration.automation import Automation
 from coverage_pipeline.orchestration.partitions import SensorMonth, sensor_months_of
 from coverage_pipeline.orchestration.ranges import failing_in_words
 from coverage_pipeline.orchestration.resources import PlannerResource
@@ -23,12 +23,12 @@ Sources = Callable[[Planner, SensorMonth], Mapping[str, tuple[UPath, list[str]]]
 """The tables that a query reads of a partition, by name: their files and columns. None: there is nothing to check."""
 
 
-def planner_checks(sensor_months: dg.MultiPartitionsDefinition) -> list[dg.AssetChecksDefinition]:
+def planner_checks(sensor_months: dg.MultiPartitionsDefinition, automation: Automation) -> list[dg.AssetChecksDefinition]:
     """Checks of single partitions, by SQL over their Parquet files, wherever those lie."""
 
-    @dg.asset_check(asset="availability", partitions_def=sensor_months)
+    @dg.asset_check(asset="availability", partitions_def=sensor_months, blocking=True, automation_condition=automation.root)
     def scene_keys_unique(context: dg.AssetCheckExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> dg.AssetCheckResult:
-        """No scene is listed twice in its month."""
+        """No scene is listed twice in its month: it would be counted twice in every layer that follows, so these wait."""
         return _counted(
             context,
             planner.of_run(),

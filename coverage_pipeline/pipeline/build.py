@@ -24,7 +24,7 @@ from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.errors import HoldingsUnavailable
 from coverage_pipeline.months import Month, window_months
-from coverage_pipeline.pipeline.planner import RETRY_PAUSES, Planner, StatisticsMixed
+from coverage_pipeline.pipeline.planner import RETRY_PAUSES, Planner
 from coverage_pipeline.pipeline.steps import CUBE_STEPS, GRIDDING_STEPS, HOLDINGS_STEPS, STEPS, Step
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.settings.load import load_settings
@@ -54,6 +54,15 @@ class BuildFailed(PlannerError):
 
 
 @dataclass(frozen=True)
+class KeptFile:
+    """Why a step made nothing, and the file of an earlier run stays."""
+
+    reason: str
+    made_at: str | None = None
+    """When the file that stays was made, UTC, where that is known."""
+
+
+@dataclass(frozen=True)
 class PartitionDone:
     """Progress of a build: one partition ended."""
 
@@ -72,14 +81,16 @@ def in_words(done: PartitionDone) -> list[str]:
     scan, extract, match = (done.reports.get(step) for step in ("availability", "holdings", "matchup"))
     if isinstance(scan, ScanReport):
         told.append(scan.in_words())
-    elif scan is not None:
-        told.append(f"{month}: the scan of {scan['scanned_at']} stays")
-    if extract is not None and extract["status"] in ("off", "kept"):
-        told.append(f"{month}: holdings {extract['status']}: {extract['reason']}")
-    elif extract is not None and extract["status"] == "read":
-        held = f"{match['held']} scenes held, {match['held_in_part']} in part" if match is not None else f"{extract['rows']} rows"
-        unlisted = f", {match['held_not_in_catalog']} not in the catalogue" if match is not None and match["held_not_in_catalog"] else ""
-        told.append("; ".join([f"{month}: {held}{unlisted}, from {extract['source']}", *extract["notes"]]))
+    elif isinstance(scan, KeptFile):
+        told.append(f"{month}: the scan of {scan.made_at} stays")
+    if isinstance(extract, KeptFile):
+        told.append(f"{month}: holdings kept: {extract.reason}")
+    elif extract is not None and extract.status == "off":
+        told.append(f"{month}: holdings off: {extract.reason}")
+    elif extract is not None and extract.status == "read":
+        held = f"{match.held} scenes held, {match.held_in_part} in part" if match is not None else f"{extract.rows} rows"
+        unlisted = f", {match.held_not_in_catalog} not in the catalogue" if match is not None and match.held_not_in_catalog else ""
+        told.append("; ".join([f"{month}: {held}{unlisted}, from {extract.source}", *extract.notes]))
     return told
 
 
@@ -105,7 +116,7 @@ class _PartitionBuild:
         if not isinstance(failure, CatalogError):
             return False
         log.warning("%s %s: going on with the scan of %s", self.sensor.key, self.month, former.get("scanned_at"))
-        self.reports["availability"] = {"status": "kept", "scanned_at": former.get("scanned_at"), "reason": str(failure)}
+        self.reports["availability"] = KeptFile(str(failure), former.get("scanned_at"))
         return True
 
     def run(self, steps: Sequence[Step]) -> _PartitionBuild:
@@ -118,7 +129,7 @@ class _PartitionBuild:
                 self.reports[step] = self._made(step)
             except HoldingsUnavailable as unavailable:
                 log.warning("%s %s: %s; the extract of an earlier run stays", self.sensor.key, self.month, unavailable)
-                self.reports[step] = {"status": "kept", "reason": str(unavailable)}
+                self.reports[step] = KeptFile(str(unavailable))
             except PlannerError as failure:
                 self.error = self.error or failure
                 self.stopped = step != "availability" or not self._former_scan(failure)
@@ -128,6 +139,8 @@ class _PartitionBuild:
 
     def _made(self, step: Step) -> Any:
         """The report of one step. Two builds of one root replace each other's files: what no longer goes together is gridded anew."""
+        from coverage_pipeline.cube.merge import StatisticsMixed
+
         for _ in RETRY_PAUSES if step == "coverage" else ():
             try:
                 return getattr(self.planner, step)(self.sensor, self.month)

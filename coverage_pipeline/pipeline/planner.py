@@ -6,7 +6,6 @@ A step imports what it needs when it runs: a command that computes the gap again
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from shapely.errors import ShapelyError
-from upath import UPath
 
 from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.report import ScanReport, stored_report
@@ -27,39 +24,31 @@ from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.levels import strip_rows
 from coverage_pipeline.cube.locking import metadata_lock
 from coverage_pipeline.cube.read import partition_revision, read_partition
-from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, CubeSpec, PartitionMoved
-from coverage_pipeline.cube.write import write_coverage, write_gap
+from coverage_pipeline.cube.schema import ACTIONS, CubeSpec, PartitionMoved
+from coverage_pipeline.cube.write import write_gap
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.grid.bands import Engine, refuse_too_large, row_strips
-from coverage_pipeline.grid.celltable import CELL_SCHEMA, DAYS, AreaKnown, dense
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
-from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import CoverageSensor, registry
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
-from coverage_pipeline.storage.errors import MAKE_AGAIN, StoreError
 from coverage_pipeline.storage.leftovers import clean_files
 from coverage_pipeline.storage.paths import is_local, sibling
 from coverage_pipeline.storage.store import Store
-from coverage_pipeline.storage.tables import read_cells, read_metadata, write_cells
 
 if TYPE_CHECKING:
     from coverage_pipeline.catalog.scan_job import OnProgress
+    from coverage_pipeline.cube.merge import MergeReport
+    from coverage_pipeline.holdings.metadata import HeldMetadata, HoldingsMetadata
+    from coverage_pipeline.matchup.metadata import MatchupMetadata
+    from coverage_pipeline.scenes.metadata import AvailableMetadata
 
 log = logging.getLogger(__name__)
 RETRY_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds before what another run rewrote is read again, so often."""
-
-
-class StatisticsMoved(PlannerError):
-    """A file of statistics was replaced by another run between two readings of it."""
-
-
-class StatisticsMixed(PlannerError):
-    """The statistics and the matchup of a partition come from different scans or extracts."""
 
 
 @contextlib.contextmanager
@@ -171,31 +160,27 @@ class Planner:
         reports = {month: stored_report(sibling(self.store.scenes(sensor.key, month), ".scan.json")) for month in changed}
         return {month: report for month, report in reports.items() if report is not None}
 
-    def holdings(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+    def holdings(self, sensor: CoverageSensor, month: Month) -> HoldingsMetadata:
         """Extract the month's holdings and the last instants held."""
         from coverage_pipeline.holdings.extract import extract_month
 
         return extract_month(sensor, month, self.store, self.settings)
 
-    def availability_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+    def availability_stats(self, sensor: CoverageSensor, month: Month) -> AvailableMetadata:
         """Grid the scenes that exist."""
-        from coverage_pipeline.scenes.statistics import STATISTICS_COLUMNS, availability_tables, read_scenes
+        from coverage_pipeline.scenes.statistics import write_availability_stats
 
         with _naming(sensor, month):
-            path = self.store.scenes(sensor.key, month)
-            scenes, scan = read_scenes(path, STATISTICS_COLUMNS, self.grid.extent)
-            tables = availability_tables(scenes, self.grid, cloud_lt=self.spec.cloud_lt, cloud=sensor.cloud, engine=self.engine)
-            metadata = {**scan, "cloud": sensor.cloud, "grid": self.grid.describe(), "cloud_lt": self.spec.cloud_lt}
-            return write_cells(self.store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)
+            return write_availability_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
 
-    def holdings_stats(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+    def holdings_stats(self, sensor: CoverageSensor, month: Month) -> HeldMetadata:
         """Grid the scenes we hold, as the matchup says which they are."""
         from coverage_pipeline.matchup.held_cells import write_holdings_stats
 
         with _naming(sensor, month):
             return write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
 
-    def matchup(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+    def matchup(self, sensor: CoverageSensor, month: Month) -> MatchupMetadata:
         """Match scenes with holdings, and grid what exists and is not held."""
         from coverage_pipeline.matchup.month import match_month
 
@@ -213,8 +198,10 @@ class Planner:
                 engine=self.engine,
             )
 
-    def coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+    def coverage(self, sensor: CoverageSensor, month: Month) -> MergeReport:
         """Merge the three statistics into the partition's region of the cube; from the start where another run rewrote one of them."""
+        from coverage_pipeline.cube.merge import StatisticsMoved
+
         for pause in RETRY_PAUSES:
             try:
                 return self._coverage(sensor, month)
@@ -223,124 +210,16 @@ class Planner:
                 time.sleep(pause)
         return self._coverage(sensor, month)
 
-    def _coverage(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
-        from coverage_pipeline.holdings.extract import KNOWN_HOLDINGS
-        from coverage_pipeline.holdings.statistics import HELD_SCHEMA, holdings_fields
-        from coverage_pipeline.matchup.month import UNHELD_SCHEMA
-        from coverage_pipeline.matchup.unheld import unheld_fields
-        from coverage_pipeline.scenes.statistics import availability_fields, known_area
+    def _coverage(self, sensor: CoverageSensor, month: Month) -> MergeReport:
+        from coverage_pipeline.cube.merge import merge_partition
 
-        available = self.store.stats("available", sensor.key, month)
-        scan = read_metadata(available)
-        scan.require(status=str, scanned_at=(str, type(None)), scenes=int, provider=(str, type(None)), cells=int, run=(str, type(None)))
-        if scan["status"] not in SCAN_STATUS:
-            raise StoreError(f"{available}: its status is {scan['status']!r:.60}, none of {', '.join(SCAN_STATUS)}; {MAKE_AGAIN}")
-        layers = self._holdings_layers(sensor, month)
-        self._refuse_mixture(sensor, month, scan, layers)
-        known = known_area(scan["status"], scan["bbox"], self.grid)
-        status = layers.status
-        scanned = scan["status"] != "not_applicable"
-        unheld_known = known if status in KNOWN_HOLDINGS else known_area("not_scanned", None, self.grid)
-
-        def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
-            # one layer after the other: a table is let go before the next is read
-            fields = availability_fields(self._cells(available, scan, rows, CELL_SCHEMA), self.grid, known, rows)
-            acquired = self._cells(layers.held_path, layers.held, rows, HELD_SCHEMA)
-            fields |= holdings_fields(acquired, self.grid, status, month, self.spec.lookback_months, rows)
-            held_unclear = dense(acquired, "unknown_days", self.grid, DAYS, AreaKnown(everywhere=status == "read"), rows)
-            del acquired
-            unheld = self._cells(layers.unheld_path, layers.match, rows, UNHELD_SCHEMA)
-            fields |= unheld_fields(
-                unheld,
-                self.grid,
-                unheld_known,
-                fields["held_clear_days"],
-                held_unclear,
-                rows,
-                applicable=scanned or status not in KNOWN_HOLDINGS,
-            )
-            return fields
-
+        holdings = self.settings.holdings if self.include_holdings else None
         with _naming(sensor, month):
-            not_in_catalog = layers.match.get("held_not_in_catalog")
-            provenance = {
-                "scan_status": SCAN_STATUS.index(scan["status"]),
-                "holdings_status": HOLDINGS_STATUS.index(status),
-                "scenes_total": scan["scenes"] if scanned else -1,
-                "held_not_in_catalog": -1 if not_in_catalog is None else not_in_catalog,
-                "scanned_at": int(dt.datetime.fromisoformat(scan["scanned_at"]).timestamp()) if scanned else -1,
-                "provider": scan["provider"],
-            }
-        pieces = ((rows, piece(rows)) for rows in self.strips())
-        with _naming(sensor, month):
-            write_coverage(self.store.zarr, sensor.key, month, pieces, provenance)
-        return {
-            "scan_status": scan["status"],
-            "holdings_status": status,
-            "provider": scan["provider"],
-            "scenes": scan["scenes"],
-            "scenes_held": layers.match.get("held"),
-            "scenes_held_in_part": layers.match.get("held_in_part"),
-            "held_not_in_catalog": not_in_catalog,
-            "cells_with_scenes": scan["cells"],
-        }
-
-    def _holdings_layers(self, sensor: CoverageSensor, month: Month) -> _HoldingsLayers:
-        if not self.include_holdings:
-            return _HoldingsLayers("not_read", None, {}, None, {})
-        held_path, unheld_path = (self.store.stats(layer, sensor.key, month) for layer in ("held", "unheld"))
-        kept, match = read_metadata(held_path), read_metadata(unheld_path)
-        kept.require(status=str, run=(str, type(None)), matchup_run=(str, type(None)))
-        match.require(holdings_status=str, run=(str, type(None)), held=(int, type(None)), held_not_in_catalog=(int, type(None)))
-        if kept["status"] not in HOLDINGS_STATUS:
-            raise StoreError(f"{held_path}: its status is {kept['status']!r:.60}, none of {', '.join(HOLDINGS_STATUS)}; {MAKE_AGAIN}")
-        return _HoldingsLayers(kept["status"], held_path, kept, unheld_path, match)
+            return merge_partition(sensor, month, self.store, replace(self.spec, grid=self.grid), holdings, self.engine)
 
     def strips(self) -> list[tuple[int, int] | None]:
         """Rows of the pieces that a partition is merged in."""
         return row_strips(self.grid, self.engine, multiple_of=strip_rows(self.grid))
-
-    def _cells(self, path: UPath | None, metadata: dict[str, Any], rows: tuple[int, int] | None, schema: pa.Schema) -> pa.Table:
-        """The cells of a piece, of the very file whose metadata was read before; none where there is no file."""
-        if path is None:
-            return schema.empty_table()
-        n_lon = self.grid.shape[-1]
-        table, now = read_cells(path, *(() if rows is None else (rows[0] * n_lon, rows[1] * n_lon)), schema=schema)
-        if now != metadata:
-            raise StatisticsMoved(f"{path} is being written by another run; materialise coverage again when that has ended")
-        return table
-
-    def _refuse_mixture(self, sensor: CoverageSensor, month: Month, scan: dict[str, Any], layers: _HoldingsLayers) -> None:
-        """Statistics of other settings, or of another scan, extract or matchup, would say that nothing is missing where it is."""
-        wanted, kept, match = self.settings.holdings, layers.held, layers.match
-        made = [("availability_stats", scan), ("holdings_stats", kept), ("matchup", match)][: 3 if self.include_holdings else 1]
-        expected: list[tuple[str, str, Any, Any]] = [
-            (name, setting, metadata.get(setting), value)
-            for name, metadata in made
-            for setting, value in (("grid", self.grid.describe()), ("cloud_lt", self.spec.cloud_lt))
-        ]
-        if self.include_holdings:
-            expected += [
-                ("matchup", "min_iou", match.get("min_iou"), wanted.min_iou),
-                ("matchup", "min_cover", match.get("min_cover"), wanted.min_cover),
-                ("matchup", "tolerance_seconds", match.get("tolerance_seconds"), wanted.match_tolerance_seconds),
-            ]
-        if layers.status == "read":
-            expected.append(("holdings", "lookback_months", kept.get("lookback_months"), self.spec.lookback_months))
-        for name, setting, found, value in expected:
-            if found != value:
-                raise PlannerError(
-                    f"{sensor.key} {month}: {name} was made with {setting} {found}, the settings say {value}; materialise {name} again"
-                )
-        if not self.include_holdings:
-            return
-        for name, found, value in (
-            ("matchup was made from another scan than availability_stats", match.get("scan_run"), scan["run"]),
-            ("matchup was made from another extract of the holdings than holdings_stats", match.get("holdings_run"), kept.get("run")),
-            ("holdings_stats was made from another matchup", kept.get("matchup_run"), match.get("run")),
-        ):
-            if found != value:
-                raise StatisticsMixed(f"{sensor.key} {month}: {name}; materialise availability_stats, matchup and holdings_stats again")
 
     def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
         """Compute the gap of a partition from its region of the cube and write it beside it; again where another run rewrote that."""
@@ -386,14 +265,3 @@ class Planner:
     def finish(self) -> str:
         """Bring the cube's ``catalog_snapshot`` up to date; returns it."""
         return update_snapshot(self.store.zarr)
-
-
-@dataclass(frozen=True)
-class _HoldingsLayers:
-    """What the holdings say of a partition: two files of cells with their metadata, none where holdings are left out."""
-
-    status: str
-    held_path: UPath | None
-    held: dict[str, Any]
-    unheld_path: UPath | None
-    match: dict[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from coverage_pipeline.grid.celltable import CELL_SCHEMA, COUNT, DAYS, NUMBER, A
 from coverage_pipeline.grid.spec import GridSpec, cells_within
 from coverage_pipeline.grid.statistics import statistics_in_bands
 from coverage_pipeline.months import Month, window_months
+from coverage_pipeline.scenes.metadata import AvailableMetadata, ScenesMetadata
 from coverage_pipeline.scenes.schema import SCAN_STATUS, SCENES_SCHEMA, SCENES_VERSION
-from coverage_pipeline.sensors.registry import CloudMeaning
+from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
 from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.paths import storage_path
-from coverage_pipeline.storage.tables import read_metadata, read_parquet
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_metadata, read_parquet, write_cells
 
 STATISTICS_COLUMNS = ["pass_time", "in_month", "cloud_cover", "geometry"]
 """Columns of the scenes file that ``availability_tables`` reads."""
@@ -36,7 +39,7 @@ def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning)
     return np.ones(cloud.shape, bool) if meaning == "not_applicable" else cloud < cloud_lt
 
 
-def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None) -> tuple[pa.Table, ScenesMetadata]:
     """Columns of a file of scenes and its metadata; of a region only the scenes whose bounding box meets ``extent``.
 
     Raises ``StoreError`` for a file that is missing, no file of scenes, or of another schema version.
@@ -46,15 +49,15 @@ def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None)
         west, south, east, north = extent
         box = {corner: pc.field("bbox", corner) for corner in ("xmin", "ymin", "xmax", "ymax")}
         filters = (box["xmin"] < east) & (box["xmax"] > west) & (box["ymin"] < north) & (box["ymax"] > south)
-    metadata = read_metadata(path)
-    if metadata.get("version", SCENES_VERSION) != SCENES_VERSION:
-        raise StoreError(f"{path} has schema version {metadata['version']}, this program reads {SCENES_VERSION}: scan that month again")
-    table, metadata = read_parquet(path, list(columns), filters=filters)
+    stored = read_metadata(path)
+    if stored.get("version", SCENES_VERSION) != SCENES_VERSION:
+        raise StoreError(f"{path} has schema version {stored['version']}, this program reads {SCENES_VERSION}: scan that month again")
+    table, stored = read_parquet(path, list(columns), filters=filters)
     for name in columns:
         found, wanted = table.schema.field(name).type, SCENES_SCHEMA.field(name).type
         if found != wanted:
             raise StoreError(f"{path}: {name} is {found}, not {wanted}: scan that month again")
-    return table, metadata
+    return table, ScenesMetadata.of(stored)
 
 
 def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> AreaKnown:
@@ -99,6 +102,19 @@ def availability_table(scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, clo
     return pa.concat_tables([CELL_SCHEMA.empty_table(), *availability_tables(scenes, grid, cloud_lt=cloud_lt, cloud=cloud)])
 
 
+def write_availability_stats(
+    sensor: CoverageSensor, month: Month, store: Store, grid: GridSpec, cloud_lt: float, engine: Engine | None = None
+) -> AvailableMetadata:
+    """Grid the scenes of one sensor and month into the file of their cells; returns its metadata.
+
+    Raises ``StoreError`` where there are no scenes of the month, or their file is damaged.
+    """
+    scenes, scan = read_scenes(store.scenes(sensor.key, month), STATISTICS_COLUMNS, grid.extent)
+    tables = availability_tables(scenes, grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
+    metadata = AvailableMetadata(**asdict(scan), cloud=sensor.cloud, grid=grid.describe(), cloud_lt=cloud_lt, cells=0)
+    return write_cells(store.stats("available", sensor.key, month), CELL_SCHEMA, tables, metadata)
+
+
 _FIELDS = {
     "scenes_count": ("scenes", COUNT),
     "cloud_free_scene_count": ("clear", COUNT),
@@ -136,14 +152,14 @@ def availability_stats(
     if "start" not in read_metadata(path):
         raise StoreError(f"{parquet} is not a file of scenes")
     table, metadata = read_scenes(path, STATISTICS_COLUMNS, grid.extent)
-    last_day = dt.date.fromisoformat(metadata["end"][:10]) - dt.timedelta(days=1)
-    months = window_months(metadata["start"][:10], last_day)
+    last_day = dt.date.fromisoformat(metadata.end[:10]) - dt.timedelta(days=1)
+    months = window_months(metadata.start[:10], last_day)
     frames = [_month_dataset(table, month, grid, metadata, cloud_lt, cloud) for month in months]
-    return xr.concat(frames, dim="time").assign_attrs(sensor=metadata["sensor"], scan_status=metadata["status"])
+    return xr.concat(frames, dim="time").assign_attrs(sensor=metadata.sensor, scan_status=metadata.status)
 
 
 def _month_dataset(
-    table: pa.Table, month: Month, grid: GridSpec, metadata: dict[str, Any], cloud_lt: float, cloud: CloudMeaning
+    table: pa.Table, month: Month, grid: GridSpec, metadata: ScenesMetadata, cloud_lt: float, cloud: CloudMeaning
 ) -> xr.Dataset:
     passed = table["pass_time"]
     inside = pc.and_(
@@ -151,8 +167,8 @@ def _month_dataset(
         pc.less(passed, pa.scalar(month.end, passed.type)),
     )
     cells = availability_table(table.filter(inside), grid, cloud_lt=cloud_lt, cloud=cloud)
-    known = known_area(metadata["status"], metadata["bbox"], grid)
-    return fields_dataset(availability_fields(cells, grid, known), [metadata["sensor"]], [month], grid)
+    known = known_area(metadata.status, metadata.bbox, grid)
+    return fields_dataset(availability_fields(cells, grid, known), [metadata.sensor], [month], grid)
 
 
 def fields_dataset(fields: dict[str, NDArray[Any]], sensors: Sequence[str], months: Sequence[Month], grid: GridSpec) -> xr.Dataset:

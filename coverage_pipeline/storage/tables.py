@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,19 +16,21 @@ from upath import UPath
 from coverage_pipeline.redaction import error_words
 from coverage_pipeline.storage.errors import MAKE_AGAIN, StoreError
 from coverage_pipeline.storage.files import whole_file, write_bytes
-from coverage_pipeline.storage.metadata import METADATA_KEY, FileMetadata, metadata_of
+from coverage_pipeline.storage.metadata import METADATA_KEY, CellsMetadata, FileMetadata, StoredMetadata, metadata_of
 
 
-def write_parquet(path: UPath, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
+def write_parquet(path: UPath, table: pa.Table, metadata: FileMetadata | Mapping[str, Any] | None = None) -> None:
     """Write a table as Parquet (zstd), with ``metadata`` as JSON under ``METADATA_KEY``."""
     write_bytes(path, parquet_bytes(table, metadata))
 
 
-def parquet_bytes(table: pa.Table, metadata: Mapping[str, Any] | None = None) -> bytes:
+def parquet_bytes(table: pa.Table, metadata: FileMetadata | Mapping[str, Any] | None = None) -> bytes:
     """A table as the bytes of a Parquet file (zstd), with ``metadata`` as JSON under ``METADATA_KEY``."""
     if metadata is not None:
         kept = dict(table.schema.metadata or {})
-        table = table.replace_schema_metadata({**kept, METADATA_KEY: json.dumps(dict(metadata)).encode()})
+        table = table.replace_schema_metadata(
+            {**kept, METADATA_KEY: json.dumps(metadata.as_json() if isinstance(metadata, FileMetadata) else dict(metadata)).encode()}
+        )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
@@ -36,7 +39,7 @@ def parquet_bytes(table: pa.Table, metadata: Mapping[str, Any] | None = None) ->
 _ROWS_A_GROUP = 1 << 18
 
 
-def write_cells(path: UPath, schema: pa.Schema, tables: Iterable[pa.Table], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def write_cells[M: CellsMetadata](path: UPath, schema: pa.Schema, tables: Iterable[pa.Table], metadata: M) -> M:
     """Write cell statistics that come piece by piece, ascending by ``cell``; returns the metadata, with the number of ``cells``.
 
     Never more than a piece is in memory. Sorted, delta-coded and small row groups, so that a month is small and a band of it is
@@ -57,14 +60,14 @@ def write_cells(path: UPath, schema: pa.Schema, tables: Iterable[pa.Table], meta
         for table in tables:
             cells += table.num_rows
             writer.write_table(table, row_group_size=_ROWS_A_GROUP)
-        whole = {**metadata, "cells": cells}
-        writer.add_key_value_metadata({METADATA_KEY: json.dumps(whole).encode()})
+        whole = replace(metadata, cells=cells)
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(whole.as_json()).encode()})
     return whole
 
 
 def read_cells(
     path: UPath, first: int | None = None, end: int | None = None, *, schema: pa.Schema | None = None
-) -> tuple[pa.Table, FileMetadata]:
+) -> tuple[pa.Table, StoredMetadata]:
     """Cell statistics and their metadata: all of them, or those from cell ``first`` to before ``end``."""
     names = None if schema is None else schema.names
     if first is None or end is None:
@@ -72,7 +75,7 @@ def read_cells(
     return read_parquet(path, names, filters=(pc.field("cell") >= first) & (pc.field("cell") < end))
 
 
-def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, FileMetadata]:
+def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, StoredMetadata]:
     """A table of ours and its metadata; raises ``StoreError`` for a file that is missing, not ours, or without one of the columns.
 
     ``columns`` and ``filters`` say what of it is read; row groups that can't match are not.
@@ -95,7 +98,7 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
     return table, metadata_of(path, kept)
 
 
-def read_metadata(path: UPath) -> FileMetadata:
+def read_metadata(path: UPath) -> StoredMetadata:
     """Only the metadata of a file of ours."""
     try:
         with path.open("rb") as file:

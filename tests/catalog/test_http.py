@@ -319,7 +319,7 @@ def test_an_answer_that_ends_in_time_is_whole_though_it_is_slow() -> None:
 
 MEMORY = """
 import sys
-from coverage_pipeline.catalog import CatalogError
+from coverage_pipeline.catalog.errors import CatalogError
 from coverage_pipeline.catalog.providers import LOOPBACK, overridden
 from coverage_pipeline.catalog.http import HttpSession, Patience
 

@@ -48,7 +48,7 @@ def test_the_page_drops_the_settings_of_the_database_from_its_environment(tmp_pa
     program = (
         "import os, runpy; from pathlib import Path; import coverage_dashboards; "
         "runpy.run_path(str(Path(coverage_dashboards.__file__).with_name('app.py'))); "
-        "from coverage_pipeline.settings.model import load_settings; "
+        "from coverage_pipeline.settings.load import load_settings; "
         "print(sorted(n for n in os.environ if n.startswith('COVERAGE_')), load_settings(holdings=False).db.password)"
     )
     given = {"COVERAGE_DATA": str(tmp_path / "data"), "COVERAGE_DB_PASSWORD": KEY, "PYTHONPATH": str(Path(__file__).parents[2])}

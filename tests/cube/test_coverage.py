@@ -34,7 +34,6 @@ from coverage_pipeline.cube.schema import (
     ACTIONS,
     COVERAGE_VARIABLES,
     GAP_VARIABLES,
-    HOLDINGS_STATUS,
     SCHEMA,
     CoverageError,
     CoverageMismatch,
@@ -47,6 +46,7 @@ from coverage_pipeline.cube.write import write_coverage, write_gap
 from coverage_pipeline.demand.gap import compute_gap
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS

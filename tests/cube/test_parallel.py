@@ -48,6 +48,7 @@ from coverage_pipeline.storage.files import write_bytes
 from coverage_pipeline.storage.locks import exclusive
 from coverage_pipeline.storage.paths import storage_path
 from coverage_pipeline.storage.tables import read_parquet, write_cells, write_parquet
+from tests.cell_files import CellFile
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, make_cube, provenance, random_fields, write_partition
 
 pytestmark = pytest.mark.slow
@@ -754,12 +755,12 @@ def cells(seed: int, pieces: int) -> Iterator[pa.Table]:
 @pytest.mark.parametrize("leave", [0, 30_000, 300_000])
 def test_a_full_disk_leaves_the_former_tables_and_nothing_temporary(disk: Disk, leave: int) -> None:
     statistics, scenes = UPath(disk.root / "stats" / "2025-01.parquet"), UPath(disk.root / "catalog" / "2025-01.parquet")
-    write_cells(statistics, CELLS, cells(1, 1), {"run": "former"})
+    write_cells(statistics, CELLS, cells(1, 1), CellFile(run="former"))
     write_parquet(scenes, next(cells(1, 1)), {"run": "former"})
     names = sorted(disk.root.rglob("*"))
     disk.fill(leave)
     with pytest.raises(StoreError, match=r"cannot write .*stats/2025-01\.parquet: .*No space left.*COVERAGE_DATA"):
-        write_cells(statistics, CELLS, cells(2, 9), {"run": "new"})
+        write_cells(statistics, CELLS, cells(2, 9), CellFile(run="new"))
     with pytest.raises(StoreError, match=r"cannot write .*catalog/2025-01\.parquet: .*No space left.*COVERAGE_DATA"):
         write_parquet(scenes, pa.concat_tables(cells(2, 9)), {"run": "new"})
     disk.clear()
@@ -768,7 +769,7 @@ def test_a_full_disk_leaves_the_former_tables_and_nothing_temporary(disk: Disk, 
         table, metadata = read_parquet(path)
         assert metadata["run"] == "former"
         assert table.equals(next(cells(1, 1)))
-    assert write_cells(statistics, CELLS, cells(2, 9), {"run": "new"})["cells"] == read_parquet(statistics)[0].num_rows == 180_000
+    assert write_cells(statistics, CELLS, cells(2, 9), CellFile(run="new")).cells == read_parquet(statistics)[0].num_rows == 180_000
 
 
 # --- another version ------------------------------------------------------------------------------------------------

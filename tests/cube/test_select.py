@@ -19,19 +19,11 @@ from hypothesis.extra import numpy as hnp
 from coverage_pipeline.cube import dataset
 from coverage_pipeline.cube import select as coverage
 from coverage_pipeline.cube.dataset import open_coverage
-from coverage_pipeline.cube.schema import (
-    ACTIONS,
-    AGGREGATIONS,
-    HOLDINGS_STATUS,
-    METRICS,
-    SCHEMA,
-    CoverageError,
-    CoverageQuery,
-    DesiredCadence,
-)
+from coverage_pipeline.cube.schema import ACTIONS, AGGREGATIONS, METRICS, SCHEMA, CoverageError, CoverageQuery, DesiredCadence
 from coverage_pipeline.cube.select import select
 from coverage_pipeline.demand.gap import compute_gap
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from tests.cubes import (

@@ -16,10 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coverage_pipeline.cube.dataset import open_coverage
-from coverage_pipeline.cube.schema import ACTIONS, HOLDINGS_STATUS, CoverageError, DesiredCadence
+from coverage_pipeline.cube.schema import ACTIONS, CoverageError, DesiredCadence
 from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
 from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS, GapError, check_weights
 from coverage_pipeline.grid.daymask import UNKNOWN
+from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS

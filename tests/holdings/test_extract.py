@@ -103,7 +103,7 @@ def test_a_month_is_half_open_in_utc(written_as: Any, holdings_file: Path, store
     rows = {row["scene_id"]: row["in_month"] for row in table.to_pylist()}
     # within an hour of the month a holding takes part in matching, but is not of the month
     assert rows == {EDGES[0]: False, EDGES[1]: True, EDGES[2]: True, EDGES[3]: False, EDGES[4]: False}
-    assert metadata["rows"] == 2
+    assert metadata.rows == 2
     assert table["datetime"].to_pylist()[2] == at(EDGES[2])
 
 
@@ -190,7 +190,7 @@ def test_unusable_footprints_are_counted_not_held(holdings_file: Path, store: St
     good = [shapely.box(k, 20, k + 1, 21) for k in range(10)]
     frame([at("2025-01-15T10:00:00")] * 16, geometry=[*shapes, raised, *good]).to_parquet(holdings_file)
     metadata = extract_month(PRISMA, JANUARY, store, settings_for(holdings_file))
-    assert (metadata["rows"], metadata["rejected"], metadata["footprints"]) == (13, 3, 13)
+    assert (metadata.rows, metadata.rejected, metadata.footprints) == (13, 3, 13)
     table, _ = read_parquet(store.holdings("prisma", JANUARY))
     found = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
     assert not shapely.has_z(found).any()
@@ -330,7 +330,7 @@ def test_a_missing_driver_is_unavailable(monkeypatch: pytest.MonkeyPatch, store:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     with pytest.raises(HoldingsDriverMissing, match="psycopg2-binary"):
         fetch_holdings(start="2025-01-01", end="2025-01-31")
-    assert extract_month(PRISMA, JANUARY, store, load_settings())["status"] == "off"
+    assert extract_month(PRISMA, JANUARY, store, load_settings()).status == "off"
 
 
 @pytest.mark.parametrize(
@@ -357,14 +357,14 @@ def test_an_address_that_is_none_is_refused_without_showing_it(
 
 def test_a_sensor_we_never_hold_is_a_known_zero(store: Store) -> None:
     metadata = extract_month(SENTINEL_2, JANUARY, store, load_settings())  # without any source configured
-    assert metadata["status"] == "not_held"
+    assert metadata.status == "not_held"
     assert read_parquet(store.holdings("sentinel-2", JANUARY))[0].num_rows == 0
 
 
 def test_holdings_that_cannot_be_had_are_off_with_the_reason(store: Store, tmp_path: Path) -> None:
     metadata = extract_month(PRISMA, JANUARY, store, settings_for(tmp_path / "nowhere.parquet"))
-    assert metadata["status"] == "off"
-    assert "nowhere.parquet" in metadata["reason"]
+    assert metadata.status == "off"
+    assert "nowhere.parquet" in metadata.reason
     assert read_parquet(store.last_held("prisma", JANUARY))[1]["status"] == "off"
 
 
@@ -379,9 +379,9 @@ def test_an_earlier_extract_outlives_an_outage(holdings_file: Path, store: Store
     assert store.holdings("prisma", JANUARY).read_bytes() == before
     # one that was off is worth nothing and is written again
     extract_month(PRISMA, Month(2025, 2), store, settings)
-    assert extract_month(PRISMA, Month(2025, 2), store, settings)["status"] == "off"
+    assert extract_month(PRISMA, Month(2025, 2), store, settings).status == "off"
     # and whoever turns the holdings off means it
-    assert extract_month(PRISMA, JANUARY, store, load_settings(overrides={"holdings": {"source": "off"}}))["status"] == "off"
+    assert extract_month(PRISMA, JANUARY, store, load_settings(overrides={"holdings": {"source": "off"}})).status == "off"
 
 
 def test_what_does_not_fit_the_settings_writes_nothing(holdings_file: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,7 +551,7 @@ def test_a_sentinel_2_holding_lies_in_the_month_and_day_of_its_datatake(tmp_path
     frame.to_parquet(path)
     settings = load_settings(overrides={"holdings": {"path": str(path)}, "tiles": {"scene_id": "id"}})
     store = Store.below(tmp_path / "data")
-    rows = {m: extract_month(sensor, Month(2025, m), store, settings)["rows"] for m in (1, 2)}
+    rows = {m: extract_month(sensor, Month(2025, m), store, settings).rows for m in (1, 2)}
     assert rows == {1: 1, 2: 0}
     held, _ = read_parquet(store.holdings("sentinel-2", Month(2025, 1)))
     assert held["pass_time"][0].as_py() == dt.datetime(2025, 1, 31, 23, 55, 1, tzinfo=dt.UTC)
@@ -632,7 +632,7 @@ def test_a_month_is_no_time(holdings_file: Path, store: Store, text: str) -> Non
 
 def test_rows_without_a_sensor_are_told(holdings_file: Path, store: Store) -> None:
     frame([at(EDGES[1])] * 20, sensor=[None, *["PRISMA"] * 19]).to_parquet(holdings_file)
-    assert "1 × no sensor" in extract_month(PRISMA, JANUARY, store, settings_for(holdings_file))["warnings"][0]
+    assert "1 × no sensor" in extract_month(PRISMA, JANUARY, store, settings_for(holdings_file)).warnings[0]
     frame([at(EDGES[1])] * 20, sensor=[*[None] * 9, *["PRISMA"] * 11]).to_parquet(holdings_file)
     with pytest.raises(HoldingsRefused, match=r"9 × no sensor \(COVERAGE_TILES_SENSOR"):
         extract_month(PRISMA, JANUARY, store, settings_for(holdings_file))

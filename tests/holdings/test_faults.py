@@ -178,14 +178,14 @@ def test_each_fault_ends_as_it_must(case: Case, tmp_path: Path) -> None:
         assert (target.read_bytes() if target.exists() else None) == before
         return
     metadata = extract_month(EMIT, JANUARY, store, settings)
-    assert metadata["status"] == ("off" if case.off else "read")
+    assert metadata.status == ("off" if case.off else "read")
     if case.off:
-        assert case.says in metadata["reason"]
+        assert case.says in metadata.reason
         return
-    assert (metadata["rows"], metadata["rejected"]) == (case.rows, case.rejected)
-    told = metadata["warnings"] if case.warns else metadata["notes"]
+    assert (metadata.rows, metadata.rejected) == (case.rows, case.rejected)
+    told = metadata.warnings if case.warns else metadata.notes
     assert any(case.says in text for text in told) or not case.says
-    assert case.warns == bool(metadata["warnings"])
+    assert case.warns == bool(metadata.warnings)
     rejected, _ = read_parquet(sibling(target, ".rejected.parquet"))
     assert rejected.num_rows == case.rejected
     assert all(rejected["reason"].to_pylist())

@@ -23,7 +23,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.errors import HoldingsUnavailable, HoldingsUnreachable
 from coverage_pipeline.holdings.extract import HoldingsRefused, extract_month
 from coverage_pipeline.months import UTC, Month
-from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.pipeline.build import KeptFile, build
 from coverage_pipeline.pipeline.fetch import fetch_holdings
 from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
@@ -142,7 +142,7 @@ def test_every_name_is_quoted_never_formatted_in(tiles: Tiles, store: Store) -> 
     frame = january()
     assert frame[["sensor", "cloud", "scene_id"]].values.tolist() == [["PRISMA", 7.0, "a"]]
     assert frame.geometry[0].equals(shapely.box(5, 50, 6, 51))
-    assert extract_month(PRISMA, JANUARY, store, load_settings())["rows"] == 1
+    assert extract_month(PRISMA, JANUARY, store, load_settings()).rows == 1
 
 
 def test_an_address_in_one_variable(tiles: Tiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +198,8 @@ def test_a_month_is_half_open_in_utc_whatever_zone_the_server_or_role_has(
     # within an hour of the month a holding takes part in matching, but is not counted
     around = dict.fromkeys([edges[0], edges[1], edges[4], "2025-02-01 00:00:30", "2025-02-01 00:01:00"], False)
     assert rows == {**around, edges[2]: True, edges[3]: True}
-    assert any("UTC assumed" in note for note in metadata["notes"]) == (kind == "timestamp")
-    assert metadata["rows"] == 2
+    assert any("UTC assumed" in note for note in metadata.notes) == (kind == "timestamp")
+    assert metadata.rows == 2
     assert not any(table["date_only"].to_pylist())
     last, _ = read_parquet(store.last_held("prisma", JANUARY))
     assert max(last["datetime"].to_pylist()) == at(edges[3])
@@ -252,10 +252,10 @@ def test_null_geometry_date_and_cloud(tiles: Tiles, store: Store) -> None:
     table, _ = read_parquet(store.holdings("prisma", JANUARY))
     assert table["scene_id"].to_pylist() == [f"no cloud {day}" for day in range(16, 26)]
     assert set(table["cloud"].to_pylist()) == {None}
-    assert (metadata["rows"], metadata["rejected"], metadata["footprints"]) == (10, 2, 1)
+    assert (metadata.rows, metadata.rejected, metadata.footprints) == (10, 2, 1)
     rejected, _ = read_parquet(sibling(store.holdings("prisma", JANUARY), ".rejected.parquet"))
     assert {row["scene_id"]: row["reason"] for row in rejected.to_pylist()} == {"no geometry": "geometry missing", "no date": "no time"}
-    assert len(metadata["warnings"]) == 3  # of the rows of the month, of those without a time, and of those of the lookback
+    assert len(metadata.warnings) == 3  # of the rows of the month, of those without a time, and of those of the lookback
 
 
 def _ten_good(tiles: Tiles) -> None:
@@ -283,7 +283,7 @@ def test_a_footprint_that_cannot_be_placed_rejects_its_row_alone(tiles: Tiles, s
     _ten_good(tiles)
     tiles.add("2025-01-15 11:00", ewkt, scene_id="odd")
     metadata = extract_month(PRISMA, JANUARY, store, load_settings())
-    assert (metadata["rows"], metadata["rejected"]) == (10, 1)
+    assert (metadata.rows, metadata.rejected) == (10, 1)
     rejected, _ = read_parquet(sibling(store.holdings("prisma", JANUARY), ".rejected.parquet"))
     assert rejected["scene_id"].to_pylist() == ["odd"]
     assert reason in rejected["reason"][0].as_py()
@@ -294,7 +294,7 @@ def test_rows_of_several_reference_systems_are_each_brought_into_degrees(tiles: 
     metres = gpd.GeoSeries([shapely.box(300_000, 5_600_000, 400_000, 5_700_000)], crs=32631)
     tiles.add("2025-01-15 10:00", f"SRID=32631;{metres[0].wkt}")
     tiles.add("2025-01-16 10:00", box(5, 50))
-    assert extract_month(PRISMA, JANUARY, store, load_settings())["rows"] == 2
+    assert extract_month(PRISMA, JANUARY, store, load_settings()).rows == 2
     found = gpd.read_parquet(str(store.holdings("prisma", JANUARY)))
     assert found.geometry[0].equals_exact(metres.to_crs(4326)[0], tolerance=1e-6)
 
@@ -308,7 +308,7 @@ def test_a_reference_system_that_nobody_knows_rejects_its_rows(tiles: Tiles, sto
     )
     tiles.add("2025-01-15 11:00", box(5, 50, srid=990001))
     metadata = extract_month(PRISMA, JANUARY, store, load_settings())
-    assert (metadata["rows"], metadata["rejected_reasons"]) == (10, {"SRID 990001 is not known to the database": 1})
+    assert (metadata.rows, metadata.rejected_reasons) == (10, {"SRID 990001 is not known to the database": 1})
 
 
 def test_a_sensor_spelt_otherwise_is_told(tiles: Tiles, store: Store) -> None:
@@ -323,8 +323,8 @@ def test_a_sensor_that_never_occurs_is_told_with_those_that_do(tiles: Tiles, sto
     tiles.create()
     tiles.add("2025-01-15 10:00", box(5, 50), sensor="ASI hyperspectral")
     metadata = extract_month(PRISMA, JANUARY, store, load_settings())
-    assert metadata["rows"] == 0
-    assert "'ASI hyperspectral' (1); if one of them is prisma, set its held_satellite" in metadata["warnings"][0]
+    assert metadata.rows == 0
+    assert "'ASI hyperspectral' (1); if one of them is prisma, set its held_satellite" in metadata.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -362,8 +362,8 @@ def test_last_asks_one_grouped_question_within_the_lookback(tiles: Tiles, store:
     last, _ = read_parquet(store.last_held("prisma", JANUARY))
     found = {shapely.from_wkb(row["geometry"]).bounds[0]: row["datetime"] for row in last.to_pylist()}
     assert found == {5: at("2025-01-31 23:59:59.5"), 30: at("2023-02-01")}
-    assert metadata["lookback_months"] == 24
-    assert metadata["footprints"] == 2
+    assert metadata.lookback_months == 24
+    assert metadata.footprints == 2
 
 
 def test_a_thousand_footprints_are_one_question_too(tiles: Tiles, store: Store, statements: Statements) -> None:
@@ -374,7 +374,7 @@ def test_a_thousand_footprints_are_one_question_too(tiles: Tiles, store: Store, 
         "FROM generate_series(0, 999) x, generate_series(0, 4) d",
         database=tiles.database,
     )
-    assert extract_month(PRISMA, JANUARY, store, load_settings())["footprints"] == 1000
+    assert extract_month(PRISMA, JANUARY, store, load_settings()).footprints == 1000
     assert sum("max(" in text and "GROUP BY" in text for text in statements.asked) == 1
 
 
@@ -401,9 +401,9 @@ def test_database_and_file_give_the_same_extract(tiles: Tiles, store: Store, tmp
     other = Store.below(tmp_path / "other")
     from_file = extract_month(PRISMA, JANUARY, other, load_settings())
 
-    assert from_database["source"].startswith("table ")
-    assert from_file["source"].startswith("file ")
-    assert from_database["rows"] == from_file["rows"] > 10
+    assert from_database.source.startswith("table ")
+    assert from_file.source.startswith("file ")
+    assert from_database.rows == from_file.rows > 10
     for place in ("holdings", "last_held"):
         one, _ = read_parquet(getattr(store, place)("prisma", JANUARY))
         two, _ = read_parquet(getattr(other, place)("prisma", JANUARY))
@@ -425,8 +425,8 @@ def test_database_down_is_unreachable(tiles: Tiles, monkeypatch: pytest.MonkeyPa
     with pytest.raises(HoldingsUnreachable, match="COVERAGE_DB_HOST"):
         january()
     metadata = extract_month(PRISMA, JANUARY, store, load_settings())
-    assert metadata["status"] == "off"
-    assert "cannot be reached" in metadata["reason"]
+    assert metadata.status == "off"
+    assert "cannot be reached" in metadata.reason
 
 
 def test_unreachable_after_a_good_extract_keeps_it(tiles: Tiles, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
@@ -566,14 +566,14 @@ def test_the_build_goes_on_while_the_database_is_down(tiles: Tiles, monkeypatch:
     up, port = str(tiles.server.port), str(free_port())
     monkeypatch.setenv("COVERAGE_DB_PORT", port)
     reports = build(_planner(tmp_path))["2025-01|prisma"]
-    assert reports["coverage"]["holdings_status"] == "off"
+    assert reports["coverage"].holdings_status == "off"
     monkeypatch.setenv("COVERAGE_DB_PORT", up)
     reports = build(_planner(tmp_path))["2025-01|prisma"]
-    assert reports["coverage"]["holdings_status"] == "read"
+    assert reports["coverage"].holdings_status == "read"
     monkeypatch.setenv("COVERAGE_DB_PORT", port)
     reports = build(_planner(tmp_path))["2025-01|prisma"]
-    assert reports["holdings"]["status"] == "kept"
-    assert reports["coverage"]["holdings_status"] == "read"  # an outage does not forget what was read
+    assert isinstance(reports["holdings"], KeptFile)
+    assert reports["coverage"].holdings_status == "read"  # an outage does not forget what was read
 
 
 def test_the_build_names_the_partition_that_a_wrong_password_stops(tiles: Tiles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ from coverage_pipeline.geometry.polygons import united
 from coverage_pipeline.grid.celltable import DAYS, AreaKnown, dense
 from coverage_pipeline.grid.daymask import UNKNOWN, is_known
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HoldingsMetadata
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA, place_rows
 from coverage_pipeline.holdings.statistics import holdings_fields
 from coverage_pipeline.holdings.united import mean_by_area
 from coverage_pipeline.matchup.held_cells import write_holdings_stats
 from coverage_pipeline.matchup.match import Match, match_scenes
+from coverage_pipeline.matchup.metadata import MatchupMetadata
 from coverage_pipeline.matchup.month import MATCHUP_SCHEMA, match_month
 from coverage_pipeline.matchup.unheld import unheld_fields
 from coverage_pipeline.months import UTC, Month
@@ -330,7 +332,20 @@ def test_a_real_tile_that_is_missing_is_not_found_in_its_neighbours() -> None:
 
 
 GRID = GridSpec(30.0)
-SCANNED = {"run": "a scan", "scanned_at": "2025-03-01T00:00:00Z", "version": SCENES_VERSION}
+SCANNED = {
+    "run": "a scan", "scanned_at": "2025-03-01T00:00:00Z", "version": SCENES_VERSION, "sensor": "emit",
+    "start": "2025-01-01T00:00:00Z", "end": "2025-02-01T00:00:00Z", "provider": "example.org", "scenes": 0,
+}  # fmt: skip
+EXTRACT = HoldingsMetadata(
+    sensor="emit",
+    month="2025-01",
+    status="read",
+    read_at="2025-03-01T00:00:00Z",
+    run="an extract",
+    source="a file",
+    reason="",
+    lookback_months=24,
+)
 
 
 NONE = np.zeros(GRID.shape, np.uint32)
@@ -351,12 +366,12 @@ def month_of(
     status: str = "read",
     bbox: list[float] | None = None,
     sensor: Any = EMIT,
-) -> tuple[Store, dict[str, Any]]:
+) -> tuple[Store, MatchupMetadata]:
     """A store with a scan and an extract of January, matched."""
     store = Store.below(folder)
     rows = scenes_table(scenes)
     write_parquet(store.scenes(sensor.key, JANUARY), as_geoparquet(rows), SCANNED | {"status": scan, "bbox": bbox})
-    write_parquet(store.holdings(sensor.key, JANUARY), as_geoparquet(holdings_rows(holdings)), {"run": "an extract", "status": status})
+    write_parquet(store.holdings(sensor.key, JANUARY), as_geoparquet(holdings_rows(holdings)), replace(EXTRACT, status=status))
     return store, match_month(sensor, JANUARY, store, GRID, cloud_lt=10)
 
 
@@ -388,15 +403,15 @@ def test_the_matchup_table_says_by_which_rule(tmp_path: Path) -> None:
         WHOLE | {"scene_key": "b", "holdings": ["h0"], "rule": "footprint", "iou": 1.0, "seconds_apart": 10.1},
         {"scene_key": "c", "held": False, "share": 0.0, "holdings": [], "missing": None, "rule": None, "iou": None, "seconds_apart": None},
     ]
-    assert (metadata["scenes"], metadata["held"], metadata["held_by_key"], metadata["held_not_in_catalog"]) == (3, 2, 1, 0)
+    assert (metadata.scenes, metadata.held, metadata.held_by_key, metadata.held_not_in_catalog) == (3, 2, 1, 0)
 
 
 def test_a_holding_just_before_the_month_is_of_the_month_of_its_scene(tmp_path: Path) -> None:
     early = JANUARY.start - seconds(30)
     scenes = [scene("a", JANUARY.start)]
     store, metadata = month_of(tmp_path, scenes, [holding(early, in_month=False), holding(early - seconds(20), in_month=False)])
-    assert metadata["held"] == 1
-    assert metadata["held_not_in_catalog"] == 0  # the one that found nothing is of December
+    assert metadata.held == 1
+    assert metadata.held_not_in_catalog == 0  # the one that found nothing is of December
     assert acquired(store)["held_days"].max() == 1 << 0
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
     assert unheld.num_rows == 0
@@ -405,7 +420,7 @@ def test_a_holding_just_before_the_month_is_of_the_month_of_its_scene(tmp_path: 
 def test_the_holding_of_a_neighbour_months_scene_counts_there_alone(tmp_path: Path) -> None:
     store, metadata = month_of(tmp_path, [scene("a", JANUARY.end + seconds(10))], [holding(JANUARY.end - seconds(20))])
     assert matched(store)[0]["held"] is True
-    assert (metadata["scenes"], metadata["held"], metadata["held_not_in_catalog"]) == (0, 0, 0)
+    assert (metadata.scenes, metadata.held, metadata.held_not_in_catalog) == (0, 0, 0)
     assert (acquired(store)["held_count"] == 0).all()
 
 
@@ -413,8 +428,8 @@ def test_holdings_no_catalogue_lists_are_counted_apart_and_never_subtracted(tmp_
     cell = cell_box(3, 6)
     unlisted = [holding(NOON + dt.timedelta(hours=k), cell) for k in range(5)]
     store, metadata = month_of(tmp_path, [scene("a", NOON - dt.timedelta(days=3), cell)], unlisted)
-    assert metadata["held_not_in_catalog"] == 5
-    assert metadata["held"] == 0
+    assert metadata.held_not_in_catalog == 5
+    assert metadata.held == 0
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
     fields = unheld_fields(unheld, GRID, known_area("complete", None, GRID), NONE, NONE)
     assert fields["unmet_supply"][3, 6] == 1  # five holdings more than scenes: still one scene not held
@@ -425,26 +440,26 @@ def test_holdings_outside_a_scanned_box_are_not_missing_from_the_catalogue(tmp_p
     holdings = [holding(shape=cell_box(3, 6)), holding(shape=cell_box(0, 0)), holding(shape=cell_box(3, 11)), holding(shape=cell_box(3, 0))]
     for name, bbox, count in [("a", [0, 0, 30, 30], 1), ("b", [165, 5, -165, 25], 2), ("c", None, 4)]:
         _, metadata = month_of(tmp_path / name, [], holdings, bbox=bbox)
-        assert metadata["held_not_in_catalog"] == count, name
+        assert metadata.held_not_in_catalog == count, name
 
 
 def test_a_sensor_without_catalogue_has_no_number_of_unlisted_holdings(tmp_path: Path) -> None:
     store, metadata = month_of(tmp_path, [], [holding()], scan="not_applicable", sensor=PRISMA)
-    assert metadata["held_not_in_catalog"] is None
+    assert metadata.held_not_in_catalog is None
     assert matched(store, PRISMA) == []
 
 
 def test_without_holdings_nothing_is_known_of_what_is_held(tmp_path: Path) -> None:
     store, metadata = month_of(tmp_path, [scene("a")], [], status="off")
     assert matched(store)[0]["held"] is None
-    assert (metadata["held"], metadata["held_by_key"], metadata["held_not_in_catalog"]) == (None, None, None)
+    assert (metadata.held, metadata.held_by_key, metadata.held_not_in_catalog) == (None, None, None)
     assert read_parquet(store.stats("unheld", "emit", JANUARY))[0].num_rows == 0
 
 
 def test_a_sensor_we_do_not_hold_lacks_every_scene(tmp_path: Path) -> None:
     store, metadata = month_of(tmp_path, [scene("a")], [], status="not_held")
     assert matched(store)[0]["held"] is False
-    assert metadata["held"] == 0
+    assert metadata.held == 0
     unheld, _ = read_parquet(store.stats("unheld", "emit", JANUARY))
     fields = unheld_fields(unheld, GRID, known_area("complete", None, GRID), np.full(GRID.shape, UNKNOWN), np.full(GRID.shape, UNKNOWN))
     assert fields["unmet_supply"].sum() == 1
@@ -526,7 +541,7 @@ def test_masks_are_what_sets_of_days_say(
             assert found == {"unmet_supply": len(clear_lacking), "ingestable_days": mask(ingest), "check_days": mask(check)}
     known = is_known(fields["ingestable_days"])
     assert not (fields["ingestable_days"] & fields["check_days"])[known].any()
-    assert metadata["held"] == len(held_of_them)
+    assert metadata.held == len(held_of_them)
 
 
 # Held whole or in part
@@ -581,15 +596,15 @@ def test_a_box_in_place_of_the_outline_is_the_whole_scene() -> None:
 
 def test_a_holding_outside_its_scene_holds_nothing(tmp_path: Path) -> None:
     store, metadata = month_of(tmp_path, [scene("EMIT_1", shape=cell_box(3, 6))], [holding(shape=cell_box(3, 9), key="EMIT_1")])
-    assert (metadata["held"], metadata["held_in_part"], metadata["held_not_in_catalog"]) == (0, 0, 0)
-    assert "outside their footprint" in metadata["warnings"][0]
+    assert (metadata.held, metadata.held_in_part, metadata.held_not_in_catalog) == (0, 0, 0)
+    assert "outside their footprint" in metadata.warnings[0]
     assert (acquired(store)["held_count"] == 0).all()
 
 
 def test_what_is_missing_of_a_scene_is_unmet_and_what_is_held_is_held(tmp_path: Path) -> None:
     scenes = [scene("a", shape=cell_box(3, 6, columns=2))]
     store, metadata = month_of(tmp_path, scenes, [holding(shape=cell_box(3, 6), key="a", cloud=None)])
-    assert (metadata["held"], metadata["held_in_part"]) == (0, 1)
+    assert (metadata.held, metadata.held_in_part) == (0, 1)
     row = matched(store)[0]
     assert row["held"] is False
     assert row["share"] == pytest.approx(0.5)
@@ -613,7 +628,7 @@ def test_a_holding_counts_within_its_scene_alone(tmp_path: Path) -> None:
 def test_a_row_that_comes_twice_is_one_holding_whatever_its_ids(tmp_path: Path) -> None:
     rows = [holding(key=None), holding(key="a"), holding(key="internal-7")]
     store, metadata = month_of(tmp_path, [scene("a")], rows)
-    assert (metadata["held"], metadata["held_not_in_catalog"]) == (1, 0)
+    assert (metadata.held, metadata.held_not_in_catalog) == (1, 0)
     assert matched(store)[0]["holdings"] == ["h1"]
     assert acquired(store)["held_count"].max() == 1
 
@@ -624,10 +639,10 @@ OWN = replace(EMIT, key="own", family="other")
 def test_a_house_id_does_not_keep_a_holding_from_its_scene(tmp_path: Path) -> None:
     scenes = [scene("SAR_20250115_001"), scene("SAR_20250115_002", NOON + dt.timedelta(hours=5))]
     _, metadata = month_of(tmp_path / "a", scenes, [holding(key="internal-7")], sensor=OWN)
-    assert (metadata["held"], metadata["house_ids"], metadata["held_not_in_catalog"]) == (1, 1, 0)
+    assert (metadata.held, metadata.house_ids, metadata.held_not_in_catalog) == (1, 1, 0)
     # spelt as the catalogue's, but not listed there: it never falls back
     _, metadata = month_of(tmp_path / "b", scenes, [holding(key="sar_20250115_977")], sensor=OWN)
-    assert (metadata["held"], metadata["house_ids"], metadata["held_not_in_catalog"]) == (0, 0, 1)
+    assert (metadata.held, metadata.house_ids, metadata.held_not_in_catalog) == (0, 0, 1)
 
 
 def test_any_time_that_a_scene_states_will_do() -> None:
@@ -656,8 +671,8 @@ def test_local_times_are_told_by_what_they_miss(tmp_path: Path) -> None:
     scenes = [scene(f"s{k}", NOON + dt.timedelta(days=k), shape) for k, shape in enumerate(shapes)]
     held = [holding(NOON + dt.timedelta(days=k, hours=-4), shape) for k, shape in enumerate(shapes)]
     _, metadata = month_of(tmp_path, scenes, held)
-    assert metadata["held_not_in_catalog"] == 2
-    assert "lie 4 h before a scene" in metadata["warnings"][0]
+    assert metadata.held_not_in_catalog == 2
+    assert "lie 4 h before a scene" in metadata.warnings[0]
 
 
 def test_no_hair_of_an_overlay_reaches_into_what_is_held() -> None:

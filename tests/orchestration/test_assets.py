@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
 import pytest
 import xarray as xr
 
@@ -20,6 +21,7 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.pipeline.build import build
 from coverage_pipeline.pipeline.planner import Planner
 from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.storage.tables import read_parquet, write_parquet
 
 pytestmark = pytest.mark.slow
 
@@ -213,8 +215,9 @@ def evaluate(config: Path, instance: dg.DagsterInstance, key: str) -> dict[str, 
     checks = {dg.AssetCheckKey(dg.AssetKey(asset), name) for name, asset in names.items()}
     alone = job.get_subset(asset_selection=set(), asset_check_selection=checks)
     result = alone.execute_in_process(instance=instance, partition_key=key, raise_on_error=False)
-    assert result.success
-    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+    found = {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+    assert result.success is found["scene_keys_unique"].passed  # the other one stops nothing
+    return found
 
 
 def test_checks_of_what_is_not_there_yet_say_so_and_pass(world: Path, instance: dg.DagsterInstance) -> None:
@@ -239,3 +242,40 @@ def test_a_check_names_a_file_that_cannot_be_read(world: Path, instance: dg.Dags
     found = evaluate(world, instance, "2025-01|mine")["scene_keys_unique"]
     assert not found.passed
     assert str(path) in str(found.description)
+
+
+def test_a_scene_listed_twice_stops_what_follows(world: Path, instance: dg.DagsterInstance) -> None:
+    assert run(world, instance, "2025-01|mine").success
+    planner = Planner.from_settings(load_settings(world))
+    path = planner.store.scenes("mine", planner.spec.months[0])
+    scenes, metadata = read_parquet(path)
+    write_parquet(path, pa.concat_tables([scenes, scenes.slice(0, 1)]), metadata)
+    assert not evaluate(world, instance, "2025-01|mine")["scene_keys_unique"].passed
+
+
+def test_the_graph_is_as_it_was(world: Path) -> None:
+    """Keys and partitions are the history of a deployment: a rename orphans it. Change this on purpose only."""
+    graph = planner_definitions(load_settings(world), str(world)).resolve_asset_graph()
+    deps = {key.to_user_string(): sorted(k.to_user_string() for k in graph.get(key).parent_keys) for key in graph.get_all_asset_keys()}
+    assert deps == {
+        "availability": [],
+        "holdings": [],
+        "availability_stats": ["availability"],
+        "matchup": ["availability", "holdings"],
+        "holdings_stats": ["holdings", "matchup"],
+        "coverage": ["availability_stats", "holdings_stats", "matchup"],
+        "gap": ["coverage"],
+    }
+    for key in graph.get_all_asset_keys():
+        partitions = graph.get(key).partitions_def
+        assert isinstance(partitions, dg.MultiPartitionsDefinition)
+        assert [d.name for d in partitions.partitions_defs] == ["month", "sensor"]
+        assert "2025-01|mine" in partitions.get_partition_keys()
+        spec = graph.get(key).assets_def.get_asset_spec(key)
+        assert spec.description
+        assert spec.code_version
+        assert spec.owners
+        assert {"source", "expected_size"} <= set(spec.metadata)
+        assert "layer" in spec.tags
+    checks = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys}
+    assert checks == {("availability", "scene_keys_unique"), ("holdings_stats", "held_is_listed")}

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 from typer.testing import CliRunner
+from upath import UPath
 
 from coverage_pipeline.cli.app import app
 from coverage_pipeline.cube.create import ensure_cube
@@ -26,9 +27,9 @@ from coverage_pipeline.cube.select import select
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.bands import GridTooLarge, refuse_too_large
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.holdings.metadata import HoldingsMetadata
 from coverage_pipeline.months import Month
 from coverage_pipeline.pipeline.migrate import migrate
-from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.metadata import METADATA_KEY
 from coverage_pipeline.storage.tables import read_metadata, write_parquet
 from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, everywhere, known_fields, make_cube, write_partition
@@ -278,8 +279,6 @@ def test_sensors_that_are_nameless_or_double_are_damage(cube: Path, keys: list[s
 
 # Metadata of Parquet files
 
-KEPT = {"status": "complete", "run": "r"}
-
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b'{"a": ' * 3, b"[" * 100_000])
 def test_metadata_that_are_no_object_are_named(tmp_path: Path, content: bytes) -> None:
@@ -293,22 +292,28 @@ def test_metadata_that_are_no_object_are_named(tmp_path: Path, content: bytes) -
 
 
 def test_what_the_metadata_lack_is_named(tmp_path: Path) -> None:
-    from upath import UPath
-
     path = UPath(tmp_path / "2025-01.parquet")
-    write_parquet(path, pa.table({"a": [1]}), KEPT)
-    metadata = read_metadata(path)
-    assert metadata == KEPT
-    assert metadata.get("bbox") is None
-    text = refusal(lambda: metadata["bbox"])
-    assert str(path) in text
-    assert "'bbox'" in text
-    metadata.require(status=str, run=(str, type(None)))
-    with pytest.raises(StoreError, match="'status'"):
-        metadata.require(status=int)
-    write_parquet(path, pa.table({"a": [1]}), {"scenes": True})
-    with pytest.raises(StoreError, match="'scenes'"):
-        read_metadata(path).require(scenes=int)
+    whole = HoldingsMetadata(
+        sensor="emit", month="2025-01", status="read", read_at="2025-03-01T00:00:00Z", run=None, source="", reason="", lookback_months=24
+    )
+    write_parquet(path, pa.table({"a": [1]}), whole)
+    kept = read_metadata(path)
+    assert HoldingsMetadata.of(kept) == whole
+    odd: list[tuple[str, Any]] = [
+        ("status", ...),
+        ("status", 3),
+        ("status", "whole"),
+        ("lookback_months", True),
+        ("lookback_months", "24"),
+        ("run", 1),
+    ]
+    for key, value in [*odd, ("metadata_version", 2)]:
+        changed = {name: content for name, content in {**kept, key: value}.items() if content is not ...}
+        write_parquet(path, pa.table({"a": [1]}), changed)
+        text = refusal(lambda: HoldingsMetadata.of(read_metadata(path)))
+        assert str(path) in text, key
+        assert key.removeprefix("metadata_") in text
+        assert "materialise" in text
 
 
 @pytest.mark.parametrize(

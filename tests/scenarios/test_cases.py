@@ -422,8 +422,8 @@ def test_14_a_row_that_comes_twice_is_held_once_and_counted(
     assert (cell["held_count"], cell["held_days"]) == (2, {3, 19})
     assert int(world.cube["held_not_in_catalog"].sel(sensor="landsat-8-9").item()) == 0
     report = world.reports["2025-06|landsat-8-9"]["holdings"]
-    assert report["duplicates"] == 1
-    assert report["rows"] == 3
+    assert report.duplicates == 1
+    assert report.rows == 3
 
 
 @pytest.mark.service

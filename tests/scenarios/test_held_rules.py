@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shapely.geometry.base import BaseGeometry
 
+from coverage_pipeline.matchup.metadata import MatchupMetadata
 from tests.scenarios.world import (
     JUNE,
     Catalogue,
@@ -77,8 +78,8 @@ def only(world: World, month: Month = JUNE) -> pd.Series[Any]:
     return match.iloc[0]
 
 
-def said(world: World, month: Month = JUNE) -> dict[str, Any]:
-    report: dict[str, Any] = world.reports[f"{month.key}|a"]["matchup"]
+def said(world: World, month: Month = JUNE) -> MatchupMetadata:
+    report: MatchupMetadata = world.reports[f"{month.key}|a"]["matchup"]
     return report
 
 
@@ -107,7 +108,7 @@ def test_a_share_of_min_cover_holds_the_whole(tmp_path: Path, serve: Any, share:
         # "(footprint − holdings, shrunk and grown again by 1 km)": only corners are lost.
         assert missing.area == pytest.approx(expected.area, rel=0.01)
         assert (missing - expected.buffer(0.001)).is_empty
-    assert (said(world)["held"], said(world)["held_in_part"]) == ((1, 0) if whole else (0, 1))
+    assert (said(world).held, said(world).held_in_part) == ((1, 0) if whole else (0, 1))
 
 
 def test_min_cover_is_a_setting(tmp_path: Path, serve: Any) -> None:
@@ -230,7 +231,7 @@ def test_an_id_in_a_known_spelling_that_is_not_listed_never_falls_back(tmp_path:
         world = build(tmp_path / name, serve([scene()]), [holding(NOON, PLACE, scene_id=name)])
         assert not only(world)["held"], name
         assert only(world)["share"] == 0, name
-        assert said(world)["held_not_in_catalog"] == 1, name
+        assert said(world).held_not_in_catalog == 1, name
 
 
 @pytest.mark.parametrize(
@@ -250,10 +251,10 @@ def test_an_id_that_the_familys_rule_reads_never_falls_back(tmp_path: Path, serv
     declared = serve([scene(listed)], family=family)
     world = build(tmp_path / "other", declared, [holding(NOON, PLACE, scene_id=other)])
     assert not only(world)["held"]
-    assert said(world)["held_not_in_catalog"] == 1
+    assert said(world).held_not_in_catalog == 1
     world = build(tmp_path / "house", declared, [holding(NOON, PLACE, scene_id="internal-7")])
     assert only(world)["held"]
-    assert said(world)["held_not_in_catalog"] == 0
+    assert said(world).held_not_in_catalog == 0
 
 
 def test_a_house_id_falls_back_to_time_and_footprint_beside_product_ids(tmp_path: Path, serve: Any) -> None:
@@ -269,7 +270,7 @@ def test_a_house_id_falls_back_to_time_and_footprint_beside_product_ids(tmp_path
     match = world.matchup("a")
     held = {name for ids, whole in zip(match["item_ids"], match["held"], strict=True) if whole for name in ids}
     assert held == {"SCENE-11", "SCENE-12", "SCENE-13"}
-    assert said(world)["held_not_in_catalog"] == 0
+    assert said(world).held_not_in_catalog == 0
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(0, True), (58, True), (-58, True), (63, False), (-63, False)])
@@ -277,7 +278,7 @@ def test_time_agrees_within_60_seconds(tmp_path: Path, serve: Any, seconds: int,
     """Design: "agrees in time (setting, default 60 s …)"."""
     world = build(tmp_path, serve([scene()]), [holding(NOON + dt.timedelta(seconds=seconds), PLACE)])
     assert bool(only(world)["held"]) is found
-    assert said(world)["held_not_in_catalog"] == (0 if found else 1)
+    assert said(world).held_not_in_catalog == (0 if found else 1)
 
 
 @pytest.mark.parametrize(("minutes", "found"), [(-5, False), (-0.9, True), (7, True), (19, True), (20.9, True), (25, False)])
@@ -316,7 +317,7 @@ def test_footprints_agree_from_a_half_on(tmp_path: Path, serve: Any, iou: float,
     """Design: "footprint (IoU ≥ 0.5 with the scene …); below that it belongs to none"."""
     world = build(tmp_path, serve([scene()]), [holding(NOON, part_of(PLACE, iou))])
     assert (only(world)["share"] > 0) == found
-    assert said(world)["held_not_in_catalog"] == (0 if found else 1)
+    assert said(world).held_not_in_catalog == (0 if found else 1)
 
 
 def test_each_holding_belongs_to_one_scene_best_first(tmp_path: Path, serve: Any) -> None:
@@ -334,7 +335,7 @@ def test_each_copy_belongs_to_one_holding(tmp_path: Path, serve: Any) -> None:
     rows = [holding(NOON, part_of(PLACE, 0.7)), holding(NOON, part_of(PLACE, 0.95))]
     world = build(tmp_path, serve([scene()]), rows)
     assert only(world)["share"] == pytest.approx(0.95, abs=0.01)
-    assert said(world)["held_not_in_catalog"] == 1
+    assert said(world).held_not_in_catalog == 1
 
 
 def test_a_nameless_holding_agrees_with_one_of_the_copies_that_make_a_scene_up(tmp_path: Path, serve: Any) -> None:
@@ -345,10 +346,10 @@ def test_a_nameless_holding_agrees_with_one_of_the_copies_that_make_a_scene_up(t
     world = build(tmp_path / "one", declared, [holding(NOON, west)])
     assert only(world)["share"] == pytest.approx(west.area / PLACE.area, abs=0.01)
     assert not only(world)["held"]
-    assert said(world)["held_not_in_catalog"] == 0
+    assert said(world).held_not_in_catalog == 0
     world = build(tmp_path / "both", declared, [holding(NOON, west), holding(NOON, PLACE - west)])
     assert only(world)["held"]
-    assert said(world)["held_not_in_catalog"] == 0
+    assert said(world).held_not_in_catalog == 0
 
 
 @pytest.mark.parametrize(
@@ -359,9 +360,9 @@ def test_rows_of_one_sensor_time_and_footprint_are_one_holding(tmp_path: Path, s
     rows = [holding(NOON, PLACE, scene_id=name) for name in ids]
     world = build(tmp_path, serve([scene()]), rows, steps=STEPS_ALL)
     assert only(world)["held"]
-    assert said(world)["held_not_in_catalog"] == 0
+    assert said(world).held_not_in_catalog == 0
     assert world.cell("a", 1.75, 31.75)["held_count"] == 1
-    assert world.reports["2025-06|a"]["holdings"]["duplicates"] == 1
+    assert world.reports["2025-06|a"]["holdings"].duplicates == 1
 
 
 def test_rows_of_another_footprint_or_time_are_no_duplicates(tmp_path: Path, serve: Any) -> None:
@@ -373,8 +374,8 @@ def test_rows_of_another_footprint_or_time_are_no_duplicates(tmp_path: Path, ser
         holding(NOON, PLACE, sensor="THEIRS"),
     ]
     world = build(tmp_path, serve([scene()]), rows)
-    assert world.reports["2025-06|a"]["holdings"]["duplicates"] == 0
-    assert said(world)["held_not_in_catalog"] == 2
+    assert world.reports["2025-06|a"]["holdings"].duplicates == 0
+    assert said(world).held_not_in_catalog == 2
 
 
 # Where a holding counts
@@ -389,7 +390,7 @@ def test_a_border_cell_may_show_held_1_and_unmet_1(tmp_path: Path, serve: Any) -
     assert (west["held_count"], west["unmet_supply"]) == (1, 0)
     assert (east["held_count"], east["unmet_supply"], east["ingestable_days"]) == (0, 1, {11})
     report = world.reports["2025-06|a"]["coverage"]
-    assert (report["scenes_held"], report["scenes_held_in_part"]) == (0, 1)
+    assert (report.scenes_held, report.scenes_held_in_part) == (0, 1)
 
 
 @pytest.mark.parametrize("box", [False, True], ids=["outline", "box"])

@@ -317,7 +317,7 @@ def test_rows_of_holdings_that_cannot_be_placed(held: int, lost: int, read: bool
             return
         assert world.error is None
         report = world.reports[f"2025-06|{keys[0]}"]["holdings"]
-        assert report["rejected"] == one.unplaced_rows
+        assert report.rejected == one.unplaced_rows
         assert world.status(keys[0], JUNE, "holdings_status") == "read"
         rejected = world.planner.store.holdings(keys[0], JUNE).parent / "2025-06.rejected.parquet"
         if one.unplaced_rows:

@@ -38,6 +38,7 @@ from coverage_pipeline.storage.metadata import METADATA_KEY
 from coverage_pipeline.storage.paths import sibling
 from coverage_pipeline.storage.store import Store
 from coverage_pipeline.storage.tables import read_cells, read_metadata, read_parquet, write_cells, write_parquet
+from tests.cell_files import CellFile
 from tests.pipeline.test_migrate import JANUARY, planner_in, scenes_of, write_scenes
 
 TABLE = pa.table({"number": pa.array([1, 2, 3], pa.int16())})
@@ -70,7 +71,7 @@ def test_a_killed_writer_leaves_the_former_file_or_none(tmp_path: Path, former: 
         """
         import os, pathlib, signal, sys
         from upath import UPath
-        from coverage_pipeline.storage.store import write_bytes
+        from coverage_pipeline.storage.files import write_bytes
 
         def killed(self, target):  # between the temporary file and its new name
             assert self.read_bytes() == b"new" * 100_000
@@ -170,15 +171,15 @@ GROUP = 1 << 18
 
 def test_cells_that_come_in_pieces_are_one_table_with_its_metadata(path: UPath) -> None:
     pieces = [cells_table(0, 10), CELL_SCHEMA.empty_table(), cells_table(100, 7), cells_table(1000, 1)]
-    returned = write_cells(path, CELL_SCHEMA, iter(pieces), {"run": "a scan", "bbox": None})
+    returned = write_cells(path, CELL_SCHEMA, iter(pieces), CellFile(run="a scan"))
     table, metadata = read_cells(path)
     assert table.schema.equals(CELL_SCHEMA)
     assert table.equals(pa.concat_tables(pieces), check_metadata=False)
-    assert returned == metadata == read_metadata(path) == {"run": "a scan", "bbox": None, "cells": 18}
+    assert returned == CellFile.of(metadata) == CellFile.of(read_metadata(path)) == CellFile(run="a scan", cells=18)
     assert [entry.name for entry in path.parent.iterdir()] == ["2025-01.parquet"]
-    write_cells(path, CELL_SCHEMA, iter([]), {"run": "another"})
+    write_cells(path, CELL_SCHEMA, iter([]), CellFile(run="another"))
     table, metadata = read_cells(path)
-    assert (table.num_rows, metadata) == (0, {"run": "another", "cells": 0})
+    assert (table.num_rows, CellFile.of(metadata)) == (0, CellFile(run="another", cells=0))
     assert table.schema.equals(CELL_SCHEMA)
     assert read_cells(path, 0, 10)[0].num_rows == 0
 
@@ -194,7 +195,7 @@ def test_one_piece_is_asked_for_at_a_time(path: UPath) -> None:
             written.append(temporary.stat().st_size)
             yield cells_table(k * 2_000_000, GROUP)
 
-    write_cells(path, CELL_SCHEMA, pieces(), {})
+    write_cells(path, CELL_SCHEMA, pieces(), CellFile())
     assert written == sorted(set(written))  # every piece was on the disk before the next was made
     assert len(written) == 4
     assert pq.ParquetFile(str(path)).num_row_groups == 4
@@ -202,19 +203,19 @@ def test_one_piece_is_asked_for_at_a_time(path: UPath) -> None:
 
 def test_a_range_is_what_a_filter_of_the_whole_gives(path: UPath) -> None:
     pieces = [cells_table(0, 300), cells_table(600, 1), cells_table(700, 500)]
-    write_cells(path, CELL_SCHEMA, pieces, {"run": "a scan"})
+    write_cells(path, CELL_SCHEMA, pieces, CellFile(run="a scan"))
     whole = pa.concat_tables(pieces)
     cell = whole["cell"].to_numpy()
     for first, end in [(0, 10_000), (0, 1), (598, 601), (599, 600), (600, 601), (601, 700), (700, 702), (1698, 1699), (5000, 6000), (9, 9)]:
         table, metadata = read_cells(path, first, end)
         assert table.equals(whole.filter(pa.array((cell >= first) & (cell < end))), check_metadata=False), (first, end)
-        assert metadata == {"run": "a scan", "cells": 801}
+        assert CellFile.of(metadata) == CellFile(run="a scan", cells=801)
 
 
 def test_a_range_reads_its_own_row_groups_alone(path: UPath) -> None:
     """Others are spoilt here, and nobody notices who does not ask for them."""
     pieces = [cells_table(k * 2 * GROUP, GROUP) for k in range(3)]
-    write_cells(path, CELL_SCHEMA, [pa.concat_tables(pieces)], {})  # cut by the writer, not by the pieces
+    write_cells(path, CELL_SCHEMA, [pa.concat_tables(pieces)], CellFile())  # cut by the writer, not by the pieces
     file = pq.ParquetFile(str(path))
     assert [file.metadata.row_group(k).num_rows for k in range(3)] == [GROUP] * 3
     limits = [(s.min, s.max) for s in (file.metadata.row_group(k).column(0).statistics for k in range(3))]
@@ -237,37 +238,37 @@ def test_a_range_reads_its_own_row_groups_alone(path: UPath) -> None:
 @pytest.mark.parametrize("error", [ValueError("no such geometry"), KeyboardInterrupt(), OSError(5, "Input/output error")], ids=repr)
 def test_pieces_that_end_midway_leave_the_former_file_and_nothing_else(path: UPath, error: BaseException, former: bool) -> None:
     if former:
-        write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], {"run": "former"})
+        write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], CellFile(run="former"))
 
     def pieces() -> Iterator[pa.Table]:
         yield cells_table(0, GROUP)
         raise error
 
     with pytest.raises(StoreError if isinstance(error, OSError) else type(error)):
-        write_cells(path, CELL_SCHEMA, pieces(), {"run": "new"})
+        write_cells(path, CELL_SCHEMA, pieces(), CellFile(run="new"))
     assert [entry.name for entry in path.parent.iterdir()] == (["2025-01.parquet"] if former else [])
     if former:
-        assert read_cells(path)[1] == {"run": "former", "cells": 3}
+        assert CellFile.of(read_cells(path)[1]) == CellFile(run="former", cells=3)
 
 
 def test_a_piece_of_another_schema_leaves_the_former_file(path: UPath) -> None:
-    write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], {})
+    write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], CellFile())
     for wrong in (cells_table(3, 2).drop_columns(["days"]), cells_table(3, 2).rename_columns([f"_{n}" for n in CELL_SCHEMA.names])):
         with pytest.raises(ValueError, match="schema"):
-            write_cells(path, CELL_SCHEMA, [wrong], {})
+            write_cells(path, CELL_SCHEMA, [wrong], CellFile())
     assert read_cells(path)[0].num_rows == 3
     assert len(list(path.parent.iterdir())) == 1
 
 
 def test_a_full_disk_leaves_the_former_cells(path: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], {})
+    write_cells(path, CELL_SCHEMA, [cells_table(0, 3)], CellFile())
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StoreError, match=r"No space left.*COVERAGE_DATA"):
-        write_cells(path, CELL_SCHEMA, [cells_table(0, 4)], {})
+        write_cells(path, CELL_SCHEMA, [cells_table(0, 4)], CellFile())
     assert read_cells(path)[0].num_rows == 3
     assert len(list(path.parent.iterdir())) == 1
 
@@ -275,7 +276,7 @@ def test_a_full_disk_leaves_the_former_cells(path: UPath, monkeypatch: pytest.Mo
 def test_cells_on_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     target = Store.below(f"memory://cells-{tmp_path.name}/data").stats("held", "emit", Month(2025, 1))
-    write_cells(target, CELL_SCHEMA, [cells_table(0, 5), cells_table(50, 5)], {"run": "a scan"})
+    write_cells(target, CELL_SCHEMA, [cells_table(0, 5), cells_table(50, 5)], CellFile(run="a scan"))
     assert read_cells(target, 4, 53)[0]["cell"].to_pylist() == [4, 6, 8, 50, 52]
 
     def pieces() -> Iterator[pa.Table]:
@@ -283,8 +284,8 @@ def test_cells_on_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise ValueError("no such geometry")
 
     with pytest.raises(ValueError, match="no such geometry"):
-        write_cells(target, CELL_SCHEMA, pieces(), {"run": "new"})
-    assert read_cells(target)[1] == {"run": "a scan", "cells": 10}
+        write_cells(target, CELL_SCHEMA, pieces(), CellFile(run="new"))
+    assert CellFile.of(read_cells(target)[1]) == CellFile(run="a scan", cells=10)
     assert not list(tmp_path.iterdir())
 
 
@@ -299,7 +300,7 @@ def test_a_month_of_a_narrow_swath_is_kilobytes(path: UPath) -> None:
     day = np.repeat(rng.integers(1, 31, 420), 6).astype(np.uint8)
     made = cell_statistics(boxes, day=day, cloud=cloud, clear=cloud < 10, grid=GridSpec(0.1))
     table = pa.table({field.name: getattr(made, field.name) for field in CELL_SCHEMA}, schema=CELL_SCHEMA)
-    write_cells(path, CELL_SCHEMA, [table], {"run": "a scan"})
+    write_cells(path, CELL_SCHEMA, [table], CellFile(run="a scan"))
     assert table.num_rows > 100_000
     size = path.stat().st_size
     assert size < 500_000

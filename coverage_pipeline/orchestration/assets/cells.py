@@ -1,0 +1,74 @@
+"""The layers by cell: what exists, what is held, and what exists and is not held."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from coverage_pipeline.demand.topcells import TopBy, notes, top_cells
+from coverage_pipeline.orchestration.assets.catalog import availability
+from coverage_pipeline.orchestration.assets.holdings import holdings
+from coverage_pipeline.orchestration.partitions import SensorMonth
+from coverage_pipeline.orchestration.planned import planned_asset
+from coverage_pipeline.orchestration.ranges import AssetEvents, materialised
+from coverage_pipeline.orchestration.resources import PlannerResource
+from coverage_pipeline.orchestration.thumbnail import map_markdown
+from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.storage.store import StatsLayer
+from coverage_pipeline.storage.tables import read_parquet
+
+
+def _with_map(
+    planner: Planner, duckdb: DuckDBResource, layer: StatsLayer, column: TopBy, title: str, part: SensorMonth, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The report with a map of a column, and the cells that have the most of it."""
+    table, _ = read_parquet(planner.store.stats(layer, part.sensor.key, part.month))
+    shown: dict[str, Any] = {"map": dg.MetadataValue.md(map_markdown(table, column, planner.grid, title))}
+    if table.num_rows:
+        with duckdb.get_connection() as db:
+            top = top_cells(db, planner.store, layer, column, [part.sensor.key], [part.month], planner.grid, limit=5)
+        if top.num_rows:
+            shown["top_cells"] = dg.MetadataValue.table([dg.TableRecord(row) for row in top.to_pylist()])
+        if said := notes(top):
+            shown["not_known"] = said
+    return {**report, **shown}
+
+
+@planned_asset(deps=[availability], kind="parquet", source="availability", size="SIZE_AVAILABLE", layer="available")
+def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
+    """Listed scenes by cell: how many, how many clear, their cloud, on which days. One row a covered cell."""
+    plan = planner.of_run()
+
+    def step(part: SensorMonth) -> dict[str, Any]:
+        report = plan.availability_stats(part.sensor, part.month)
+        return _with_map(plan, duckdb, "available", "scenes", "scenes listed", part, {"cells": report.cells})
+
+    yield from materialised(context, plan.sensors, step)
+
+
+@planned_asset(deps=[availability, holdings], kind="parquet", source="availability and holdings", size="SIZE_UNHELD", layer="gap")
+def matchup(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
+    """Which listed scenes we hold, whole or in part, by which holdings and rule; and by cell, what exists and is not held."""
+    plan = planner.of_run()
+
+    def step(part: SensorMonth) -> dict[str, Any]:
+        report = plan.matchup(part.sensor, part.month)
+        return _with_map(plan, duckdb, "unheld", "clear", "clear scenes not held", part, report.as_json())
+
+    yield from materialised(context, plan.sensors, step)
+
+
+@planned_asset(deps=[holdings, matchup], kind="parquet", source="holdings and matchup", size="SIZE_HELD", layer="acquired")
+def holdings_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
+    """Held scenes by cell, and the last instant each cell was held within the lookback. One row a covered cell.
+
+    It follows the matchup: a holding counts on the day of its scene, within its footprint, with its cloud where it carries none.
+    """
+    plan = planner.of_run()
+
+    def step(part: SensorMonth) -> dict[str, Any]:
+        report = plan.holdings_stats(part.sensor, part.month)
+        return _with_map(plan, duckdb, "held", "scenes", "scenes held", part, {"cells": report.cells})
+
+    yield from materialised(context, plan.sensors, step)
