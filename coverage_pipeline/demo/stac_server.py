@@ -33,7 +33,7 @@ def _rustac() -> str:
     beside = Path(sys.executable).with_name("rustac")
     found = str(beside) if beside.exists() else shutil.which("rustac")
     if not found:
-        raise ServingError("the command rustac is missing; pip install rustac")
+        raise ServingError("the command rustac is missing: install the extra demo (pip install 'coverage-planner[demo]')")
     return found
 
 

@@ -116,10 +116,10 @@ def test_min_cover_is_a_setting(tmp_path: Path, serve: Any) -> None:
     path = write_holdings(tmp_path / "h.parquet", [holding(NOON, part_of(PLACE, 0.86), scene_id="SCENE-11")])
     strict = build_world(tmp_path / "strict", {"a": serve([scene()])}, holdings=path, steps=MATCHING)
     assert not only(strict)["held"]
-    assert said(strict)["min_cover"] == 0.9
+    assert said(strict).min_cover == 0.9
     loose = build_world(tmp_path / "loose", {"a": serve([scene()])}, holdings=path, steps=MATCHING, min_cover=0.8)
     assert only(loose)["held"]
-    assert said(loose)["min_cover"] == 0.8
+    assert said(loose).min_cover == 0.8
 
 
 @pytest.mark.parametrize(("kilometres", "whole"), [(1.6, True), (3.0, False)])
