@@ -35,7 +35,13 @@ def _with_map(
     return {**report, **shown}
 
 
-@planned_asset(deps=[availability], kind="parquet", source="availability", size="SIZE_AVAILABLE", layer="available")
+@planned_asset(
+    deps=[availability],
+    kind="parquet",
+    source="availability",
+    size="0.25 MB for EMIT, 1.4 MB for Landsat 8/9 (0.1° cells)",
+    layer="available",
+)
 def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
     """Listed scenes by cell: how many, how many clear, their cloud, on which days. One row a covered cell."""
     plan = planner.of_run()
@@ -47,7 +53,13 @@ def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResour
     yield from materialised(context, plan.sensors, step)
 
 
-@planned_asset(deps=[availability, holdings], kind="parquet", source="availability and holdings", size="SIZE_UNHELD", layer="gap")
+@planned_asset(
+    deps=[availability, holdings],
+    kind="parquet",
+    source="availability and holdings",
+    size="0.2 MB for EMIT, 1.3 MB for Landsat 8/9 (0.1° cells)",
+    layer="gap",
+)
 def matchup(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
     """Which listed scenes we hold, whole or in part, by which holdings and rule; and by cell, what exists and is not held."""
     plan = planner.of_run()
@@ -59,7 +71,13 @@ def matchup(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb:
     yield from materialised(context, plan.sensors, step)
 
 
-@planned_asset(deps=[holdings, matchup], kind="parquet", source="holdings and matchup", size="SIZE_HELD", layer="acquired")
+@planned_asset(
+    deps=[holdings, matchup],
+    kind="parquet",
+    source="holdings and matchup",
+    size="0.2 MB for EMIT, 1.3 MB for Landsat 8/9 (0.1° cells)",
+    layer="acquired",
+)
 def holdings_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
     """Held scenes by cell, and the last instant each cell was held within the lookback. One row a covered cell.
 

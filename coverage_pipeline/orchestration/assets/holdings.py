@@ -10,7 +10,7 @@ from coverage_pipeline.orchestration.resources import PlannerResource
 @planned_asset(
     kind="geoparquet",
     source="the holdings that the settings name: a PostGIS table (COVERAGE_DB_*, COVERAGE_TILES_*) or a vector file (holdings.path)",
-    size="SIZE_HOLDINGS",
+    size="0.15 MB for 1,200 held scenes of EMIT with two years of footprints",
     layer="acquired",
 )
 def holdings(context: dg.AssetExecutionContext, planner: PlannerResource) -> AssetEvents:
