@@ -26,9 +26,9 @@ NOT_IMPORTED = {
 NOT_IMPORTED_EXTRAS = {
     "demo": {"rustac": "its command serves the demo's archive"},
     "deploy": {"dagster-postgres": "named in dagster.yaml of a deployment"},
-    "docs": {name: "builds the site" for name in ("furo", "myst-parser", "sphinx")},
-    "lint": {name: "a command" for name in ("import-linter", "mypy", "ruff")},
-    "notebook": {name: "for notebooks" for name in ("ipykernel", "jupyter-bokeh")},
+    "docs": dict.fromkeys(("furo", "myst-parser", "sphinx"), "builds the site"),
+    "lint": dict.fromkeys(("import-linter", "mypy", "ruff"), "a command"),
+    "notebook": dict.fromkeys(("ipykernel", "jupyter-bokeh"), "for notebooks"),
     "s3": {"s3fs": "fsspec's s3://"},
     "test": {
         "coverage-planner": "other extras",
