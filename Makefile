@@ -1,7 +1,7 @@
 # Everything runs from .venv, which `make setup` makes; nothing goes into the system's Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-build real test check lint bench services dagster dashboard validate lock clean
+.PHONY: help setup demo demo-build real test check lint docs bench services dagster dashboard validate lock clean
 
 # The first interpreter here that is new enough; `python3` where none is, so that the check below can say so.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python; do \
@@ -54,6 +54,9 @@ lint: setup ## ruff, mypy, import contracts
 
 validate: setup ## Whether Dagster can load the definitions
 	$(BIN)/dagster definitions validate -w workspace.yaml
+
+docs: setup ## The documentation as a site in site/; a broken link is an error
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs site
 
 bench: setup ## Measurements, one JSON line each
 	$(BIN)/python -m benchmarks

@@ -36,4 +36,6 @@ class AreaSettings(Section):
     """``[area]``: where a deficit counts."""
 
     scope: Literal["land", "all", "targets"] = "land"
+    """Where a deficit counts: on land, everywhere, or in the targets that ``COVERAGE_TARGETS`` names."""
     coastal_margin_km: Annotated[float, Field(ge=0, le=500)] = 20.0
+    """Kilometres of sea along the coasts that count as land."""

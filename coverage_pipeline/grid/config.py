@@ -21,6 +21,7 @@ class GridSettings(Section):
     resolution: float = 0.1
     """Side of a cell, degrees; any that divides 180."""
     crs: str = "EPSG:4326"
+    """Coordinate reference system of the cells: EPSG:4326, the only one so far."""
     h3_res: int | None = None
     """H3 cells of that resolution instead of degrees."""
     extent: tuple[float, float, float, float] | None = None

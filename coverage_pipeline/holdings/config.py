@@ -27,7 +27,9 @@ class HoldingsSettings(Section):
     path: str | None = None
     """A GeoParquet file (or anything geopandas reads) with the columns of ``[tiles]``."""
     lookback_months: Annotated[int, Field(ge=1, le=240)] = 24
+    """Months that "when was it last held" looks back."""
     match_tolerance_seconds: Annotated[float, Field(ge=0, le=43_200)] = 60.0
+    """Seconds by which a holding's time may differ from its scene's, where it has no key."""
     min_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Intersection over union of footprints from which a holding without a key may be a scene."""
     min_cover: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -38,14 +40,23 @@ class DatabaseSettings(Section):
     """``COVERAGE_DB_*``: the holdings database. Secrets belong in ``.env`` or the environment."""
 
     url: SecretStr | None = None
+    """The whole address, in place of the parts below: postgresql://user:password@host:5432/name."""
     host: str | None = None
+    """Host name, IP address, or the folder of a socket."""
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    """Port."""
     name: str | None = None
+    """Database."""
     user: str | None = None
+    """User."""
     password: SecretStr | None = None
+    """Password."""
     schema_name: str | None = Field(default=None, alias="schema")
+    """Schema of the table; by default the search path of the database decides."""
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    """TLS, as libpq names its modes."""
     connect_timeout: Annotated[int, Field(ge=1, le=600)] = 10
+    """Seconds to connect."""
 
     @field_validator("url")
     @classmethod
@@ -140,10 +151,15 @@ class TilesSettings(Section):
     """``COVERAGE_TILES_*``: which table and columns hold the holdings."""
 
     table: str = "tiles"
+    """Table or view of the holdings."""
     geom: str = "geometry"
+    """Column of the footprint."""
     date: str = "datetime"
+    """Column of the acquisition time."""
     sensor: str = "sensor"
+    """Column of the sensor's or satellite's name."""
     cloud: str | None = "cloud"
+    """Column of the cloud cover, percent; empty where there is none."""
     scene_id: str | None = None
     """Column with the scene's or product's id; None where there is none (then time and footprint match)."""
 

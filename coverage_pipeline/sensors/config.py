@@ -32,6 +32,7 @@ class SensorSettings(Section):
     """``[sensors]``: which sensors, other catalogues for them, and sensors of your own."""
 
     keys: Annotated[list[str], NoDecode] = Field(default_factory=lambda: ["emit", "enmap", "prisma", "landsat-8-9", "sentinel-2"])
+    """Sensors of the build; their order is the cube's."""
     sources: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     """``[[sensors.sources.emit]]``: catalogues to ask instead of the registry's, primary first."""
     declared: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -49,9 +49,11 @@ class WindowSettings(Section):
     """``[window]``: the months."""
 
     start: dt.date = dt.date(2025, 1, 1)
+    """First day; widened to its month."""
     end: dt.date | None = None
     """Last day; None: up to the last closed month."""
     freq: str = "MS"
+    """Bins of the cube: calendar months (``MS``), the only ones so far."""
 
     @field_validator("start", "end", mode="before")
     @classmethod
@@ -89,6 +91,7 @@ class OrchestrationSettings(Section):
     """``partitions``: one run a partition, with its own tags, checks and retries. ``ranges``: up to ``months_per_run`` months of one
     sensor in one run, many times faster for a long history."""
     months_per_run: Annotated[int, Field(ge=1, le=240)] = 12
+    """Months of one sensor in a run of a ranged backfill."""
     automation: bool = True
     """Whether the monthly materialisation is on when the code location is loaded."""
     cron: str = "0 6 5 * *"
@@ -98,6 +101,7 @@ class OrchestrationSettings(Section):
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """How often an asset is tried again where the failure may pass (a catalogue or database that does not answer)."""
     retry_delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """Seconds before the first repeat; the wait doubles with each."""
 
 
 class PlannerSettings(BaseSettings):
@@ -114,6 +118,7 @@ class PlannerSettings(BaseSettings):
         validate_default=True,
         hide_input_in_errors=True,
         allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     data: str = "data"

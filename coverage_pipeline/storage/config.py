@@ -13,7 +13,9 @@ class OutputSettings(Section):
     """``[output]``: paths that lie elsewhere than below the root."""
 
     zarr: str | None = None
+    """The cube; by default ``coverage.zarr`` below ``data``. A folder or an address such as s3://bucket/coverage.zarr."""
     parquet_dir: str | None = None
+    """Files of scenes; by default ``catalog`` below ``data``."""
 
     @field_validator("zarr", "parquet_dir")
     @classmethod
