@@ -45,8 +45,8 @@ def doubts_in_words(partitions: Sequence[tuple[str, Month]], ds: xr.Dataset, sto
     lines = []
     for sensor, month in partitions[:SHOWN]:
         found = _doubts(store, sensor, month, _scanned_at(ds, sensor, month)) if store is not None else ()
-        said = "; ".join(plain(doubt, LONGEST_DOUBT).rstrip(".;") for doubt in found) or "its scan report is not at hand"
-        lines.append(f"{title_of(sensor)}, {month_in_words(month)}: {said}")
+        text = "; ".join(plain(doubt, LONGEST_DOUBT).rstrip(".;") for doubt in found) or "its scan report is not at hand"
+        lines.append(f"{title_of(sensor)}, {month_in_words(month)}: {text}")
     if (more := len(partitions) - SHOWN) > 0:
         lines.append(f"and {more} more provisional {'month' if more == 1 else 'months'}")
     return lines

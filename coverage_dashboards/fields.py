@@ -70,9 +70,9 @@ class FieldCache:
                     found = self._there.get(key)
                 if found is not None:
                     return cast(T, found)
-                made = make()
-                self._keep(key, made)
-                return made
+                result = make()
+                self._keep(key, result)
+                return result
         finally:
             with self._guard:
                 making[1] -= 1

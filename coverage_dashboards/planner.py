@@ -296,10 +296,10 @@ class Planner:
             return
         field, limits = self._drawn
         snapshot = self.cube.ds.attrs.get("catalog_snapshot")
-        said = words.caption(self.view, field)
+        text = words.caption(self.view, field)
         if self.view.layer != "acquired":
-            said += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
-        self.caption.object = words.paragraph(said, dark)
+            text += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
+        self.caption.object = words.paragraph(text, dark)
         pixels = _PIXELS[op_of(field.metric)]
         self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.cube.ds.attrs), dark)
         self.map.show(Shown(field, limits, dark))

@@ -138,8 +138,8 @@ def nothing_known(view: View, ds: Any) -> str:
         elif holdings and held <= {HOLDINGS_STATUS.index("not_read")}:
             reasons.append(f"the holdings of {title_of(sensor)} have not been read")
         elif METRICS[view.metric].variable(view.metric) in GAP_VARIABLES:
-            made = window["gap_revision"].sel(sensor=sensor).values
-            stale = bool((made != 0).any())
+            result = window["gap_revision"].sel(sensor=sensor).values
+            stale = bool((result != 0).any())
             reasons.append(f"the gap of {title_of(sensor)} has not been made{' since its coverage changed' if stale else ''}")
         else:
             reasons.append(f"no cell of {title_of(sensor)} was looked up")
@@ -297,8 +297,8 @@ def is_simulated(attrs: Mapping[str, Any]) -> bool:
 
 def simulated(attrs: Mapping[str, Any]) -> str:
     """The badge of a cube of made-up data, with what the cube itself says of them."""
-    said = str(attrs.get("comment", "")).strip()
-    rest = said.split(":", 1)[1].strip() if said.lower().startswith("simulated data:") else said
+    text = str(attrs.get("comment", "")).strip()
+    rest = text.split(":", 1)[1].strip() if text.lower().startswith("simulated data:") else text
     return f"<b>Simulated data</b> – {html(rest)}"
 
 
@@ -311,9 +311,9 @@ def paragraph(text: str, dark: bool, *, quiet: bool = False) -> str:
 def doubts(lines: Sequence[str], dark: bool) -> str:
     """The doubts of provisional months as HTML, a line each."""
     around = palette.theme(dark)
-    said = "".join(f"<div>{html(line)}</div>" for line in lines)
+    text = "".join(f"<div>{html(line)}</div>" for line in lines)
     title = "<b>Provisional: nothing found there is no proof that nothing exists</b>"
-    return f'<div style="color:{around.ink};border-left:4px solid #ffb300;padding-left:10px">{title}{said}</div>'
+    return f'<div style="color:{around.ink};border-left:4px solid #ffb300;padding-left:10px">{title}{text}</div>'
 
 
 def lookback_months(attrs: Mapping[str, Any]) -> int:

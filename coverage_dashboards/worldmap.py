@@ -242,9 +242,9 @@ class WorldMap:
                 nan_color=around.unknown,
                 low_color=around.out_of_scope,
             )
-            said = words.hover_words(shown.field, pixel_words(metric, picture.cells), picture.cells >= 1.5)
-            if self._said.args.get("said") != said:
-                self._said.args = {"said": said, "source": source}
+            text = words.hover_words(shown.field, pixel_words(metric, picture.cells), picture.cells >= 1.5)
+            if self._said.args.get("said") != text:
+                self._said.args = {"said": text, "source": source}
         if glyph.color_mapper is not mapper:
             glyph.color_mapper = mapper
 

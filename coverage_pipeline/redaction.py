@@ -70,18 +70,18 @@ def redact(text: object, *addresses: object) -> str:
     ``addresses`` are those that the text may quote in pieces, such as the path and query of a signed link, or half a password. Whatever
     in them is secret is taken out wherever it stands.
     """
-    said = str(text)[:_LONGEST_NAME]
+    words = str(text)[:_LONGEST_NAME]
     for address in addresses:
         for secret in secrets_of(address):
-            said = _without(said, secret)
+            words = _without(words, secret)
         login = _login_of(address)
         if login and ":" in login:  # a user's name is a word that other words may hold
-            said = re.sub(rf"(?<!\w){re.escape(login.partition(':')[0])}(?!\w)", HIDDEN, said) if login[0] != ":" else said
-    said = _PASSWORD_WITH_SPACE.sub(_after_password, said)
-    said = _URL.sub(_shown, said)
-    said = _QUERY.sub(lambda found: f"?{HIDDEN}{_trailing(found[0])}", said)
-    said = _NAMED.sub(lambda found: f"{found['name']}{found['between']}{_hidden_value(found['value'])}", said)
-    return _LOGIN.sub(lambda found: found[0] if found[0] == f"{_EXAMPLE}@" else f"{HIDDEN}@", said)
+            words = re.sub(rf"(?<!\w){re.escape(login.partition(':')[0])}(?!\w)", HIDDEN, words) if login[0] != ":" else words
+    words = _PASSWORD_WITH_SPACE.sub(_after_password, words)
+    words = _URL.sub(_shown, words)
+    words = _QUERY.sub(lambda found: f"?{HIDDEN}{_trailing(found[0])}", words)
+    words = _NAMED.sub(lambda found: f"{found['name']}{found['between']}{_hidden_value(found['value'])}", words)
+    return _LOGIN.sub(lambda found: found[0] if found[0] == f"{_EXAMPLE}@" else f"{HIDDEN}@", words)
 
 
 def secrets_of(address: object) -> list[str]:
@@ -128,10 +128,10 @@ class RedactingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Always true; the record is changed."""
         try:
-            said = record.getMessage()
+            text = record.getMessage()
         except (TypeError, ValueError):
-            said = str(record.msg)
-        record.msg, record.args = redact(said), None
+            text = str(record.msg)
+        record.msg, record.args = redact(text), None
         return True
 
 

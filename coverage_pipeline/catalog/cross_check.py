@@ -20,7 +20,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.report import ScanReport, stored_report
 from coverage_pipeline.catalog.scan_job import MARGIN, SOURCES, ScanJob
-from coverage_pipeline.catalog.sources.base import Source, Tally, Window
+from coverage_pipeline.catalog.sources.base import Source, Window, WindowCount
 from coverage_pipeline.catalog.windows import ScannedWindows
 from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.months import UTC, Month
@@ -65,7 +65,7 @@ def answer_of(job: ScanJob, source: AvailableSource, api: Source, gathered: Scan
             foreign=sum(part.foreign for part in parts),
             most=max(reasons, key=lambda reason: reasons[reason], default=""),
         ),
-        totals="; ".join(f"{count:,} {what}" for count, what in totals if count),
+        totals="; ".join(f"{count:,} {label}" for count, label in totals if count),
         twins=gathered.twins,
         hollow=hollow,
     )
@@ -89,7 +89,7 @@ def ask_other_providers(
     """
     others = _others(job, source) if job.options.cross_check else []
     stays: list[Doubt] = []
-    said: list[str] = []
+    text: list[str] = []
     away: dict[AvailableSource, str] = {}
     for at, doubt in enumerate(found):
         if not doubt.days:
@@ -104,16 +104,16 @@ def ask_other_providers(
                     away[other] = f"{other.provider} could not be asked: {error}"
                 else:
                     if has is not None:
-                        said.append(f"{doubt}; {other.provider} has a scene of {has}")
-                        return [*stays, *found[at:]], other, said
+                        text.append(f"{doubt}; {other.provider} has a scene of {has}")
+                        return [*stays, *found[at:]], other, text
                     continue
             silenced = False
         if silenced:
-            said.append(f"{doubt}; {', '.join(other.provider for other in others)} has none either")
+            text.append(f"{doubt}; {', '.join(other.provider for other in others)} has none either")
         else:
             stays.append(doubt)
-            said.append("; ".join([str(doubt), *(dict.fromkeys(away.values()) or ["there is nobody else to ask"])]))
-    return stays, None, said
+            text.append("; ".join([str(doubt), *(dict.fromkeys(away.values()) or ["there is nobody else to ask"])]))
+    return stays, None, text
 
 
 def _others(job: ScanJob, source: AvailableSource) -> list[AvailableSource]:
@@ -140,24 +140,24 @@ def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Tab
     """
     profile = profile_of(other, job.options.providers)
     quick = replace(job.options.patience, retries=min(1, job.options.patience.retries))
-    api = SOURCES[other.kind](other, profile, quick, job.what)
+    api = SOURCES[other.kind](other, profile, quick, job.label)
     days = np.array(doubt.days, dtype="datetime64[D]")
     area = None if job.bbox is None else shapely.union_all([shapely.box(*box) for box in split_bbox(job.bbox)])
-    ours = scenes["scene_key"] if doubt.new else None
+    own = scenes["scene_key"] if doubt.new else None
     came = timeless = rejected = foreign = 0
-    with api.wire or contextlib.nullcontext():
+    with api.session or contextlib.nullcontext():
         for first, last in _spans(doubt.days) if api.windowed else [(doubt.days[0], doubt.days[-1])]:
             start, end = (dt.datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, last + dt.timedelta(days=1)))
             window = Window(start - MARGIN, end + MARGIN, profile.page_size)
-            placing, tally = belief.Placing(window.start, window.end), Tally()
-            for page in api.pages(window, job.bbox, tally):
+            placing, window_count = belief.Placing(window.start, window.end), WindowCount()
+            for page in api.pages(window, job.bbox, window_count):
                 # One collector a page: nothing is kept of what does not answer the question.
                 collector = SceneCollector(
                     job.sensor, provider=other.provider, cloud_field=other.cloud_field, platforms=other.platforms, start=start, end=end
                 )
                 collector.add(page)
                 placing.add(page)
-                has = _first_usable(collector.rows(), days, area, ours)
+                has = _first_usable(collector.rows(), days, area, own)
                 if has is not None:
                     return has
                 reasons = by_reason(collector.rejected())
@@ -165,7 +165,7 @@ def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Tab
                 timeless += reasons.pop(NO_TIME, 0)
                 rejected += sum(reasons.values())
             foreign += placing.foreign if api.windowed else 0
-            if any(announced is not None and received > announced for received, announced in tally.boxes):
+            if any(announced is not None and received > announced for received, announced in window_count.boxes):
                 raise CatalogTruncated(f"{other.provider} gave more items than it announced")
         if not came:
             api.require_collection()

@@ -26,7 +26,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogUnreadable
 from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.scan_job import SOURCES
-from coverage_pipeline.catalog.sources.base import Source, Tally, Window
+from coverage_pipeline.catalog.sources.base import Source, Window, WindowCount
 from coverage_pipeline.catalog.sources.cmr import CmrSource
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.errors import PlannerError
@@ -77,7 +77,7 @@ def examine(sensor: CoverageSensor, source: AvailableSource, options: ScanOption
     except PlannerError as error:
         yield Check("source", "wrong", printable(error))
         return
-    with api.wire or nullcontext():
+    with api.session or nullcontext():
         yield from _Examination(sensor, source, options, api, today or dt.datetime.now(UTC).date()).checks()
 
 
@@ -132,42 +132,42 @@ class _Examination:
 
     def _step(self, name: str, ask: Callable[[], str]) -> Check:
         """Ask, and give up on whoever has not answered after ``STEP_SECONDS``."""
-        wire = self.api.wire
-        before = Counter(wire.retried) if wire else Counter()
-        watchdog = threading.Timer(STEP_SECONDS, wire.cancel if wire else lambda: None)
+        session = self.api.session
+        before = Counter(session.retried) if session else Counter()
+        watchdog = threading.Timer(STEP_SECONDS, session.cancel if session else lambda: None)
         watchdog.daemon = True
         watchdog.start()
         began = time.monotonic()
         verdict: Verdict = "ok"
         try:
-            said = ask()
+            text = ask()
         except _Wrong as error:
-            verdict, said = "wrong", str(error)
+            verdict, text = "wrong", str(error)
         except _Failed as error:
-            verdict, said = "failed", str(error)
+            verdict, text = "failed", str(error)
         except Cancelled:
-            verdict, said = "failed", f"gave no answer within {STEP_SECONDS:.0f} s; try again later, or name another source"
+            verdict, text = "failed", f"gave no answer within {STEP_SECONDS:.0f} s; try again later, or name another source"
         except PlannerError as error:
             verdict = "wrong" if self._is_wrong(name, error) else "failed"
-            said = self._without_prefix(str(error)) + self._advice(name, error)
+            text = self._without_prefix(str(error)) + self._advice(name, error)
         except Exception as error:  # whatever the library makes of a strange answer: one provider's must not hide the others'
             verdict = "wrong" if name == "landing page" else "failed"
-            said = f"did not answer as it should: {type(error).__name__}: {error}" + self._advice(name, error)
+            text = f"did not answer as it should: {type(error).__name__}: {error}" + self._advice(name, error)
         finally:
             watchdog.cancel()
         seconds = round(time.monotonic() - began, 3)
-        again = Counter(wire.retried) - before if wire else Counter()
+        again = Counter(session.retried) - before if session else Counter()
         if verdict == "wrong":
-            said = said.replace("; try again later, or name another source", "")
+            text = text.replace("; try again later, or name another source", "")
         elif again and verdict == "ok":
-            said += f"; had to be asked again ({', '.join(again)})"
+            text += f"; had to be asked again ({', '.join(again)})"
         if verdict == "ok" and seconds > SLOW_SECONDS:
             verdict = "slow"
-            said += (
+            text += (
                 f"; took {seconds:.1f} s: scans will be slow, and time out where they ask for more; scan small areas, or name another "
                 "source first"
             )
-        return Check(name, verdict, printable(self._without_secrets(said)), seconds)
+        return Check(name, verdict, printable(self._without_secrets(text)), seconds)
 
     def _is_wrong(self, name: str, error: PlannerError) -> bool:
         text = str(error)
@@ -176,7 +176,7 @@ class _Examination:
         if name == "landing page" and isinstance(error, CatalogUnreadable):
             return True
         if name == "files":  # a path that is not there, a dump that is none: nothing that passes
-            return self.api.wire is None or not isinstance(error, CatalogError)
+            return self.api.session is None or not isinstance(error, CatalogError)
         return getattr(error, "status", None) in _WRONG_STATUSES
 
     def _advice(self, name: str, error: Exception) -> str:
@@ -255,9 +255,9 @@ class _Examination:
             self._describe_stac()
         else:
             self._describe_cmr()
-        ours = self.source.platforms
+        own = self.source.platforms
         listed = f"; platforms {names_in_words(self.platforms)}" if self.platforms else ""
-        if self.platforms and (unlisted := [p for p in ours if platform_name(p) not in map(platform_name, self.platforms)]):
+        if self.platforms and (unlisted := [p for p in own if platform_name(p) not in map(platform_name, self.platforms)]):
             raise _Wrong(
                 f"does not list {', '.join(unlisted)} among its platforms ({names_in_words(self.platforms)}): scenes under another name "
                 f"would be left out; write platforms in {self.section} as the catalogue does"
@@ -281,10 +281,10 @@ class _Examination:
 
     def _describe_cmr(self) -> None:
         entries = self._cmr_collections([("short_name", self.source.collection_id)])
-        ours = [umm for umm in entries if self.source.version in (None, umm.get("Version"))]
-        if not ours:
+        own = [umm for umm in entries if self.source.version in (None, umm.get("Version"))]
+        if not own:
             return
-        umm = ours[0]
+        umm = own[0]
         self.platforms = texts_in([p.get("ShortName") for p in dicts_in(umm.get("Platforms"))])
         ranges = [span for extent in dicts_in(umm.get("TemporalExtents")) for span in dicts_in(extent.get("RangeDateTimes"))]
         present = any(extent.get("EndsAtPresentFlag") is True for extent in dicts_in(umm.get("TemporalExtents")))
@@ -295,8 +295,8 @@ class _Examination:
             self.span = (begin, end)
 
     def _cmr_collections(self, params: list[tuple[str, str]]) -> list[dict[str, Any]]:
-        assert self.api.wire is not None
-        answer = self.api.wire.fetch(
+        assert self.api.session is not None
+        answer = self.api.session.fetch(
             f"{self.source.endpoint.rstrip('/')}/search/collections.umm_json",
             doing="looking up its collections",
             params=[*params, ("page_size", "50")],
@@ -316,10 +316,10 @@ class _Examination:
             client = self._client()
             if children := [unquote(urlsplit(str(link.href)).path.rstrip("/").rpartition("/")[2]) for link in client.get_links("child")]:
                 return children
-            assert self.api.wire is not None
+            assert self.api.session is not None
             root, mark, query = self.source.endpoint.partition("?")  # a key, where there is one
             url = f"{root.rstrip('/')}/collections{mark}{query}"
-            answer = self.api.wire.fetch(url, doing="listing its collections", tries=1).content
+            answer = self.api.session.fetch(url, doing="listing its collections", tries=1).content
             listed = answer.get("collections") if isinstance(answer, dict) else None
             return [entry["id"] for entry in dicts_in(listed) if isinstance(entry.get("id"), str)]
         except CatalogError:
@@ -340,14 +340,14 @@ class _Examination:
     # Items, whoever gives them
 
     def _first(self, window: Window) -> dict[str, Any] | None:
-        tally = Tally()
-        pages = self.api.pages(window, None, tally)
+        window_count = WindowCount()
+        pages = self.api.pages(window, None, window_count)
         try:
             page = next(pages, [])
         finally:
             if hasattr(pages, "close"):
                 pages.close()  # the rest is not asked for
-        self.announced = tally.announced
+        self.announced = window_count.announced
         return next((item if isinstance(item, dict) else {} for item in page), None)
 
     def _search(self) -> str:
@@ -378,24 +378,24 @@ class _Examination:
         if self.span is None:
             return "is not said by the collection" if self.api.windowed else "of files is what their items say"
         begin, end = self.span
-        said = f"{begin.date() if begin else 'always'} to {end.date() if end else 'now'}"
+        text = f"{begin.date() if begin else 'always'} to {end.date() if end else 'now'}"
         first = self.sensor.first_month
         if begin is not None and first is not None and begin >= first.end:
             # Extents are often kept badly: the months themselves tell.
             until = min(begin, first.shift(_FIRST_MONTHS).end)
             if self._first(Window(first.start, until, 1)) is None:
                 raise _Wrong(
-                    f"{said}, while the sensor delivers from {first}: earlier months would look empty; set the sensor's first_month, or "
+                    f"{text}, while the sensor delivers from {first}: earlier months would look empty; set the sensor's first_month, or "
                     "name a source that has them first"
                 )
-            return f"{said}, though it has older scenes, too"
+            return f"{text}, though it has older scenes, too"
         last = self.sensor.last_month
         needed = dt.datetime.combine(self.today - _RECENTLY, dt.time(), UTC) if last is None else last.start
         if end is not None and end < needed:
             if self.found_in != self.recent:
-                raise _Wrong(f"{said}: the collection is not continued; name the one that took its place in {self.section}")
-            return f"{said}, though it has newer scenes, too"
-        return f"{said}, all that the sensor needs"
+                raise _Wrong(f"{text}: the collection is not continued; name the one that took its place in {self.section}")
+            return f"{text}, though it has newer scenes, too"
+        return f"{text}, all that the sensor needs"
 
     @property
     def _properties(self) -> dict[str, Any]:
@@ -455,28 +455,22 @@ class _Examination:
         return f"{name} is there: {parse_cloud(value):g} %"
 
     def _platform(self) -> str:
-        given, ours = self._properties.get("platform"), self.source.platforms
+        given, own = self._properties.get("platform"), self.source.platforms
         if not isinstance(given, str):
-            return "is not said by the scene" + (": it counts as the sensor's" if ours else "")
-        if not ours:
+            return "is not said by the scene" + (": it counts as the sensor's" if own else "")
+        if not own:
             return f"{printable(given, 60)}; all of the collection are the sensor's"
         in_id = scene_identity(self.sensor.family, self._id, self._properties).platform
-        if other_platform([platform_name(name) for name in ours], given, in_id) is None:
+        if other_platform([platform_name(name) for name in own], given, in_id) is None:
             return f"{printable(given, 60)} is the sensor's"
         if self.platforms:  # it lists ours, so that this one is another satellite's
-            return f"{printable(given, 60)} is not the sensor's ({', '.join(ours)}): such scenes are left out"
+            return f"{printable(given, 60)} is not the sensor's ({', '.join(own)}): such scenes are left out"
         raise _Wrong(
-            f"the scene is of {printable(given, 60)}, which platforms ({', '.join(ours)}) do not have, so left out; write platforms in "
+            f"the scene is of {printable(given, 60)}, which platforms ({', '.join(own)}) do not have, so left out; write platforms in "
             f"{self.section} as the catalogue does"
         )
 
     def _totals(self) -> str:
-        gives, says = self.announced is not None, self.profile.totals
         if not self.api.windowed:
             return "of files are what they have"
-        told = "announces how many scenes there are" if gives else "does not announce how many scenes there are"
-        if gives == says:
-            return told
-        return (
-            f"{told}, unlike its profile says (totals = {str(gives).lower()} in {self.provider_section} would agree; nothing depends on it)"
-        )
+        return f"{'announces' if self.announced is not None else 'does not announce'} how many scenes there are"

@@ -103,10 +103,10 @@ class FinishedWindows:
         for path in paths:
             try:
                 table, metadata = read_parquet(path, columns=["item_id"])
-                told = metadata["part"]
-                start, end = (dt.datetime.fromisoformat(t) for t in told.pop("window"))
+                lines = metadata["part"]
+                start, end = (dt.datetime.fromisoformat(t) for t in lines.pop("window"))
                 part = FinishedWindow(
-                    **{**told, "window": (start, end), "read_at": dt.datetime.fromisoformat(told["read_at"]), "resumed": True}
+                    **{**lines, "window": (start, end), "read_at": dt.datetime.fromisoformat(lines["read_at"]), "resumed": True}
                 )
                 if part.rejected and read_parquet(_rejected_path(path), columns=["reason"])[0].num_rows != part.rejected:
                     continue

@@ -110,12 +110,12 @@ class HttpSession:
         headers: Mapping[str, str] | None = None,
         check: Callable[[Any, Mapping[str, str]], object] | None = None,
         tries: int | None = None,
-        way: str = "",
+        hint: str = "",
     ) -> FetchedAnswer:
         """The JSON at an address: by POST where there is a ``body``, else by GET.
 
         ``check`` raises ``ValueError`` for an answer that is not what was asked for; such an answer is asked for again. ``tries`` bounds
-        the attempts (by default one and the retries); ``way`` tells people what to do about an error that waiting does not mend.
+        the attempts (by default one and the retries); ``hint`` tells people what to do about an error that waiting does not mend.
         """
         most = tries if tries is not None else self.patience.retries + 1
         method = method or ("GET" if body is None else "POST")
@@ -146,18 +146,18 @@ class HttpSession:
             reraise=True,
         )
         try:
-            return attempt(self._once, url, method, params, body, headers, check, doing, way)
+            return attempt(self._once, url, method, params, body, headers, check, doing, hint)
         except RetryableAnswer as error:
-            made = self._fail(error.kind, f"{error.said} ({doing}); {LATER}{f'; {way}' if way else ''}")
-            made.narrower_may_help = error.narrower_may_help
-            raise made from None  # a library's own words may repeat the address with its key
+            result = self._fail(error.kind, f"{error.said} ({doing}); {LATER}{f'; {hint}' if hint else ''}")
+            result.narrower_may_help = error.narrower_may_help
+            raise result from None  # a library's own words may repeat the address with its key
 
     def _sleep(self, seconds: float) -> None:
         """Wait, unless that would be longer than the whole scan may take, or the scan is over."""
         if seconds > self._ends - time.monotonic():
             limit = f"scan.deadline_seconds = {self.patience.deadline_seconds:g}; run again to go on from here, or raise it"
-            said = f"would have to be waited for {seconds:.0f} s more, past {limit}" if seconds > 1 else f"took longer than {limit}"
-            raise self._fail(CatalogUnavailable, said)
+            text = f"would have to be waited for {seconds:.0f} s more, past {limit}" if seconds > 1 else f"took longer than {limit}"
+            raise self._fail(CatalogUnavailable, text)
         if self._cancelled.wait(max(seconds, 0)):
             raise Cancelled
 
@@ -170,26 +170,26 @@ class HttpSession:
         headers: Mapping[str, str] | None,
         check: Callable[[Any, Mapping[str, str]], object] | None,
         doing: str,
-        way: str,
+        hint: str,
     ) -> FetchedAnswer:
-        status, content, answered, url = self._ask(url, method, params, body, headers, doing, way)
+        status, content, answered, url = self._ask(url, method, params, body, headers, doing, hint)
         if status != 200:
-            said = f"answered {status}: {excerpt(error_text(content))}"
+            words = f"answered {status}: {excerpt(error_text(content))}"
             # A provider that has answered this before does not now want a login: that is how some say "too many requests".
             throttled = status in self.profile.throttle_statuses or status == 429 or (status == 403 and _server_of(url) in self._answered)
             if throttled:  # to ask for less would be to ask more often
                 tries, wait = self.patience.retries + 1, retry_after(answered)
-                raise RetryableAnswer(said, str(status), CatalogUnavailable, wait=wait, tries=tries, narrower_may_help=False)
+                raise RetryableAnswer(words, str(status), CatalogUnavailable, wait=wait, tries=tries, narrower_may_help=False)
             if status in SERVER_ERRORS:
-                raise RetryableAnswer(said, str(status), CatalogUnavailable, wait=retry_after(answered))
-            refused = self._fail(CatalogUnavailable, f"{said} ({doing}); {way or 'check the endpoint and collection'}")
+                raise RetryableAnswer(words, str(status), CatalogUnavailable, wait=retry_after(answered))
+            refused = self._fail(CatalogUnavailable, f"{words} ({doing}); {hint or 'check the endpoint and collection'}")
             refused.status = status
             refused.may_pass = False  # a login, an address or a collection that is wrong stays wrong
             refused.narrower_may_help = status == 413  # what is too large for a gateway may pass in parts
             raise refused
         kind = answered.get("Content-Type", "no content type")
         if not fits_in_memory(content, TIMES_IN_MEMORY * self.patience.max_answer_bytes):
-            raise self._too_large(f"of so many small values that it needs more than {TIMES_IN_MEMORY} times", doing, way)
+            raise self._too_large(f"of so many small values that it needs more than {TIMES_IN_MEMORY} times", doing, hint)
         try:
             answer = parsed_json(content)
         except ValueError:
@@ -212,7 +212,7 @@ class HttpSession:
         body: Any,
         headers: Mapping[str, str] | None,
         doing: str,
-        way: str,
+        hint: str,
     ) -> tuple[int, bytes, Mapping[str, str], str]:
         for _ in range(_MOST_REDIRECTS):
             self._sleep(self._pace.turn(self.profile.requests_per_second))
@@ -224,23 +224,23 @@ class HttpSession:
                 away = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
                 label = "no connection" if away else "connection broken"
                 tries = min(_AWAY_TRIES, self.patience.retries) + 1 if away else None
-                said = f"could not be reached: {cause(error)}"
-                raise RetryableAnswer(said, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from None
+                text = f"could not be reached: {cause(error)}"
+                raise RetryableAnswer(text, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from None
             except TooLate:
                 self._sleep(0)  # raises where the whole scan's time is over
-                said = f"gave no whole answer within {self.patience.answer_seconds:g} s"
-                raise RetryableAnswer(said, "timeout", CatalogUnavailable) from None
+                text = f"gave no whole answer within {self.patience.answer_seconds:g} s"
+                raise RetryableAnswer(text, "timeout", CatalogUnavailable) from None
             except (requests.Timeout, ReadTimeoutError):
-                said = f"could not be reached: no answer within {self.patience.timeout_seconds:g} s"
-                raise RetryableAnswer(said, "timeout", CatalogUnavailable) from None
+                text = f"could not be reached: no answer within {self.patience.timeout_seconds:g} s"
+                raise RetryableAnswer(text, "timeout", CatalogUnavailable) from None
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError, HTTPError) as error:
                 raise RetryableAnswer(
                     f"broke off in the middle of its answer: {cause(error)}", "broken answer", CatalogUnavailable
                 ) from None
             except TooLarge:
-                raise self._too_large("of more than", doing, way) from None
+                raise self._too_large("of more than", doing, hint) from None
             except NO_ADDRESS as error:
-                raise self._fail(CatalogUnavailable, f"cannot be asked: {cause(error)} ({doing}); {way or 'check the endpoint'}") from None
+                raise self._fail(CatalogUnavailable, f"cannot be asked: {cause(error)} ({doing}); {hint or 'check the endpoint'}") from None
             except (requests.RequestException, OSError, ValueError) as error:
                 raise RetryableAnswer(f"could not be reached: {cause(error)}", "broken answer", CatalogUnavailable) from None
             with self._lock:
@@ -317,11 +317,11 @@ class HttpSession:
                 content += chunk
             return response.status_code, bytes(content), response.headers
 
-    def _too_large(self, how: str, doing: str, way: str) -> CatalogError:
+    def _too_large(self, how: str, doing: str, hint: str) -> CatalogError:
         refused = self._fail(
             CatalogUnavailable,
             f"gave an answer {how} scan.max_answer_mb = {self.patience.max_answer_mb:g} MB ({doing}); "
-            f"raise that if such answers are right{f'; {way}' if way else ''}",
+            f"raise that if such answers are right{f'; {hint}' if hint else ''}",
         )
         refused.narrower_may_help = True
         return refused

@@ -17,9 +17,9 @@ class Pace:
         """Seconds to wait for the turn that this call has taken."""
         with self._lock:
             now = time.monotonic()
-            mine = max(now, self._next)
-            self._next = mine + (1 / per_second if per_second else 0.0)
-            return mine - now
+            own = max(now, self._next)
+            self._next = own + (1 / per_second if per_second else 0.0)
+            return own - now
 
     def hold(self, seconds: float) -> None:
         """Nobody asks before so many seconds are over: the provider said so."""

@@ -38,8 +38,6 @@ class ProviderProfile:
     """Windows read at the same time."""
     throttle_statuses: tuple[int, ...] = (429,)
     """HTTP statuses that mean "slower" rather than "no"."""
-    totals: bool = False
-    """Whether a search announces how many items match (``numberMatched``)."""
     features: tuple[SearchFeature, ...] = ()
     """Extensions of the search that do what they say. Only ``fields`` is used, to leave the assets out, which are most of an item."""
     method: SearchMethod = "POST"
@@ -91,7 +89,6 @@ PROVIDERS: Mapping[str, ProviderProfile] = MappingProxyType(
             page_size=250,
             requests_per_second=5,
             throttle_statuses=(403, 429),
-            totals=True,
             features=("fields", "sort", "query"),  # a `filter` is accepted and ignored
             sources={
                 "page_size": "https://github.com/Element84/earth-search/issues/60",
@@ -121,15 +118,13 @@ PROVIDERS: Mapping[str, ProviderProfile] = MappingProxyType(
             page_size=2000,
             requests_per_second=10,
             parallel=3,
-            totals=True,
             method="GET",
             sources={
                 "page_size": "https://cmr.earthdata.nasa.gov/search/site/docs/search/api.html#query-parameters",
-                "totals": "https://cmr.earthdata.nasa.gov/search/site/docs/search/api.html#headers",
             },
         ),
-        "cmr.uat.earthdata.nasa.gov": ProviderProfile(page_size=2000, parallel=3, totals=True, method="GET"),
-        "landsatlook.usgs.gov": ProviderProfile(features=("fields", "sort", "query"), totals=True),
+        "cmr.uat.earthdata.nasa.gov": ProviderProfile(page_size=2000, parallel=3, method="GET"),
+        "landsatlook.usgs.gov": ProviderProfile(features=("fields", "sort", "query")),
     }
 )
 """By host. A search is asked within what these say; what they do not say is ``UNKNOWN``'s."""

@@ -70,7 +70,7 @@ def require_no_smaller_area(target: UPath, job: ScanJob) -> None:
     former = _former(target)
     if job.bbox is not None and former.get("status") in ("complete", "provisional") and former.get("bbox") is None:
         raise SaysLess(
-            f"{job.what}: {target} holds a {former['status']} scan of the globe, of {former.get('scanned_at')}; one of {job.bbox} alone "
+            f"{job.label}: {target} holds a {former['status']} scan of the globe, of {former.get('scanned_at')}; one of {job.bbox} alone "
             "would say less. Scan it into another place (COVERAGE_DATA), or remove the file first"
         )
 

@@ -121,15 +121,15 @@ class ScanReport:
         month = f"{self.sensor} {self.start[:7]}"
         if self.status == "not_applicable":
             return [f"{month}: not applicable: {self.reason}; there is nothing to scan, and nothing is missing"]
-        told = [f"{month}: {_counted(self.scenes, 'scene')} ({self.status}): {self._meaning(lag_days)}"]
+        words = [f"{month}: {_counted(self.scenes, 'scene')} ({self.status}): {self._meaning(lag_days)}"]
         place = f"within {','.join(f'{side:g}' for side in self.bbox)}; elsewhere stays not known" if self.bbox else "all over the globe"
-        told.append(f"  provider: {self.provider}, collection {self.collection}, {place}")
-        told += [f"  failed before: {provider}: {why}" for provider, why in self.failed_providers.items()]
+        words.append(f"  provider: {self.provider}, collection {self.collection}, {place}")
+        words += [f"  failed before: {provider}: {why}" for provider, why in self.failed_providers.items()]
         if self.first_day:
-            told.append(f"  days: the first scene is of {self.first_day}, the last of {self.last_day}")
-        told += [f"  doubt: {doubt}" for doubt in self.doubts]
+            words.append(f"  days: the first scene is of {self.first_day}, the last of {self.last_day}")
+        words += [f"  doubt: {doubt}" for doubt in self.doubts]
         announced = "number not announced, " if self.announced is None else f"{self.announced:,} announced, "
-        told.append(f"  items: {announced}{self.received:,} received, which make {_counted(self.scenes, 'scene')}")
+        words.append(f"  items: {announced}{self.received:,} received, which make {_counted(self.scenes, 'scene')}")
         for count, what in (
             (self.superseded, "older copies of a scene, superseded by a newer processing"),
             (self.united, "parts, united with another part of their scene"),
@@ -140,19 +140,19 @@ class ScanReport:
             (self.bbox_footprints, "scenes with a bounding box for want of a footprint"),
         ):
             if count:
-                told.append(f"    {count:,} {what}")
+                words.append(f"    {count:,} {what}")
         if self.platforms:
-            told.append(f"    platforms: {_named(self.platforms)}")
-        told += [f"    {count:,} rejected: {reason}" for reason, count in self.rejected.items()]
+            words.append(f"    platforms: {_named(self.platforms)}")
+        words += [f"    {count:,} rejected: {reason}" for reason, count in self.rejected.items()]
         some = [(self.windows_resumed, "read by an earlier run"), (self.windows_cut, "cut for having failed or being too large")]
         of_them = ", ".join(f"{count:,} {what}" for count, what in some if count)
-        told.append(f"  windows: {self.windows:,}{f' ({of_them})' if of_them else ''}, {_counted(self.pages, 'page')}")
+        words.append(f"  windows: {self.windows:,}{f' ({of_them})' if of_them else ''}, {_counted(self.pages, 'page')}")
         again = ", ".join(f"{count} × {label}" for label, count in self.retried.items())
         repeats = f" ({self.retries:,} of them retries: {again})" if self.retries else ""
-        told.append(f"  asked: {_counted(self.requests, 'request')}{repeats}, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s")
+        words.append(f"  asked: {_counted(self.requests, 'request')}{repeats}, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s")
         if self.cross_check:
-            told.append(f"  cross-check: {self.cross_check}")
-        return told
+            words.append(f"  cross-check: {self.cross_check}")
+        return words
 
     def _meaning(self, lag_days: int | None) -> str:
         match self.status:
@@ -198,8 +198,8 @@ def stored_report(path: UPath) -> ScanReport | None:
     """The report of an earlier scan; None where there is none that can be read."""
     known = {f.name for f in fields(ScanReport)}
     try:
-        told = json.loads(path.read_text())
-        report = ScanReport(**{name: value for name, value in told.items() if name in known})
+        lines = json.loads(path.read_text())
+        report = ScanReport(**{name: value for name, value in lines.items() if name in known})
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     if not isinstance(report.scenes, int) or isinstance(report.scenes, bool) or not isinstance(report.doubts, list):

@@ -165,7 +165,7 @@ def _scan_in_order(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanRe
             if scanned.confirmed_by not in pending:
                 break
             pending = [scanned.confirmed_by]
-            raise CatalogDisagreement(f"{job.what}: {source.provider} ({source.collection_id}) is doubted: {scanned.report.cross_check}")
+            raise CatalogDisagreement(f"{job.label}: {source.provider} ({source.collection_id}) is doubted: {scanned.report.cross_check}")
         except CatalogError as error:
             failed.append((source, error))
             log.warning("%s", error)
@@ -194,7 +194,7 @@ def _scan_in_order(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanRe
         raise alone from None
     # Something that may pass, where one of them is: then it is worth trying again later.
     kind = next((type(e) for _, e in failed if isinstance(e, CatalogUnavailable | CatalogTruncated | CatalogUnreadable)), CatalogError)
-    together = kind(f"{job.what}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
+    together = kind(f"{job.label}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
     together.may_pass = any(e.may_pass for _, e in failed)
     raise together from None
 
@@ -231,11 +231,11 @@ def _scan(job: ScanJob, source: AvailableSource) -> ScanResult:
             item_root=api.item_root,
         )
 
-    with api.wire or contextlib.nullcontext():
+    with api.session or contextlib.nullcontext():
         whole = job.window(profile.page_size)
         gathering = WindowScan(
             source=api,
-            what=f"{job.what}: {source.provider} ({source.collection_id})",
+            label=f"{job.label}: {source.provider} ({source.collection_id})",
             profile=profile,
             start=whole.start,
             end=whole.end,
@@ -246,8 +246,8 @@ def _scan(job: ScanJob, source: AvailableSource) -> ScanResult:
             window_pages=options.window_pages,
             on_progress=job.progress,
             partial=options.publish_partial,
-            cancel=api.wire.cancel if api.wire else lambda: None,
-            retries=lambda: api.wire.retried.total() if api.wire else 0,
+            cancel=api.session.cancel if api.session else lambda: None,
+            retries=lambda: api.session.retried.total() if api.session else 0,
         )
         gathered = gathering.run()
         if not any(part.received for part in gathered.parts) and not gathered.missing:
@@ -257,8 +257,8 @@ def _scan(job: ScanJob, source: AvailableSource) -> ScanResult:
         if report.status != "partial":
             found = belief.doubts(answer_of(job, source, api, gathered, report, scenes))
     if report.status != "partial":
-        found, confirmed_by, said = ask_other_providers(job, source, found, scenes)
-        set_doubts(report, found, said)
+        found, confirmed_by, text = ask_other_providers(job, source, found, scenes)
+        set_doubts(report, found, text)
     report.seconds = round(time.monotonic() - began, 3)
     error = gathered.missing[0][1] if gathered.missing else None
     return ScanResult(scenes, gathered.rejected.select(REJECTED_SCHEMA.names), report, error, confirmed_by)
@@ -299,11 +299,11 @@ def _reported(job: ScanJob, source: AvailableSource, api: Source, gathered: Scan
         windows_resumed=sum(part.resumed for part in parts),
         windows_cut=gathered.cut,
         missing=[window.name for window in joined(window for window, _ in gathered.missing)],
-        requests=api.wire.requests if api.wire else 0,
-        retries=api.wire.retried.total() if api.wire else 0,
-        retried=dict(sorted(api.wire.retried.items())) if api.wire else {},
+        requests=api.session.requests if api.session else 0,
+        retries=api.session.retried.total() if api.session else 0,
+        retried=dict(sorted(api.session.retried.items())) if api.session else {},
         pages=sum(part.pages for part in parts),
-        bytes=api.wire.bytes if api.wire else 0,
+        bytes=api.session.bytes if api.session else 0,
         announced=None if None in totals or not totals else sum(total for total in totals if total is not None),
         received=sum(part.received for part in parts),
         scenes=of_month.num_rows,

@@ -60,7 +60,7 @@ class ScanJob:
         return self.months[-1].end
 
     @property
-    def what(self) -> str:
+    def label(self) -> str:
         return f"{self.sensor.key} {self.months[0]}" + (f"..{self.months[-1]}" if len(self.months) > 1 else "")
 
     def within(self, source: AvailableSource) -> ScanJob:
@@ -72,7 +72,7 @@ class ScanJob:
         covered = [shapely.box(*box) for box in split_bbox(source.covers)]
         if not shapely.union_all(covered).covers(shapely.union_all([shapely.box(*box) for box in split_bbox(self.bbox)])):
             raise CatalogUnavailable(
-                f"{self.what}: {source.provider} ({source.collection_id}) covers {source.covers} only, and {self.bbox} is asked for; "
+                f"{self.label}: {source.provider} ({source.collection_id}) covers {source.covers} only, and {self.bbox} is asked for; "
                 f"ask for less, or name another source in [[sensors.sources.{self.sensor.key}]]"
             )
         return self
@@ -88,7 +88,7 @@ class ScanJob:
         return FinishedWindows.beside(self.target, query)
 
     def open(self, source: AvailableSource) -> Source:
-        return SOURCES[source.kind](source, profile_of(source, self.options.providers), self.options.patience, self.what)
+        return SOURCES[source.kind](source, profile_of(source, self.options.providers), self.options.patience, self.label)
 
 
 @dataclass(frozen=True)

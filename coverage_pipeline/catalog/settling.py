@@ -104,8 +104,8 @@ def _settle(
             source = next((s for s in sensor.available_sources if _is_report_of(report, s)), None)
             if source is None:
                 return False  # of a catalogue that is no longer named: the next scan asks another
-            stays, confirmed_by, said = ask_other_providers(job, source, [doubt], scenes)
-            report.cross_check = "; ".join([*([report.cross_check] if report.cross_check else []), *said])
+            stays, confirmed_by, words = ask_other_providers(job, source, [doubt], scenes)
+            report.cross_check = "; ".join([*([report.cross_check] if report.cross_check else []), *words])
             kept += [str(one) for one in stays]
         settled = dt.datetime.fromisoformat(report.scanned_at) >= month.end + dt.timedelta(days=sensor.publication_lag_days)
         report.doubts, report.reason = kept, "; ".join(kept)

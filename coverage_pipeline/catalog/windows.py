@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.belief import Placing
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated
 from coverage_pipeline.catalog.finished_windows import FinishedWindow, FinishedWindows
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import Source, Tally, Window
+from coverage_pipeline.catalog.sources.base import Source, Window, WindowCount
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.items import SceneCollector, first_of_each
@@ -83,7 +83,7 @@ class WindowScan:
     """One scan's windows of one source."""
 
     source: Source
-    what: str
+    label: str
     """Sensor, month, provider and collection, for messages."""
     profile: ProviderProfile
     start: dt.datetime
@@ -103,7 +103,7 @@ class WindowScan:
     retries: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
-        self._underway: dict[Window, tuple[Tally, SceneCollector]] = {}
+        self._underway: dict[Window, tuple[WindowCount, SceneCollector]] = {}
         self._done: list[FinishedWindow] = []
         self._known = 0
         self._cuts = 0
@@ -187,43 +187,43 @@ class WindowScan:
 
     def _pieces(self, window: Window) -> int:
         """Into how many windows one that is too large is cut: by its total, or by how much of it the pages read so far cover."""
-        tally, collector = self._underway.pop(window)
-        if tally.announced is not None:
-            return max(2, -(-tally.announced // (self.window_pages * window.limit)))
-        pages = tally.pages / max(_covered(window, collector), 1e-3)
+        window_count, collector = self._underway.pop(window)
+        if window_count.announced is not None:
+            return max(2, -(-window_count.announced // (self.window_pages * window.limit)))
+        pages = window_count.pages / max(_covered(window, collector), 1e-3)
         return max(_SOME_PIECES, min(_MOST_PIECES, math.ceil(pages / self.window_pages)))
 
-    def _is_too_large(self, window: Window, tally: Tally, collector: SceneCollector) -> bool:
+    def _is_too_large(self, window: Window, window_count: WindowCount, collector: SceneCollector) -> bool:
         """Whether a window is better asked for in pieces, by what is known of it before its latest page is taken."""
         if not self.source.windowed or not window.divisible:
             return False
-        if tally.announced is not None:
-            return tally.announced > self.window_pages * window.limit
-        if tally.pages == _PROBE + 1:  # most servers give the newest or the oldest first, and so show early how far there is to go
+        if window_count.announced is not None:
+            return window_count.announced > self.window_pages * window.limit
+        if window_count.pages == _PROBE + 1:  # most servers give the newest or the oldest first, and so show early how far there is to go
             return _PROBE / max(_covered(window, collector), 1e-3) > 2 * self.window_pages
-        return tally.pages > self.window_pages
+        return window_count.pages > self.window_pages
 
     def _read(self, window: Window) -> FinishedWindow | None:
         """Read a window into its part; None where it is too large."""
-        tally, collector = Tally(), self.collector()
+        window_count, collector = WindowCount(), self.collector()
         # The window of the whole scan: a server may be some seconds off at the ends of a window within it.
         placing = Placing(self.start, self.end)
-        self._underway[window] = tally, collector
+        self._underway[window] = window_count, collector
         began = dt.datetime.now(UTC)
-        for page in self.source.pages(window, self.bbox, tally):
-            if self._is_too_large(window, tally, collector):
+        for page in self.source.pages(window, self.bbox, window_count):
+            if self._is_too_large(window, window_count, collector):
                 return None
             collector.add(page)
             placing.add(page)
             self._tell()
-        boxes = tally.boxes or [(collector.received, tally.announced)]
+        boxes = window_count.boxes or [(collector.received, window_count.announced)]
         rounded = [(received, announced) for received, announced in boxes if _may_be_capped(received, announced)]
         rejected = collector.rejected_rows()
         part = FinishedWindow(
             window=(window.start, window.end),
             read_at=began,
-            pages=tally.pages,
-            announced=tally.announced,
+            pages=window_count.pages,
+            announced=window_count.announced,
             received=collector.received,
             duplicates=collector.duplicates,
             outside=collector.outside,
@@ -238,7 +238,7 @@ class WindowScan:
         )
         if self.source.windowed and window.divisible and rounded:
             raise CatalogTruncated(
-                f"{self.what} gave {rounded[0][0]} items for {window.name}, a round number, at which some servers stop; asking for halves"
+                f"{self.label} gave {rounded[0][0]} items for {window.name}, a round number, at which some servers stop; asking for halves"
             )
         self.parts.write(part, collector.rows(), rejected)
         del self._underway[window]
@@ -248,7 +248,7 @@ class WindowScan:
         if self.on_progress is None:
             return
         done, underway = list(self._done), list(self._underway.values())
-        totals = [part.announced for part in done] + [tally.announced for tally, _ in underway]
+        totals = [part.announced for part in done] + [window_count.announced for window_count, _ in underway]
         self.on_progress(
             Progress(
                 windows=self._known,

@@ -117,9 +117,9 @@ def _checks_table(sensors: Sequence[CoverageSensor], source: AvailableSource, ch
         table.add_column(style=style, justify=justify, overflow="fold", no_wrap=style is not None)  # type: ignore[arg-type]
     for check in checks:
         mark, colour = _MARKS[check.verdict]
-        said = check.said if check.verdict == "ok" else f"{_MEANINGS[check.verdict]}: {check.said}"
+        text = check.said if check.verdict == "ok" else f"{_MEANINGS[check.verdict]}: {check.said}"
         seconds = f"{check.seconds:.1f} s" if check.seconds >= 0.05 else ""
-        table.add_row(Text(mark, colour), Text(check.name), Text(said, "" if check.verdict == "ok" else colour), Text(seconds))
+        table.add_row(Text(mark, colour), Text(check.name), Text(text, "" if check.verdict == "ok" else colour), Text(seconds))
     table.add_row()
     return table
 

@@ -89,9 +89,9 @@ def demo(
         place = storage_path(root)
         if not is_local(place):
             raise SettingsError(f"--root {root}: the demo is made in a folder of this machine; give its path")
-        made = build_demo(Path(place.path), console=console, resolution=resolution)
-        Console().print(summary(made))
+        result = build_demo(Path(place.path), console=console, resolution=resolution)
+        Console().print(summary(result))
         if build_only:
-            typer.echo(f"to see it: coverage-planner serve --config {made.config}")
+            typer.echo(f"to see it: coverage-planner serve --config {result.config}")
         else:
-            _serve_dashboard(str(made.zarr), made.config, port, "127.0.0.1")
+            _serve_dashboard(str(result.zarr), result.config, port, "127.0.0.1")

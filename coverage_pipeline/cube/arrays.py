@@ -37,18 +37,18 @@ DAMAGE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, 
 
 
 @contextlib.contextmanager
-def reading(what: object, hint: str = REBUILD) -> Iterator[None]:
+def reading(label: object, hint: str = REBUILD) -> Iterator[None]:
     """Turn what zarr raises of a file that is cut, changed or gone into ``CubeDamaged`` that names it."""
     try:
         yield
     except (PlannerError, IndexError):  # an index beyond the axes: another cube stands there
         raise
     except DAMAGE_ERRORS as error:
-        said = error_words(error, 200)
-        raise CubeDamaged(f"{what} is damaged and cannot be read ({type(error).__name__}: {said}); {hint}") from error
+        text = error_words(error, 200)
+        raise CubeDamaged(f"{label} is damaged and cannot be read ({type(error).__name__}: {text}); {hint}") from error
     except Exception as error:  # the clients of the stores have no root of their errors in common
-        said = error_words(error, 200)
-        raise CoverageError(f"cannot read {what}: {said}; check that it is there and may be read, then try again") from error
+        text = error_words(error, 200)
+        raise CoverageError(f"cannot read {label}: {text}; check that it is there and may be read, then try again") from error
 
 
 def open_group(path: UPath, mode: Literal["r", "r+"], *, consolidated: bool | None = False) -> zarr.Group:

@@ -86,7 +86,7 @@ def settings_of(group: zarr.Group, path: UPath) -> dict[str, Any]:
     return settings
 
 
-def wrong_version(path: UPath, found: object, here: str, way_out: str) -> str:
+def wrong_version(path: UPath, found: object, here: str, hint: str) -> str:
     """What to say of a cube of another schema version."""
     if found is None:
         return (
@@ -98,7 +98,7 @@ def wrong_version(path: UPath, found: object, here: str, way_out: str) -> str:
             f"{path} has schema version {found}{here}: a newer coverage-planner made it; install that one, or name another cube in "
             "output.zarr (COVERAGE_OUTPUT_ZARR)"
         )
-    return f"{path} has schema version {found}{here}: {way_out}"
+    return f"{path} has schema version {found}{here}: {hint}"
 
 
 def grid_in(group: zarr.Group, path: UPath) -> GridSpec:

@@ -26,7 +26,7 @@ def lock_paths(path: UPath) -> tuple[UPath, UPath]:
 def metadata_lock(path: UPath) -> Iterator[Lease]:
     """One writer of the axes and attributes at a time."""
     try:
-        with exclusive(lock_paths(path)[0], what=f"the axes of {path}") as lease:
+        with exclusive(lock_paths(path)[0], label=f"the axes of {path}") as lease:
             yield lease
     except LockLost:
         raise
@@ -40,7 +40,7 @@ def partition_lock(path: UPath, sensor: str, month: Month, *, timeout: float = 3
     partition = f"partition {month.key}|{sensor} of {path}"
     name = sensor if len(sensor) <= 80 else f"{sensor[:60]}-{hashlib.sha256(sensor.encode()).hexdigest()[:16]}"  # file systems allow 255
     try:
-        with exclusive(lock_paths(path)[1] / f"{name}.{month.key}.lock", what=partition, timeout=timeout) as lease:
+        with exclusive(lock_paths(path)[1] / f"{name}.{month.key}.lock", label=partition, timeout=timeout) as lease:
             yield lease
     except LockLost:
         raise

@@ -87,22 +87,22 @@ def collection(
         # STAC's intervals are closed, months half-open.
         pystac.TemporalExtent([[_instant(first), _instant(last.shift(1)) - dt.timedelta(seconds=1)]]),
     )
-    made = pystac.Collection(identifier, description, extent, title=title, license="other", keywords=["coverage", "acquisition planning"])
-    made.extra_fields |= {
+    result = pystac.Collection(identifier, description, extent, title=title, license="other", keywords=["coverage", "acquisition planning"])
+    result.extra_fields |= {
         "updated": updated.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "catalog_snapshot": catalog_snapshot,
     }
-    DatacubeExtension.ext(made, add_if_missing=True).apply(
+    DatacubeExtension.ext(result, add_if_missing=True).apply(
         {name: Dimension.from_dict(properties) for name, properties in dimensions.items()},
         {name: datacube.Variable.from_dict(_described(variable)) for name, variable in variables.items()},
     )
     levels = f" Coarser levels in its groups {', '.join(overviews)}; its attribute multiscales describes them." if overviews else ""
-    made.add_asset(
+    result.add_asset(
         "zarr", pystac.Asset(href, title="The cube", description=f"One Zarr group.{levels}", media_type=ZARR_MEDIA_TYPE, roles=["data"])
     )
     # The document stands alone: no catalogue above it, and a self link would tie it to a place.
-    made.clear_links()
-    return made
+    result.clear_links()
+    return result
 
 
 def _instant(month: Month) -> dt.datetime:

@@ -90,11 +90,11 @@ def _write_pieces(
             written = disk.submit(write, rows, fields)
             for level, weights in levels_with_weights(grid, rows):
                 within = slice(None) if rows is None else slice(rows[0] // level.factor, rows[1] // level.factor)
-                made = {name: coarse_values(name, fields[name], weights, level.factor) for name in names}
+                result = {name: coarse_values(name, fields[name], weights, level.factor) for name in names}
                 for share, (of, _) in KNOWN_SHARES.items():
                     if of in names:
-                        made[share] = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
-                for name, values in made.items():
+                        result[share] = overviews.known_share(fields[of], SCHEMA[of].fill, weights, level.factor)
+                for name, values in result.items():
                     coarse.setdefault(f"{level.group}/{name}", np.empty(level.shape, values.dtype))[within] = values
             written.result()
     if end != grid.shape[0]:

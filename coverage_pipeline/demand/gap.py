@@ -149,9 +149,9 @@ def _gap(
     weights: Mapping[str, float],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
     """Deficit, priority and action of arrays that broadcast against each other. The order of the table is the order here."""
-    made: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
+    result: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
     with np.errstate(invalid="ignore"):  # the compiler divides before it asks whether there is a number
-        made = _gap_of_cell(
+        result = _gap_of_cell(
             held_clear_days,
             ingestable_days,
             check_days,
@@ -166,7 +166,7 @@ def _gap(
             np.asarray(lookback_days, np.float32),
             np.array([weights[name] for name in DEFAULT_WEIGHTS]),
         )
-    return made
+    return result
 
 
 _UNKNOWN, _MET, _INGEST, _CHECK, _TASK, _NONE, _OUT_OF_SCOPE = (

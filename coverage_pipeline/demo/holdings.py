@@ -110,10 +110,10 @@ def _biased_subset(
         return holdings_table([], [], [], [], sensor)
     bounds = shapely.bounds(geometries)
     lon, lat = (bounds[:, 0] + bounds[:, 2]) / 2, (bounds[:, 1] + bounds[:, 3]) / 2
-    ours = np.zeros(len(lon), bool)
+    own = np.zeros(len(lon), bool)
     for west, south, east, north in _REGIONS:
-        ours |= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
-    weight = np.where(ours, 1.0, 0.12) * np.where(clouds < 10, 1.0, np.where(clouds < 30, 0.4, np.where(np.isnan(clouds), 0.15, 0.06)))
+        own |= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+    weight = np.where(own, 1.0, 0.12) * np.where(clouds < 10, 1.0, np.where(clouds < 30, 0.4, np.where(np.isnan(clouds), 0.15, 0.06)))
     factor = share / weight.mean()
     for _ in range(20):  # the chance ends at 1, so the factor for the wanted share is found step by step
         factor *= min(4.0, share / max(np.minimum(1, factor * weight).mean(), 1e-9))

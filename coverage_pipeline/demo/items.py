@@ -109,12 +109,12 @@ def _describe_sentinel_2(scene: SimulatedScene) -> tuple[str, dict[str, Any]]:
     letter = scene.mission.platform[-1].upper()
     taken = compact(scene.start)
     relative = (scene.orbit - scene.mission.epoch_orbit) % scene.mission.orbits + 1
-    made = scene.end + np.timedelta64(int(3600 * (3 + 5 * scene.luck)) + 1800 * scene.part, "s")
+    result = scene.end + np.timedelta64(int(3600 * (3 + 5 * scene.luck)) + 1800 * scene.part, "s")
     baseline = 510 if scene.start < np.datetime64("2024-07-23") else 511  # https://sentiwiki.copernicus.eu/web/s2-processing
     if scene.copy:
-        made, baseline = made + np.timedelta64(20 + int(300 * scene.luck), "D"), baseline + 1
+        result, baseline = result + np.timedelta64(20 + int(300 * scene.luck), "D"), baseline + 1
     strip = compact(scene.start + np.timedelta64((150 if scene.part else 0) + 1, "s"))
-    version, generated = f"{baseline // 100:02d}.{baseline % 100:02d}", compact(made)
+    version, generated = f"{baseline // 100:02d}.{baseline % 100:02d}", compact(result)
     satellite, orbit = f"S2{letter}", f"R{relative:03d}"
     return f"{satellite}_MSIL2A_{taken}_{orbit}_T{scene.frame}_{generated}", {
         "datetime": _iso(scene.start),
@@ -130,7 +130,7 @@ def _describe_sentinel_2(scene: SimulatedScene) -> tuple[str, dict[str, Any]]:
         "s2:datatake_type": "INS-NOBS",
         "s2:datastrip_id": f"{satellite}_OPER_MSI_L2A_DS_2BPS_{generated}_S{strip}_N{version}",
         "s2:product_uri": f"{satellite}_MSIL2A_{taken}_N{baseline:04d}_{orbit}_T{scene.frame}_{generated}.SAFE",
-        "s2:generation_time": _iso(made),
+        "s2:generation_time": _iso(result),
         "s2:processing_baseline": version,
     }
 
@@ -159,15 +159,15 @@ def _describe_landsat(scene: SimulatedScene) -> tuple[str, dict[str, Any]]:
 
 
 def _describe_enmap(scene: SimulatedScene) -> tuple[str, dict[str, Any]]:
-    made = scene.end + np.timedelta64(int(86_400 * (0.6 + scene.luck)), "s")
+    result = scene.end + np.timedelta64(int(86_400 * (0.6 + scene.luck)), "s")
     datatake = int(scene.frame)
     version = "01.04.02"
-    name = f"ENMAP01-____L2A-DT{datatake:010d}_{compact(scene.start)}Z_{scene.number:03d}_V010402_{compact(made)}Z"
+    name = f"ENMAP01-____L2A-DT{datatake:010d}_{compact(scene.start)}Z_{scene.number:03d}_V010402_{compact(result)}Z"
     return name, {
         "datetime": _iso(scene.start, "s"),
         "start_datetime": _iso(scene.start),
         "end_datetime": _iso(scene.end),
-        "created": _iso(made),
+        "created": _iso(result),
         "platform": "enmap",
         "version": version,
         "eo:cloud_cover": None if scene.cloud is None else f"{scene.cloud:.0f}",
@@ -176,7 +176,7 @@ def _describe_enmap(scene: SimulatedScene) -> tuple[str, dict[str, Any]]:
         "processing:level": "L2A",
         "enmap:datatakeID": f"{datatake:010d}",
         "enmap:tileID": f"{scene.number:02d}",
-        "enmap:processingDate": _iso(made),
+        "enmap:processingDate": _iso(result),
     }
 
 

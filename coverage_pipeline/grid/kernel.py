@@ -527,17 +527,17 @@ def statistics(coords, ring_offsets, geometry_rings, signs, grid, day, cloud, kn
         bit = np.uint32(1) << np.uint32(day[g] - 1)
         is_clear, is_unknown = clear[g], not clear[g] and not known[g]
         seen = np.int64(1) + (np.int64(is_clear) << 32)
-        told = np.int64(is_unknown) + (np.int64(known[g]) << 32)
+        lines = np.int64(is_unknown) + (np.int64(known[g]) << 32)
         percent = cloud[g] if known[g] else np.int64(0)
         ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
         for i in range(found):
             row, first, end = ranges[i, 0] - window[0], ranges[i, 1] - window[2], ranges[i, 2] + 1 - window[2]
             row_touched[row] = True
             tallies[row, first, 0] += seen
-            tallies[row, first, 1] += told
+            tallies[row, first, 1] += lines
             tallies[row, first, 2] += percent
             tallies[row, end, 0] -= seen
-            tallies[row, end, 1] -= told
+            tallies[row, end, 1] -= lines
             tallies[row, end, 2] -= percent
             for column in range(first, end):
                 days[row, column] |= bit
@@ -562,15 +562,15 @@ def statistics(coords, ring_offsets, geometry_rings, signs, grid, day, cloud, kn
     for row in range(n_lat):
         if not row_touched[row]:
             continue
-        seen = told = cloud_sum = np.int64(0)
+        seen = lines = cloud_sum = np.int64(0)
         for column in range(n_lon):
             seen += tallies[row, column, 0]
-            told += tallies[row, column, 1]
+            lines += tallies[row, column, 1]
             cloud_sum += tallies[row, column, 2]
             if seen > 0:
-                n_known = told >> 32
+                n_known = lines >> 32
                 cell[at] = row * n_lon + column
-                scenes[at], clears[at], unknowns[at] = seen & 0xFFFFFFFF, seen >> 32, told & 0xFFFFFFFF
+                scenes[at], clears[at], unknowns[at] = seen & 0xFFFFFFFF, seen >> 32, lines & 0xFFFFFFFF
                 cloud_mean[at] = cloud_sum / (n_known * CLOUD_UNITS) if n_known > 0 else np.nan
                 masks[0, at] = days[row, column]
                 masks[1, at] = clear_days[row, column]

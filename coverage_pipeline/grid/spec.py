@@ -146,9 +146,9 @@ class GridSpec:
         n_lat, n_lon = self.global_shape
         return _edges(n_lat, 180), _edges(n_lon, 360)
 
-    def _regular(self, what: str) -> None:
+    def _regular(self, label: str) -> None:
         if self.h3_res is not None:
-            raise ValueError(f"H3 cells have no {what}")
+            raise ValueError(f"H3 cells have no {label}")
 
     @cached_property
     def lats(self) -> NDArray[np.float64]:

@@ -54,14 +54,14 @@ class MonthReading:
 
     def notes(self, rows: int, duplicates: int) -> list[str]:
         """What a person should know of the reading that is no warning."""
-        told = []
+        lines = []
         if self.zoneless:
-            told.append(f"{self.zoneless:,} of {self.table.num_rows:,} times carry no zone: UTC assumed")
+            lines.append(f"{self.zoneless:,} of {self.table.num_rows:,} times carry no zone: UTC assumed")
         if duplicates:
-            told.append(f"{duplicates:,} of {rows:,} rows repeat another row's time and footprint: each is one holding")
+            lines.append(f"{duplicates:,} of {rows:,} rows repeat another row's time and footprint: each is one holding")
         if self.rejected.num_rows:
-            told.append(f"{self.rejected.num_rows:,} rows are rejected; they and the reasons are in the rejected table beside the extract")
-        return told
+            lines.append(f"{self.rejected.num_rows:,} rows are rejected; they and the reasons are in the rejected table beside the extract")
+        return lines
 
 
 def read_month_of(source: HoldingsSource, sensor: CoverageSensor, satellite: str, month: Month, wanted: HoldingsSettings) -> MonthReading:

@@ -321,7 +321,7 @@ def in_words(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} × {reason}" for reason, count in ordered) + (f" ({hint})" if hint else "")
 
 
-def judge_rejected(reasons: Mapping[str, int], rows: int, what: str) -> str:
+def judge_rejected(reasons: Mapping[str, int], rows: int, label: str) -> str:
     """A warning in words where many of ``rows`` rows (those rejected among them) could not be placed, else nothing.
 
     Raises ``HoldingsRefused`` where more than a fifth could not, or none could: what could not be placed would look like a gap.
@@ -329,10 +329,10 @@ def judge_rejected(reasons: Mapping[str, int], rows: int, what: str) -> str:
     rejected = sum(reasons.values())
     if rejected == 0 or rows == 0:
         return ""
-    told = f"{rejected:,} of {rows:,} {what} cannot be placed: {in_words(reasons)}"
+    lines = f"{rejected:,} of {rows:,} {label} cannot be placed: {in_words(reasons)}"
     if rejected >= rows or rejected > MOST_REJECTED * rows:
-        raise HoldingsRefused(f"{told}; what cannot be placed would look like a gap, so nothing was written. Mend these rows first")
-    return told if rejected > WARN_REJECTED * rows else ""
+        raise HoldingsRefused(f"{lines}; what cannot be placed would look like a gap, so nothing was written. Mend these rows first")
+    return lines if rejected > WARN_REJECTED * rows else ""
 
 
 def _names(ids: list[str | None]) -> list[str]:

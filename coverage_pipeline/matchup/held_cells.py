@@ -73,15 +73,15 @@ def _as_scenes(holdings: pa.Table, scenes: pa.Table, rows: NDArray[np.int64], ow
     """Holdings that belong to scenes as those scenes."""
     if not len(rows):
         return HELD_SCENES_SCHEMA.empty_table()
-    mine = holdings.take(pa.array(rows))
-    cloud = mine["cloud"].to_numpy(zero_copy_only=False).astype(np.float64)
+    own = holdings.take(pa.array(rows))
+    cloud = own["cloud"].to_numpy(zero_copy_only=False).astype(np.float64)
     inherited = scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)[owner]
     cloud = np.where(np.isnan(cloud), inherited, cloud)
-    mine = mine.set_column(mine.schema.get_field_index("cloud"), HOLDINGS_SCHEMA.field("cloud"), pa.array(cloud, from_pandas=True))
-    mine = mine.set_column(
-        mine.schema.get_field_index("pass_time"), HOLDINGS_SCHEMA.field("pass_time"), scenes["pass_time"].take(pa.array(owner))
+    own = own.set_column(own.schema.get_field_index("cloud"), HOLDINGS_SCHEMA.field("cloud"), pa.array(cloud, from_pandas=True))
+    own = own.set_column(
+        own.schema.get_field_index("pass_time"), HOLDINGS_SCHEMA.field("pass_time"), scenes["pass_time"].take(pa.array(owner))
     )
-    held = one_row_a_group(mine, owner)
+    held = one_row_a_group(own, owner)
     numbers = np.unique(owner)
     outline = scenes["geometry"].take(pa.array(numbers)).to_numpy(zero_copy_only=False)
     geometry = held["geometry"].to_numpy(zero_copy_only=False)

@@ -141,21 +141,21 @@ def _cover(scenes: pa.Table, shapes: NDArray[np.object_], owner: NDArray[np.int6
     if not len(rows):
         return cover
     held, group = np.unique(owner[rows], return_inverse=True)
-    ours = united(shapes[rows], group, len(held))
+    own = united(shapes[rows], group, len(held))
     footprints = shapely.from_wkb(scenes["geometry"].take(pa.array(held)).to_numpy(zero_copy_only=False))
-    equal = np.asarray(shapely.equals_exact(ours, footprints, 0.0))
+    equal = np.asarray(shapely.equals_exact(own, footprints, 0.0))
     cover.share[held[equal]], cover.whole[held[equal]] = 1.0, True
-    held, ours, footprints = held[~equal], ours[~equal], footprints[~equal]
+    held, own, footprints = held[~equal], own[~equal], footprints[~equal]
     if not len(held):
         return cover
-    share = np.minimum(area_km2(common(ours, footprints)) / area_km2(footprints), 1.0)
+    share = np.minimum(area_km2(common(own, footprints)) / area_km2(footprints), 1.0)
     whole = share >= min_cover - _ROUNDING
     share[share < _ROUNDING] = 0.0  # neighbours that touch share a hair
-    boxes_agree = (is_box(ours) | is_box(footprints)) & (iou_of_boxes(ours, footprints) >= min_cover - _ROUNDING)
+    boxes_agree = (is_box(own) | is_box(footprints)) & (iou_of_boxes(own, footprints) >= min_cover - _ROUNDING)
     # Crops in opposite corners span a box and are no outline of it, and a strip along its diagonal is too thin.
-    whole |= boxes_agree & is_outline(ours) & (share >= _OUTLINE_FILL)
+    whole |= boxes_agree & is_outline(own) & (share >= _OUTLINE_FILL)
     partly = np.flatnonzero(~whole & (share > 0))
-    missing = opened(lacking(footprints[partly], ours[partly]), MISSING_KM)
+    missing = opened(lacking(footprints[partly], own[partly]), MISSING_KM)
     vanished = shapely.is_empty(missing)
     whole[partly[vanished]] = True
     cover.share[held], cover.whole[held] = share, whole & (share > 0)
@@ -211,17 +211,17 @@ def _match_footprints(
     if not len(free):
         return
     outlines = _outlines(scenes, free)
-    ours = shapes[nameless]
+    own = shapes[nameless]
     tree = shapely.STRtree(outlines.shapes)
     when = holdings["datetime"].cast(pa.int64()).to_numpy()[nameless]
     date_only = holdings["date_only"].to_numpy(zero_copy_only=False)[nameless]
     pairs = []
-    for start in range(0, len(ours), _AT_ONCE):  # a place that is passed often has many pairs
-        h, s = tree.query(ours[start : start + _AT_ONCE])
+    for start in range(0, len(own), _AT_ONCE):  # a place that is passed often has many pairs
+        h, s = tree.query(own[start : start + _AT_ONCE])
         h += start
         agrees, seconds = _agree_in_time(when[h], date_only[h], outlines.times[s], tolerance)
         h, s, seconds = h[agrees], s[agrees], seconds[agrees]
-        ratio = _iou(ours[h], outlines.shapes[s])
+        ratio = _iou(own[h], outlines.shapes[s])
         good = ratio >= min_iou
         pairs.append((h[good], s[good], seconds[good], ratio[good]))
     h, s, seconds, ratio = (np.concatenate(column) for column in zip(*pairs, strict=True))

@@ -174,10 +174,10 @@ def _all_listed(
 ) -> Iterator[pa.Table] | None:
     """The cells of all scenes of that very scan, where ``availability_stats`` has them: what is not held where nothing is."""
     try:
-        made = AvailableMetadata.of(read_metadata(path))
+        result = AvailableMetadata.of(read_metadata(path))
     except StoreError:
         return None
-    if (made.run, made.cloud, made.grid, made.cloud_lt) != (scan.run, cloud, grid.describe(), cloud_lt):
+    if (result.run, result.cloud, result.grid, result.cloud_lt) != (scan.run, cloud, grid.describe(), cloud_lt):
         return None
     n_lon = grid.shape[-1]
     pieces = ((None, None) if rows is None else (rows[0] * n_lon, rows[1] * n_lon) for rows in row_strips(grid, engine))

@@ -97,15 +97,15 @@ def _range(context: dg.AssetExecutionContext, parts: list[SensorMonth], step: St
     failures = {key: _sentence(error) for key, error in failed.items()}
     if any(_may_pass(error) for error in failed.values()) and _attempts_are_left(context):
         raise _failure(failures, allow_retries=True)
-    for key, said in failures.items():
-        yield dg.AssetObservation(asset, partition=key, metadata={_FAILED: dg.MetadataValue.text(said)}, tags=_dimensions(key))
+    for key, text in failures.items():
+        yield dg.AssetObservation(asset, partition=key, metadata={_FAILED: dg.MetadataValue.text(text)}, tags=_dimensions(key))
     if failed and not recorded:  # the assets that follow have nothing to go on with
         raise _failure(failures)
     yield dg.Output(None, metadata={RECORDED_ALREADY: True})
     if not _others_go_on_after_a_failure(context):
         if log.planned & context.job_def.asset_layer.get(asset).child_keys:
             return  # to fail now would stop the assets that follow: the last of them fails for all
-        failures = log.failures() | {f"{key} ({name})": said for key, said in failures.items()}
+        failures = log.failures() | {f"{key} ({name})": text for key, text in failures.items()}
     if failures:
         raise _failure(failures)
 
@@ -139,9 +139,9 @@ class _RunLog:
                 elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.partition is not None:
                     recorded[event.asset_key].add(event.partition)
                 elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION and event.partition is not None:
-                    said = event.asset_observation_data.asset_observation.metadata.get(_FAILED)
-                    if said is not None and run.run_id == context.run.run_id:
-                        failed[event.asset_key, event.partition] = str(said.value)
+                    text = event.asset_observation_data.asset_observation.metadata.get(_FAILED)
+                    if text is not None and run.run_id == context.run.run_id:
+                        failed[event.asset_key, event.partition] = str(text.value)
         return cls(frozenset(planned), recorded, failed)
 
     def lacking(self, partition: str, assets: Iterable[dg.AssetKey]) -> list[str]:
@@ -150,7 +150,7 @@ class _RunLog:
 
     def failures(self) -> dict[str, str]:
         """Why partitions could not be made, by their names with the asset's."""
-        return {f"{key} ({asset.to_user_string()})": said for (asset, key), said in self.failed.items() if key not in self.recorded[asset]}
+        return {f"{key} ({asset.to_user_string()})": text for (asset, key), text in self.failed.items() if key not in self.recorded[asset]}
 
 
 _LOGGED = {
@@ -194,7 +194,7 @@ def _may_pass(error: Exception) -> bool:
 
 def _failure(failures: Mapping[str, str], *, allow_retries: bool = False) -> dg.Failure:
     return dg.Failure(
-        description="; ".join(f"{key}: {said}" for key, said in failures.items()), metadata=dict(failures), allow_retries=allow_retries
+        description="; ".join(f"{key}: {text}" for key, text in failures.items()), metadata=dict(failures), allow_retries=allow_retries
     )
 
 

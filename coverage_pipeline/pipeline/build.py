@@ -77,21 +77,21 @@ class PartitionDone:
 
 def in_words(done: PartitionDone) -> list[str]:
     """What a partition's scan, holdings and matchup came to, a line each, for a person who watches a build."""
-    told, month = [], f"{done.sensor.key} {done.month}"
+    lines, month = [], f"{done.sensor.key} {done.month}"
     scan, extract, match = (done.reports.get(step) for step in ("availability", "holdings", "matchup"))
     if isinstance(scan, ScanReport):
-        told.append(scan.in_words())
+        lines.append(scan.in_words())
     elif isinstance(scan, KeptFile):
-        told.append(f"{month}: the scan of {scan.made_at} stays")
+        lines.append(f"{month}: the scan of {scan.made_at} stays")
     if isinstance(extract, KeptFile):
-        told.append(f"{month}: holdings kept: {extract.reason}")
+        lines.append(f"{month}: holdings kept: {extract.reason}")
     elif extract is not None and extract.status == "off":
-        told.append(f"{month}: holdings off: {extract.reason}")
+        lines.append(f"{month}: holdings off: {extract.reason}")
     elif extract is not None and extract.status == "read":
         held = f"{match.held} scenes held, {match.held_in_part} in part" if match is not None else f"{extract.rows} rows"
         unlisted = f", {match.held_not_in_catalog} not in the catalogue" if match is not None and match.held_not_in_catalog else ""
-        told.append("; ".join([f"{month}: {held}{unlisted}, from {extract.source}", *extract.notes]))
-    return told
+        lines.append("; ".join([f"{month}: {held}{unlisted}, from {extract.source}", *extract.notes]))
+    return lines
 
 
 @dataclass

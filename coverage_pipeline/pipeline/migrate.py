@@ -160,7 +160,7 @@ def migrate(
             raise _not_all(gone, len(before))
         try:
             new.ensure_cube()
-            copied, made, dropped = _carry(new, old, before, gone, on_partition)
+            copied, result, dropped = _carry(new, old, before, gone, on_partition)
             if dropped and not drop:
                 raise _not_all(dropped, len(before))
             new.finish()
@@ -173,7 +173,7 @@ def migrate(
                         f"{path} was written to during the migration and is as it was; run it again when no other run writes"
                     )
                 if to is not None:
-                    return Migrated(target, path, copied, made, dropped)
+                    return Migrated(target, path, copied, result, dropped)
                 former = _swap(path, target)
                 _take_over(planner, path)
         except CoverageMismatch:  # something else stands at the new place: it is not ours to remove
@@ -185,7 +185,7 @@ def migrate(
         finally:
             if exists(path):
                 _remove_folder(derived)
-    return Migrated(path, former, copied, made, dropped)
+    return Migrated(path, former, copied, result, dropped)
 
 
 def _not_all(dropped: dict[str, str], of: int) -> CoverageError:
@@ -279,7 +279,7 @@ def _carry(
     same = _same(new, old, MEANING)
     same_gap = same and _same(new, old, GAP_MEANING)
     sensors = {s.key: s for s in new.spec.sensors}
-    copied, made, dropped = 0, 0, {}
+    copied, result, dropped = 0, 0, {}
     for number, (key, month) in enumerate(written, start=1):
         name = f"{month.key}|{key}"
         if on_partition is not None:
@@ -299,10 +299,10 @@ def _carry(
             try:
                 for step in GRIDDING_STEPS:
                     getattr(new, step)(sensors[key], month)
-                made += 1
+                result += 1
             except PlannerError as error:
                 dropped[name] = str(error)
-    return copied, made, dropped
+    return copied, result, dropped
 
 
 def _copy(new: Planner, old: _Former, sensor: CoverageSensor, month: Month, *, gap: bool) -> None:

@@ -246,13 +246,13 @@ class Planner:
 
         def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
             part, _ = read_partition(self.store.zarr, sensor.key, month, GAP_INPUTS, rows=rows, revision=revision)
-            made = compute_gap(part, desired, weights=self.spec.weights, sensors=self.sensors)
-            deficit = made["deficit"].values[0, 0]
-            action = made["action"].values[0, 0]
+            result = compute_gap(part, desired, weights=self.spec.weights, sensors=self.sensors)
+            deficit = result["deficit"].values[0, 0]
+            action = result["action"].values[0, 0]
             np.add(cells, np.bincount(action.reshape(-1), minlength=len(ACTIONS)), out=cells)
             return {
                 "deficit": np.where(np.isnan(deficit), -1, deficit).astype(np.int16),
-                "priority_score": made["priority_score"].values[0, 0],
+                "priority_score": result["priority_score"].values[0, 0],
                 "action": action,
             }
 

@@ -94,8 +94,8 @@ def _number(value: Any) -> int | None:
 
 def _generated(properties: Mapping[str, Any], in_id: str, *names: str) -> str:
     """When a copy was made, to be compared as text: as its id says, else by the first of those properties; empty where nothing says."""
-    made = next((time for name in names if (time := parse_time(properties.get(name)))), None)
-    return in_id or (_compact(made) if made else "")
+    result = next((time for name in names if (time := parse_time(properties.get(name)))), None)
+    return in_id or (_compact(result) if result else "")
 
 
 def _sentinel_2(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
@@ -165,7 +165,7 @@ def _landsat(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime 
             return SceneIdentity(None, _equator_crossing(own_time, *wrs), platform=f"landsat{int(number)}")
     else:
         return SceneIdentity(None, _equator_crossing(own_time, *wrs))
-    made = parse_time(properties.get("created"))
+    result = parse_time(properties.get("created"))
     return SceneIdentity(
         key=f"landsat-{int(number)}_{path}{row}_{date}",
         pass_time=_equator_crossing(own_time, int(path), int(row)),
@@ -173,7 +173,7 @@ def _landsat(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime 
         rank=(
             _generated(properties, processed, "landsat:product_generated", "processing:datetime"),
             str(_LANDSAT_TIER.get(tier, "")),
-            _compact(made) if made else "",  # when the catalogue's entry was made: the last thing that tells copies apart
+            _compact(result) if result else "",  # when the catalogue's entry was made: the last thing that tells copies apart
             item_id,
         ),
     )
@@ -185,12 +185,12 @@ def _emit(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | N
         return SceneIdentity(None, own_time)
     build, start, orbit, scene = found.groups()
     stated = _compact_time(start)
-    made = parse_time(properties.get("created"))
+    result = parse_time(properties.get("created"))
     return SceneIdentity(
         key=f"EMIT_{start}_{orbit}_{scene}",
         pass_time=own_time or stated,
         stated=stated,
-        rank=(_generated(properties, "", "processing:datetime"), build, made.isoformat() if made else "", item_id),
+        rank=(_generated(properties, "", "processing:datetime"), build, result.isoformat() if result else "", item_id),
     )
 
 

@@ -41,13 +41,13 @@ def refuse_misspelt() -> None:
     """Refuse a variable whose name is all but one of ours. Others are other programs': ``COVERAGE_FILE`` is coverage.py's."""
     known = _known_variables()
     sections = tuple(_spelling((name,), is_env=True) + "_" for name in PlannerSettings.model_fields)
-    ours = {name.removeprefix(PREFIX): name for name in known}
+    own = {name.removeprefix(PREFIX): name for name in known}
     for label, source in (("the environment", os.environ), (".env", dotenv())):
         for name in sorted(coverage_variables(source).keys() - known):
-            near = difflib.get_close_matches(name.removeprefix(PREFIX), ours, n=1, cutoff=0.8)
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), own, n=1, cutoff=0.8)
             # One that begins like a section of ours gets a better answer from its section, which knows its names.
             if near and not name.startswith(sections):
-                raise SettingsError(f"wrong setting: {name} (from {label}): no such setting; did you mean {ours[near[0]]}?")
+                raise SettingsError(f"wrong setting: {name} (from {label}): no such setting; did you mean {own[near[0]]}?")
 
 
 def unreadable_json_variable() -> str | None:

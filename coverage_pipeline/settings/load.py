@@ -62,7 +62,7 @@ def without_holdings_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
     def is_secret(name: str) -> bool:
         upper = name.upper()  # our settings' names are read without regard to case
-        ours = [f"{PREFIX}{section.upper()}" for section in HOLDINGS_SECTIONS]
-        return upper in ours or upper.startswith(tuple(f"{section}_" for section in ours)) or upper in _LIBPQ_SECRETS
+        own = [f"{PREFIX}{section.upper()}" for section in HOLDINGS_SECTIONS]
+        return upper in own or upper.startswith(tuple(f"{section}_" for section in own)) or upper in _LIBPQ_SECRETS
 
     return {name: value for name, value in environment.items() if not is_secret(name)}

@@ -1,6 +1,6 @@
 """HTTP that ends: at a deadline, whatever the server sends or does not send, and with no more in memory than was asked for.
 
-A login from ``~/.netrc`` goes to no host that was not named for it. Catalogues are asked by ``catalog.wire``, which repeats and checks;
+A login from ``~/.netrc`` goes to no host that was not named for it. Catalogues are asked by ``catalog.http``, which repeats and checks;
 here is what it shares with files behind an address: dumps of a catalogue, targets, holdings.
 """
 

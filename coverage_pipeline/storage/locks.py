@@ -76,18 +76,18 @@ class Lease(Protocol):
 
 
 @contextlib.contextmanager
-def exclusive(path: UPath, *, what: str, timeout: float = 300.0) -> Iterator[Lease]:
+def exclusive(path: UPath, *, label: str, timeout: float = 300.0) -> Iterator[Lease]:
     """One holder at a time, over processes and machines, of the lock named by ``path`` (the lock's own, not what it guards).
 
-    ``what`` says in words what is guarded, for the errors. The lock of a process that died is free at once in a folder, and on an
+    ``label`` says in words what is guarded, for the errors. The lock of a process that died is free at once in a folder, and on an
     object store after ``LEASE`` seconds, so ``timeout`` should be longer than that. A thread cannot take a lock that it holds.
 
     Raises ``LockTimeout`` where another holds it for longer than ``timeout`` seconds, ``LockError`` where its place cannot be written,
     and on leaving ``LockLost`` where another took the lock in the meantime. An error of the body goes before; the loss is its note.
     """
     if is_local(path):
-        lock = _lock_file(path, what, timeout)
-        held = _HeldFile(path, what)
+        lock = _lock_file(path, label, timeout)
+        held = _HeldFile(path, label)
         try:
             yield held
         except BaseException:
@@ -98,7 +98,7 @@ def exclusive(path: UPath, *, what: str, timeout: float = 300.0) -> Iterator[Lea
         finally:
             lock.release()
         return
-    hold = _take(_Series(path, what), timeout)
+    hold = _take(_Series(path, label), timeout)
     hold.begin()
     try:
         yield hold
@@ -111,7 +111,7 @@ def exclusive(path: UPath, *, what: str, timeout: float = 300.0) -> Iterator[Lea
     hold.end()
 
 
-def _lock_file(path: UPath, what: str, timeout: float) -> filelock.BaseFileLock:
+def _lock_file(path: UPath, label: str, timeout: float) -> filelock.BaseFileLock:
     local = Path(path.path)
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -119,12 +119,12 @@ def _lock_file(path: UPath, what: str, timeout: float) -> filelock.BaseFileLock:
         lock.acquire(timeout=timeout)
     except filelock.Timeout:  # an OSError, too
         raise LockTimeout(
-            f"waited {timeout:.3g} s for the lock of {what} ({path}), which another run holds: wait for that run to end or stop it, "
+            f"waited {timeout:.3g} s for the lock of {label} ({path}), which another run holds: wait for that run to end or stop it, "
             "then try again (the lock of a run that died is free at once)"
         ) from None
     except (OSError, NotImplementedError) as error:  # the second where a file system has no locks
         raise LockError(
-            f"cannot lock {what} at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR) to a place that can be written"
+            f"cannot lock {label} at {path}: {error}; set output.zarr (COVERAGE_OUTPUT_ZARR) to a place that can be written"
         ) from error
     return lock
 
@@ -132,9 +132,9 @@ def _lock_file(path: UPath, what: str, timeout: float) -> filelock.BaseFileLock:
 class _HeldFile:
     """A locked file: the lock is lost where the file was removed or replaced, for then another run can lock a new one."""
 
-    def __init__(self, path: UPath, what: str) -> None:
+    def __init__(self, path: UPath, label: str) -> None:
         self.path = path
-        self.what = what
+        self.label = label
         self._file = self._identity()
 
     def _identity(self) -> tuple[int, int] | None:
@@ -148,7 +148,7 @@ class _HeldFile:
         """Raise ``LockLost`` where the lock file is another than the one that was locked."""
         if self._file is None or self._identity() != self._file:
             raise LockLost(
-                f"the lock of {self.what} ({self.path}) was removed while it was held: another run may have written at the same time; "
+                f"the lock of {self.label} ({self.path}) was removed while it was held: another run may have written at the same time; "
                 "run this again once no other run writes there, and leave lock files where they are"
             )
 
@@ -167,8 +167,8 @@ class _Claim:
     def of(cls, content: bytes) -> _Claim:
         """The claim in an object; one that is not ours counts as held, by nobody known, until its lease is over."""
         try:
-            said = json.loads(content)
-            return cls(str(said["owner"]), str(said["host"]), int(said["pid"]), float(said["lease"]), bool(said["released"]))
+            text = json.loads(content)
+            return cls(str(text["owner"]), str(text["host"]), int(text["pid"]), float(text["lease"]), bool(text["released"]))
         except (ValueError, KeyError, TypeError):
             return cls("", "an unknown host", 0, LEASE, released=False)
 
@@ -176,14 +176,14 @@ class _Claim:
 class _Series:
     """The objects of one lock, straight from the store: nothing here may come from fsspec's cache of listings."""
 
-    def __init__(self, path: UPath, what: str) -> None:
+    def __init__(self, path: UPath, label: str) -> None:
         self.path = path
-        self.what = what
+        self.label = label
         self.fs: Any = path.fs
         self.folder, _, self.name = str(path.path).rpartition("/")
 
     def __str__(self) -> str:
-        return redact(f"{self.what} ({self.path})")
+        return redact(f"{self.label} ({self.path})")
 
     def numbers(self) -> list[int]:
         """The generations there are, in ascending order."""
@@ -228,9 +228,9 @@ class _Series:
 
     def failed(self, error: Exception) -> LockError:
         """The store's error in our words. The clients of the stores have no root of their errors in common, so it may be any."""
-        said = redact(error_words(error))
+        text = redact(error_words(error))
         return LockError(
-            f"cannot lock {self}: {said}; check that the store can be reached and lets objects be listed, read, written and removed there, "
+            f"cannot lock {self}: {text}; check that the store can be reached and lets objects be listed, read, written and removed there, "
             "or set output.zarr (COVERAGE_OUTPUT_ZARR)"
         )
 
@@ -253,17 +253,17 @@ class _Hold:
     def content(self, *, released: bool = False) -> bytes:
         """What our object says now. The count makes every sign differ from the one before."""
         self._signs += 1
-        said = {
+        text = {
             "owner": self.owner,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "what": self.series.what,
+            "what": self.series.label,
             "lease": self.lease,
             "sign": self._signs,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),  # for people; nothing compares it
             "released": released,
         }
-        return json.dumps(said).encode()
+        return json.dumps(text).encode()
 
     def create(self) -> bool:
         """Whether the generation became ours; raises the client's error where the store neither made it nor has another's."""

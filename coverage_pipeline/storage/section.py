@@ -41,8 +41,8 @@ def check_place(place: str) -> str:
     """A place to write to; raises ``ValueError`` for the root of a file system, and for an address without a bucket or a folder."""
     scheme, mark, rest = place.strip().rpartition("://")
     if not rest.strip("/ ") and (mark or rest):
-        what = f"names no bucket or folder after {scheme}://" if mark and scheme != "file" else "is the root of the file system"
-        raise ValueError(f"{what}; name a folder or an address such as s3://bucket/folder")
+        label = f"names no bucket or folder after {scheme}://" if mark and scheme != "file" else "is the root of the file system"
+        raise ValueError(f"{label}; name a folder or an address such as s3://bucket/folder")
     return place
 
 

@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.checks import Check, distinct
 from coverage_pipeline.catalog.doctor import examine
 from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.patience import Patience
-from coverage_pipeline.catalog.providers import PROVIDERS, UNKNOWN, ProviderProfile
+from coverage_pipeline.catalog.providers import PROVIDERS, ProviderProfile
 from coverage_pipeline.months import Month
 from coverage_pipeline.redaction import printable
 from coverage_pipeline.scenes.scene_key import parse_time
@@ -67,6 +67,10 @@ def collection(host: str, name: str) -> dict[str, Any]:
     extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [["2013-01-01T00:00:00Z", None]]}}
     bare = {"type": "Collection", "id": name, "stac_version": "1.0.0", "description": name, "license": "other"}
     return {**bare, "extent": extent, "links": []}
+
+
+ANNOUNCE = ("earth-search.aws.element84.com", "landsatlook.usgs.gov")
+"""Recorded hosts whose search says how many items match."""
 
 
 @dataclass
@@ -122,7 +126,7 @@ class Recorded:
         times = [(one, parse_time(one["properties"]["datetime"])) for one in self.items]
         some = [one for one, when in times if when and start <= when <= end]
         page = {"type": "FeatureCollection", "features": some[: int(asked["limit"])], "links": []}
-        return {**page, "numberMatched": len(some)} if PROVIDERS.get(self.host, UNKNOWN).totals else page
+        return {**page, "numberMatched": len(some)} if self.host in ANNOUNCE else page
 
 
 @contextmanager

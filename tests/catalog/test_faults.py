@@ -552,7 +552,7 @@ def test_a_fault_alone_ends_in_the_true_scenes_or_a_named_error(bench: Bench, ca
 @pytest.mark.parametrize("case", _params(lambda case: case.silent_on_way, [case for case in CASES if case.expect is not None]))
 def test_an_error_says_what_to_do(bench: Bench, case: Case) -> None:
     message = str(bench.outcome(case).error)
-    assert any(way in message for way in WAYS), message
+    assert any(hint in message for hint in WAYS), message
 
 
 def test_a_drip_is_cut_off(bench: Bench) -> None:
@@ -740,7 +740,7 @@ def _ends_well(bench: Bench, on: Kind, faults: list[Fault], **how: Any) -> None:
         assert isinstance(outcome.error, CatalogError)
         assert outcome.untouched
         assert outcome.mended
-        assert any(way in str(outcome.error) for way in WAYS), str(outcome.error)
+        assert any(hint in str(outcome.error) for hint in WAYS), str(outcome.error)
 
 
 @MIXED

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from coverage_pipeline.catalog import answers
-from coverage_pipeline.catalog import http as wire
+from coverage_pipeline.catalog import http as session
 from coverage_pipeline.catalog.answers import Cancelled
 from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.http import HttpSession
@@ -38,7 +38,7 @@ JSON = {"Content-Type": "application/json"}
 
 @contextmanager
 def answering(answer: Callable[[str, int], Answer | None], patience: Patience = QUICK) -> Iterator[tuple[HttpSession, str]]:
-    """A wire to a server that answers the n-th request for a path so."""
+    """An HTTP session with a server that answers the n-th request for a path so."""
     count = 0
 
     class Handler(AnswerHandler):
@@ -82,7 +82,7 @@ def test_what_may_pass_is_asked_again_as_often_as_allowed(status: int) -> None:
 def test_what_cannot_pass_is_an_error_at_once(status: int) -> None:
     with answering(lambda path, n: (status, JSON, b'{"description": "no such thing"}')) as (one, address):
         with pytest.raises(CatalogUnavailable, match=f"answered {status}: no such thing") as caught:
-            one.fetch(address, doing="asking", way="check the collection")
+            one.fetch(address, doing="asking", hint="check the collection")
         assert one.requests == 1
         assert str(caught.value).endswith("check the collection")
         assert caught.value.status == status
@@ -182,7 +182,7 @@ def test_waits_are_drawn_below_a_bound_that_doubles(monkeypatch: pytest.MonkeyPa
         bounds.append(high)
         return 0.0
 
-    monkeypatch.setattr(wire.random, "uniform", drawn)
+    monkeypatch.setattr(session.random, "uniform", drawn)
     patience = Patience(timeout_seconds=1, retries=9, backoff_seconds=0.5)
     with answering(lambda path, n: (503, {}, b"")) as (unused, address):
         del unused
@@ -257,9 +257,9 @@ def _failed(kind: type[CatalogError], message: str) -> CatalogError:
     return kind(f"emit 2025-01: test {message}")
 
 
-@pytest.mark.parametrize("what", DRIPS)
-def test_whatever_is_dripped_ends_at_the_deadline(what: str) -> None:
-    with speaking(dripping(*DRIPS[what])) as host, HttpSession(host, LOOPBACK, HASTY, _failed) as one:
+@pytest.mark.parametrize("label", DRIPS)
+def test_whatever_is_dripped_ends_at_the_deadline(label: str) -> None:
+    with speaking(dripping(*DRIPS[label])) as host, HttpSession(host, LOOPBACK, HASTY, _failed) as one:
         began = time.monotonic()
         with pytest.raises(CatalogUnavailable, match=r"emit 2025-01: test gave no whole answer within 1\.25 s"):
             one.fetch(f"http://{host}/a", doing="asking")

@@ -329,18 +329,18 @@ def check_each_in_one_table(batch: list[Any], which: CoverageSensor) -> Counter[
     assert len(rejected) - len(refused) == len(unusable)
 
     platforms = which.available_sources[0].platforms
-    tally = Counter(items=len(batch), scene=len(listed), rejected=len(rejected))
+    window_count = Counter(items=len(batch), scene=len(listed), rejected=len(rejected))
     for name in first.keys() - set(listed) - set(refused):
         alone, alone_rejected = scenes_from_items([first[name]], which)
         assert len(alone_rejected) == 0, shown(first[name])
         if len(alone):  # a newer copy stands for it
             assert alone.scene_key.iloc[0] in set(scenes.scene_key), shown(first[name])
-            tally["copy"] += 1
+            window_count["copy"] += 1
         else:
             assert platforms, shown(first[name])
             assert str(first[name]["properties"]["platform"]).lower() not in platforms
-            tally["other platform"] += 1
-    return tally
+            window_count["other platform"] += 1
+    return window_count
 
 
 CATALOGUED = [sensor for sensor in COVERAGE_SENSORS.values() if sensor.available_sources]

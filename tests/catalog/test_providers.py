@@ -20,7 +20,7 @@ from coverage_pipeline.catalog.providers import (
     overridden,
     profile_of,
 )
-from coverage_pipeline.catalog.sources.base import Tally, Window
+from coverage_pipeline.catalog.sources.base import Window, WindowCount
 from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.cli.app import app
 from coverage_pipeline.months import Month
@@ -237,7 +237,7 @@ def test_a_search_of_a_recorded_api_gives_pages() -> None:
             profile = replace(PROVIDERS[host], requests_per_second=None)
             source = StacSource(source_at(api.endpoint), profile, QUICK, "test 2025-01")
             january = Month(2025, 1)
-            assert list(source.pages(Window(january.start, january.end, 10), None, Tally())) == [[]]
+            assert list(source.pages(Window(january.start, january.end, 10), None, WindowCount())) == [[]]
             assert api.searches[-1]["fields"] in (
                 "-assets",
                 {"excludes": ["assets"], "includes": []},

@@ -779,7 +779,7 @@ def test_a_cube_that_another_version_was_writing_is_refused_with_the_way_out(tmp
     spec = cube_spec(("emit",), (JANUARY, FEBRUARY), GRID)
     path = make_cube(tmp_path / "coverage.zarr", spec)
     write_pattern(path, "emit", JANUARY, 1)
-    with exclusive(UPath(tmp_path / "another"), what="the other version's own"):
+    with exclusive(UPath(tmp_path / "another"), label="the other version's own"):
         root = zarr.open_group(path, mode="r+")
         root["revision"][0, 1] = np.uint64(0)  # half-way through February
         root["scenes_count"][0, 1, :SIDE] = 3

@@ -259,7 +259,7 @@ def test_partitions_are_copied_to_an_earlier_start_and_more_sensors(world: Path)
     with pytest.raises(CoverageMismatch, match="earlier start"):
         planner.ensure_cube()
     told: list[tuple[str, int, int]] = []
-    done = migrate(planner, on_partition=lambda *what: told.append(what))
+    done = migrate(planner, on_partition=lambda *label: told.append(label))
     assert [number for _, number, _ in told] == [1, 2, 3]
     assert {key for key, _, _ in told} == set(old)
     assert {of for *_, of in told} == {3}
@@ -696,7 +696,7 @@ def test_the_axes_do_not_grow_meanwhile(world: Path, monkeypatch: pytest.MonkeyP
     from coverage_pipeline.cube import locking
     from coverage_pipeline.storage import locks
 
-    monkeypatch.setattr(locking, "exclusive", lambda path, what, **_: locks.exclusive(path, what=what, timeout=0.2))
+    monkeypatch.setattr(locking, "exclusive", lambda path, label, **_: locks.exclusive(path, label=label, timeout=0.2))
     refused: list[str] = []
 
     def on_partition(key: str, number: int, of: int) -> None:

@@ -115,7 +115,7 @@ def count(lock: str, counter: str, rounds: int, environment: dict[str, str]) -> 
     os.environ.update(environment)
     file = UPath(counter)
     for _ in range(rounds):
-        with exclusive(UPath(lock), what=WHAT, timeout=60):
+        with exclusive(UPath(lock), label=WHAT, timeout=60):
             number = int(file.fs.cat_file(file.path, start=0))
             time.sleep(0.002)
             file.fs.pipe_file(file.path, str(number + 1).encode())
@@ -126,7 +126,7 @@ def hold(lock: str, inside: Path, leave: Path, outcome: Path, environment: dict[
     os.environ.update(environment)
     locks.LEASE = lease
     try:
-        with exclusive(UPath(lock), what=WHAT):
+        with exclusive(UPath(lock), label=WHAT):
             inside.touch()
             when_there(leave)
     except PlannerError as error:
@@ -168,12 +168,12 @@ def test_no_update_is_lost_between_processes_in_a_folder(tmp_path: Path) -> None
 def test_the_lock_of_a_killed_holder_in_a_folder_is_free_at_once(tmp_path: Path) -> None:
     lock = UPath(tmp_path / ".coverage.zarr.lock")
     holder = Holder(lock, tmp_path)
-    with pytest.raises(LockTimeout), exclusive(lock, what=WHAT, timeout=0):
+    with pytest.raises(LockTimeout), exclusive(lock, label=WHAT, timeout=0):
         pytest.fail("two hold the lock")
     holder.signal(signal.SIGKILL)
     holder.process.join(10)
     began = time.monotonic()
-    with exclusive(lock, what=WHAT, timeout=5):
+    with exclusive(lock, label=WHAT, timeout=5):
         assert time.monotonic() - began < 1
 
 
@@ -181,11 +181,11 @@ def test_a_timeout_says_what_is_locked_where_and_what_to_do(tmp_path: Path) -> N
     lock = UPath(tmp_path / ".coverage.zarr.lock")
 
     def second() -> None:
-        with exclusive(lock, what=WHAT, timeout=0.3):
+        with exclusive(lock, label=WHAT, timeout=0.3):
             pytest.fail("two hold the lock")
 
     words = r"waited 0\.3 s for the lock of the axes of the cube .*another run holds.*wait for that run"
-    with exclusive(lock, what=WHAT), ThreadPoolExecutor(1) as other, pytest.raises(LockTimeout, match=words) as raised:
+    with exclusive(lock, label=WHAT), ThreadPoolExecutor(1) as other, pytest.raises(LockTimeout, match=words) as raised:
         other.submit(second).result()
     assert str(lock) in str(raised.value)
 
@@ -194,16 +194,16 @@ def test_a_place_that_cannot_be_written_is_an_error_that_names_the_setting(tmp_p
     (tmp_path / "file").touch()
     with (
         pytest.raises(LockError, match=r"cannot lock the axes of the cube at .*COVERAGE_OUTPUT_ZARR"),
-        exclusive(UPath(tmp_path / "file" / ".lock"), what=WHAT),
+        exclusive(UPath(tmp_path / "file" / ".lock"), label=WHAT),
     ):
         pytest.fail("locked nothing")
 
 
 def test_an_error_of_the_body_passes_and_frees_the_lock(tmp_path: Path, bucket: UPath) -> None:
     for lock in (UPath(tmp_path / ".lock"), bucket / ".lock"):
-        with pytest.raises(OSError, match="of the body"), exclusive(lock, what=WHAT):
+        with pytest.raises(OSError, match="of the body"), exclusive(lock, label=WHAT):
             raise OSError("of the body")
-        with exclusive(lock, what=WHAT, timeout=0):
+        with exclusive(lock, label=WHAT, timeout=0):
             pass
 
 
@@ -220,10 +220,10 @@ def test_no_update_is_lost_between_processes_on_an_object_store(bucket: UPath, e
 
 def test_locks_of_other_names_are_apart(bucket: UPath) -> None:
     with (
-        exclusive(bucket / ".lock", what=WHAT),
-        exclusive(bucket / ".lock.1.lock", what=WHAT, timeout=0),
-        exclusive(bucket / "deeper" / ".lock", what=WHAT, timeout=0),
-        exclusive(bucket.parent / ".lock", what=WHAT, timeout=0),
+        exclusive(bucket / ".lock", label=WHAT),
+        exclusive(bucket / ".lock.1.lock", label=WHAT, timeout=0),
+        exclusive(bucket / "deeper" / ".lock", label=WHAT, timeout=0),
+        exclusive(bucket.parent / ".lock", label=WHAT, timeout=0),
     ):
         assert objects_of(bucket / ".lock") == [".lock.000000001", ".lock.1.lock.000000001"]
 
@@ -234,10 +234,10 @@ def test_a_killed_holder_is_taken_for_dead_after_its_own_lease(bucket: UPath, en
     holder.signal(signal.SIGKILL)
     holder.process.join(10)
     began = time.monotonic()
-    with exclusive(lock, what=WHAT, timeout=20):
+    with exclusive(lock, label=WHAT, timeout=20):
         assert 0.9 < time.monotonic() - began < 5
     assert objects_of(lock) == [".lock.000000002"]
-    with exclusive(lock, what=WHAT, timeout=0):
+    with exclusive(lock, label=WHAT, timeout=0):
         pass
 
 
@@ -245,19 +245,19 @@ def test_a_paused_holder_loses_the_lock_and_is_told(bucket: UPath, environment: 
     lock = bucket / ".lock"
     holder = Holder(lock, tmp_path, environment, lease=1.0)
     holder.signal(signal.SIGSTOP)
-    with exclusive(lock, what=WHAT, timeout=20):
+    with exclusive(lock, label=WHAT, timeout=20):
         holder.signal(signal.SIGCONT)
         told = holder.outcome()
         assert told.startswith("LockLost: the lock of the axes of the cube (s3://")
         assert "both may have written" in told
-    with exclusive(lock, what=WHAT, timeout=0):
+    with exclusive(lock, label=WHAT, timeout=0):
         pass
     assert objects_of(lock) == [".lock.000000003"]  # what the late holder rewrote is gone, too
 
 
 def test_a_loss_is_noted_on_the_error_of_the_body(bucket: UPath) -> None:
     lock = bucket / ".lock"
-    with pytest.raises(OSError, match="of the body") as raised, exclusive(lock, what=WHAT):  # noqa: PT012
+    with pytest.raises(OSError, match="of the body") as raised, exclusive(lock, label=WHAT):  # noqa: PT012
         UPath(f"{lock}.000000002", **lock.storage_options).write_bytes(b"another's")
         raise OSError("of the body")
     assert "was taken by another run" in raised.value.__notes__[0]
@@ -265,7 +265,7 @@ def test_a_loss_is_noted_on_the_error_of_the_body(bucket: UPath) -> None:
 
 def test_objects_removed_under_a_holder_are_a_loss(bucket: UPath) -> None:
     lock = bucket / ".lock"
-    with pytest.raises(LockLost, match="its objects were removed"), exclusive(lock, what=WHAT):
+    with pytest.raises(LockLost, match="its objects were removed"), exclusive(lock, label=WHAT):
         lock.fs.rm_file(f"{lock.path}.000000001")
 
 
@@ -273,7 +273,7 @@ def test_a_living_holder_keeps_the_lock_beyond_its_lease(bucket: UPath, monkeypa
     monkeypatch.setattr(locks, "LEASE", 0.6)
     lock = bucket / ".lock"
     words = rf"waited 1.* s for the lock of {WHAT} .*process {os.getpid()} on .* 0\.6 s after its last sign"
-    with exclusive(lock, what=WHAT), pytest.raises(LockTimeout, match=words), exclusive(lock, what=WHAT, timeout=1.9):
+    with exclusive(lock, label=WHAT), pytest.raises(LockTimeout, match=words), exclusive(lock, label=WHAT, timeout=1.9):
         pytest.fail("two hold the lock")
 
 
@@ -287,7 +287,7 @@ def test_signs_of_life_that_fail_are_tried_again(bucket: UPath, monkeypatch: pyt
         write(self, number, content)
 
     monkeypatch.setattr(locks._Series, "write", failing)
-    with exclusive(bucket / ".lock", what=WHAT):
+    with exclusive(bucket / ".lock", label=WHAT):
         time.sleep(0.35)
     assert [record.getMessage().partition(": ")[2] for record in caplog.records if record.name == locks.__name__] == [
         "the line to http://host is down; trying again"
@@ -300,7 +300,7 @@ def test_the_state_comes_from_the_store_and_not_from_the_cache_of_listings(bucke
     assert len(lock.fs.ls(bucket.path)) == 1  # fsspec keeps that
     name, _, key = lock.path.partition("/")
     s3().put_object(Bucket=name, Key=f"{key}.000000007", Body=b"{}")
-    with pytest.raises(LockTimeout, match="on an unknown host"), exclusive(lock, what=WHAT, timeout=0):
+    with pytest.raises(LockTimeout, match="on an unknown host"), exclusive(lock, label=WHAT, timeout=0):
         pytest.fail("did not see the holder")
 
 
@@ -311,7 +311,7 @@ def test_one_that_looked_long_ago_does_not_take_a_generation_that_was_used_befor
     series.write(5, locks._Hold(series, 5).content())  # 4 came and went since the look
     numbers, looks = series.numbers, iter([[3]])
     monkeypatch.setattr(locks._Series, "numbers", lambda _: next(looks, numbers()))
-    with pytest.raises(LockTimeout), exclusive(lock, what=WHAT, timeout=0):
+    with pytest.raises(LockTimeout), exclusive(lock, label=WHAT, timeout=0):
         pytest.fail("two hold the lock")
     assert numbers() == [3, 5]
 
@@ -325,7 +325,7 @@ def test_a_creation_whose_answer_was_lost_is_known_as_our_own(bucket: UPath, mon
             create(self, number, content)  # as the client does by itself: refused, by our own object
 
     monkeypatch.setattr(locks._Series, "create", answerless)
-    with exclusive(bucket / ".lock", what=WHAT, timeout=0):
+    with exclusive(bucket / ".lock", label=WHAT, timeout=0):
         assert objects_of(bucket / ".lock") == [".lock.000000001"]
 
 
@@ -338,7 +338,7 @@ def test_a_conflict_is_tried_again(bucket: UPath, monkeypatch: pytest.MonkeyPatc
         create(self, number, content)
 
     monkeypatch.setattr(locks._Series, "create", conflicting)
-    with exclusive(bucket / ".lock", what=WHAT, timeout=5):
+    with exclusive(bucket / ".lock", label=WHAT, timeout=5):
         pass
 
 
@@ -355,16 +355,16 @@ def test_a_refusal_in_other_words_is_one(bucket: UPath, monkeypatch: pytest.Monk
             raise OSError(22, "PreconditionFailed") from error  # s3fs, where the server does not name the condition
 
     monkeypatch.setattr(locks._Series, "create", refusing)
-    with exclusive(lock, what=WHAT, timeout=0):
+    with exclusive(lock, label=WHAT, timeout=0):
         monkeypatch.setattr(locks._Series, "numbers", lambda _: next(looks, numbers()))
-        with pytest.raises(LockTimeout), exclusive(lock, what=WHAT, timeout=0.1):
+        with pytest.raises(LockTimeout), exclusive(lock, label=WHAT, timeout=0.1):
             pytest.fail("two hold the lock")
 
 
 def test_a_store_that_ignores_conditions_is_refused(bucket: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_conditional", set())
     monkeypatch.setattr(locks._Series, "create", locks._Series.write)
-    with pytest.raises(LockError, match=r"ignores If-None-Match.*COVERAGE_OUTPUT_ZARR"), exclusive(bucket / ".lock", what=WHAT):
+    with pytest.raises(LockError, match=r"ignores If-None-Match.*COVERAGE_OUTPUT_ZARR"), exclusive(bucket / ".lock", label=WHAT):
         pytest.fail("locked nothing")
 
 
@@ -372,7 +372,7 @@ def test_a_missing_bucket_is_an_error_without_the_secrets(environment: dict[str,
     lock = UPath("s3://nowhere/.lock", key="a-key", secret="a-secret", endpoint_url=environment["AWS_ENDPOINT_URL"])
     with (
         pytest.raises(LockError, match=r"s3://nowhere/\.lock.*bucket does not exist.*COVERAGE_OUTPUT_ZARR") as raised,
-        exclusive(lock, what=WHAT),
+        exclusive(lock, label=WHAT),
     ):
         pytest.fail("locked nothing")
     assert "a-key" not in str(raised.value)
@@ -381,7 +381,7 @@ def test_a_missing_bucket_is_an_error_without_the_secrets(environment: dict[str,
 
 def test_a_removed_lock_file_is_a_loss(tmp_path: Path) -> None:
     lock = UPath(tmp_path / ".lock")
-    with pytest.raises(LockLost, match="was removed while it was held"), exclusive(lock, what=WHAT) as lease:  # noqa: PT012
+    with pytest.raises(LockLost, match="was removed while it was held"), exclusive(lock, label=WHAT) as lease:  # noqa: PT012
         lease.check()
         Path(lock.path).unlink()
         with pytest.raises(LockLost):
@@ -389,7 +389,7 @@ def test_a_removed_lock_file_is_a_loss(tmp_path: Path) -> None:
         Path(lock.path).touch()  # another's by now
         with pytest.raises(LockLost):
             lease.check()
-    with exclusive(lock, what=WHAT, timeout=0):
+    with exclusive(lock, label=WHAT, timeout=0):
         pass
 
 

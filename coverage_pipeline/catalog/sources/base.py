@@ -70,7 +70,7 @@ def joined(windows: Iterable[Window]) -> list[Window]:
 
 
 @dataclass
-class Tally:
+class WindowCount:
     """What a source says of a window while it is read."""
 
     pages: int = 0
@@ -91,14 +91,14 @@ class Source(Protocol):
     """Whether a narrower window is less work. A file is read as a whole."""
 
     @property
-    def wire(self) -> HttpSession | None:
+    def session(self) -> HttpSession | None:
         """What is asked over HTTP; None for what lies on a disk."""
 
     @property
     def item_root(self) -> str | None:
         """The address below which an API has the collection's items; None where there is none."""
 
-    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+    def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         """Pages of STAC item dictionaries whose time lies in the window, or cannot be told, and that meet ``bbox``."""
 
     def require_collection(self) -> None:

@@ -23,7 +23,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.http import LATER, HttpSession
 from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import Tally, Window
+from coverage_pipeline.catalog.sources.base import Window, WindowCount
 from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.scenes.item_fields import parse_cloud
@@ -66,20 +66,20 @@ class CmrSource:
     windowed = True
     item_root: str | None = None  # a granule's address is made of its concept id
 
-    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
-        """``what`` names the sensor and month in every error."""
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
+        """``label`` names the sensor and month in every error."""
         self.source = source
-        self.what = what
+        self.label = label
         self.collection = f"{source.collection_id}_{source.version}" if source.version else source.collection_id
         """Short name and version as CMR's ``entry_id`` joins them."""
-        self._way = f"check collection_id, version and endpoint in [[sensors.sources.{what.split()[0]}]]"
-        self.wire: HttpSession = HttpSession(source.provider, profile, patience, self._failed)
+        self._hint = f"check collection_id, version and endpoint in [[sensors.sources.{label.split()[0]}]]"
+        self.session: HttpSession = HttpSession(source.provider, profile, patience, self._failed)
 
     def newest(self) -> dt.datetime | None:
         """It is asked live."""
         return None
 
-    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+    def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         """Pages of granules as STAC-like items, acquired in the window (both ends included) and meeting ``bbox`` (degrees; None:
         anywhere).
 
@@ -88,7 +88,7 @@ class CmrSource:
         without one has all there is.
         """
         for box in [None] if bbox is None else split_bbox(bbox):
-            yield from self._pages(window, box, tally)
+            yield from self._pages(window, box, window_count)
 
     def total(self, window: Window, bbox: BBox | None) -> int:
         """Hits announced."""
@@ -109,10 +109,10 @@ class CmrSource:
             *(("sort_key[]", key) for key in _SORT_KEYS),
         ]
 
-    def _pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+    def _pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         params = self._params(window, bbox)
         tries = window.tries
-        before = tally.announced or 0
+        before = window_count.announced or 0
         concepts: set[str] = set()
         revisions: set[tuple[str, Any]] = set()
         tokens: set[str] = set()
@@ -122,9 +122,9 @@ class CmrSource:
             number += 1
             doing = f"{window.name}, page {number}"
             page = self._search(params, after, doing, tries)
-            tally.pages += 1
+            window_count.pages += 1
             most = max(most, page.hits)
-            tally.announced = before + page.hits
+            window_count.announced = before + page.hits
             named = {concept for entry in page.entries if (concept := _concept(entry)) is not None}
             unnamed += sum(_concept(entry) is None for entry in page.entries)
             if page.entries and number > 1 and named <= revisions:
@@ -148,7 +148,7 @@ class CmrSource:
             raise self._truncated(f"it stopped short at page {number} of {window.name}", page.hits, received)
         if received < most:
             self._require_fewer(params, most, received)
-        tally.boxes.append((received, most))
+        window_count.boxes.append((received, most))
 
     def _require_fewer(self, params: list[tuple[str, str]], most: int, received: int) -> None:
         """A total that fell below what was announced before: granules deleted meanwhile, or one bad answer. A fresh search tells."""
@@ -161,7 +161,7 @@ class CmrSource:
         doing = "looking up its collection, as nothing was found in it"
         found = self._ask("collections", [*self._collection_params(), ("page_size", "1")], None, doing, None)
         if _total(found.content) == 0:
-            raise self._failed(CatalogUnavailable, f"has no such collection; {self._way}")
+            raise self._failed(CatalogUnavailable, f"has no such collection; {self._hint}")
 
     def _search(self, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> _Page:
         found = self._ask("granules", params, after, doing, tries)
@@ -174,14 +174,14 @@ class CmrSource:
 
     def _ask(self, concept: str, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> FetchedAnswer:
         """A checked answer, which has ``hits`` and ``items``, and its headers."""
-        return self.wire.fetch(
+        return self.session.fetch(
             f"{self._root}/{concept}.umm_json",
             doing=doing,
             params=params,
             headers={"Client-Id": "coverage-planner"} | ({"CMR-Search-After": after} if after is not None else {}),
             check=_checked,
             tries=tries,
-            way=self._way,
+            hint=self._hint,
         )
 
     @property
@@ -221,15 +221,15 @@ class CmrSource:
             if asked is not None and isinstance(given, str) and given.casefold() != asked.casefold():
                 raise self._failed(
                     CatalogUnreadable,
-                    f"gave a granule of another collection ({name} {given}, {doing}); {self._way}",
+                    f"gave a granule of another collection ({name} {given}, {doing}); {self._hint}",
                 )
 
     def _platform(self, umm: Mapping[str, Any]) -> str | None:
         """The granule's platform; of several, one that belongs to the sensor."""
         names = [name for platform in _dicts(umm.get("Platforms")) if isinstance(name := platform.get("ShortName"), str)]
         wanted = {platform_name(name) for name in self.source.platforms}
-        ours = [name for name in names if platform_name(name) in wanted]
-        return next(iter(ours or names), None)
+        own = [name for name in names if platform_name(name) in wanted]
+        return next(iter(own or names), None)
 
     def _cloud(self, umm: Mapping[str, Any]) -> Any:
         """The first usable cloud percentage as CMR has it, else the first unusable one (so that the scene shows it); None: none."""
@@ -243,12 +243,12 @@ class CmrSource:
         return next((v for v in given if not math.isnan(parse_cloud(v))), given[0] if given else None)
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
-        return kind(self.source.public(f"{self.what}: {self.source.provider} ({self.collection}) {message}"))
+        return kind(self.source.public(f"{self.label}: {self.source.provider} ({self.collection}) {message}"))
 
-    def _truncated(self, what: str, announced: int, received: int) -> CatalogError:
+    def _truncated(self, label: str, announced: int, received: int) -> CatalogError:
         return self._failed(
             CatalogTruncated,
-            f"gave an incomplete answer: {what} ({announced} announced, {received} received); nothing was written; {LATER}",
+            f"gave an incomplete answer: {label} ({announced} announced, {received} received); nothing was written; {LATER}",
         )
 
 

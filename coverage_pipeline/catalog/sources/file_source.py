@@ -52,26 +52,26 @@ class FileSource:
     windowed = False
     item_root: str | None = None
 
-    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
-        """``what`` names the sensor and month in every error."""
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
+        """``label`` names the sensor and month in every error."""
         self.source = source
         self.profile = profile
         self.patience = patience
-        self.what = what
-        self._section = f"[[sensors.sources.{what.split()[0]}]]"
-        self._way = f"check endpoint in {self._section}"
+        self.label = label
+        self._section = f"[[sensors.sources.{label.split()[0]}]]"
+        self._hint = f"check endpoint in {self._section}"
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
-        return kind(self.source.public(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}"))
+        return kind(self.source.public(f"{self.label}: {self.source.provider} ({self.source.collection_id}) {message}"))
 
     def _require_items(self, survey: Survey) -> None:
-        ours = self.source.collection_id
-        if survey.collections and ours not in survey.collections:
+        own = self.source.collection_id
+        if survey.collections and own not in survey.collections:
             others = sorted(survey.collections)
             shown = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
-            raise self._failed(CatalogUnavailable, f"has no collection {ours}; it has: {shown}; check collection_id in {self._section}")
+            raise self._failed(CatalogUnavailable, f"has no collection {own}; it has: {shown}; check collection_id in {self._section}")
         if not survey.items:
-            raise self._failed(CatalogTruncated, f"has no items at all, which says nothing of any month; {self._way}, or renew the dump")
+            raise self._failed(CatalogTruncated, f"has no items at all, which says nothing of any month; {self._hint}, or renew the dump")
 
     def _require_month(self, survey: Survey, window: Window) -> None:
         """Raise where the dump has nothing of the collection, or ends before the window's months or begins after them."""
@@ -80,7 +80,7 @@ class FileSource:
             raise self._failed(
                 CatalogTruncated,
                 f"says of none of its {survey.items} items when it was taken (or says a time that is still to come), so it cannot be told "
-                f"whether it has this month; {self._way}",
+                f"whether it has this month; {self._hint}",
             )
         if survey.newest < window.start + _MARGIN:
             raise self._failed(

@@ -24,7 +24,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogUnavailable, C
 from coverage_pipeline.catalog.http import HttpSession
 from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import Tally, Window
+from coverage_pipeline.catalog.sources.base import Window, WindowCount
 from coverage_pipeline.catalog.sources.file_source import AHEAD, PAGE, TIMES, FileSource, Survey, bounds_of, meets_boxes, query_boxes
 from coverage_pipeline.catalog.sources.geoparquet_rows import (
     Layout,
@@ -65,17 +65,17 @@ class GeoParquetSource(FileSource):
     A row that names no collection belongs to the one that is asked for, if some other row names that, or none names any.
     """
 
-    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
-        super().__init__(source, profile, patience, what)
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
+        super().__init__(source, profile, patience, label)
         self._lock = threading.Lock()
         self._known: Survey | None = None
 
     @property
-    def wire(self) -> HttpSession | None:
+    def session(self) -> HttpSession | None:
         """It is read by the file system's own means."""
         return None
 
-    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+    def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         """Pages of items that may be of the window and meet ``bbox`` (degrees; None: anywhere), their geometry as WKB.
 
         Raises ``CatalogUnavailable`` where the dump or the collection is not there, ``CatalogUnreadable`` where it is no stac-geoparquet,
@@ -86,11 +86,11 @@ class GeoParquetSource(FileSource):
         for rows, _ in self._selected(window, query_boxes(bbox)):
             page.extend(self._items(rows))
             while len(page) >= PAGE:
-                tally.pages += 1
+                window_count.pages += 1
                 yield page[:PAGE]
                 page = page[PAGE:]
         if page:
-            tally.pages += 1
+            window_count.pages += 1
             yield page
 
     def require_collection(self) -> None:
@@ -113,16 +113,16 @@ class GeoParquetSource(FileSource):
         except CatalogError:
             raise
         except FileNotFoundError:
-            missing = f"is not there, or cannot be reached: {name} does not exist; {self._way}"
+            missing = f"is not there, or cannot be reached: {name} does not exist; {self._hint}"
             raise self._failed(CatalogUnavailable, missing) from None
         except TransferError as error:
-            raise self._failed(CatalogUnavailable, f"cannot be read: {error}; {self._way}") from None
+            raise self._failed(CatalogUnavailable, f"cannot be read: {error}; {self._hint}") from None
         except Exception as error:  # every file system has errors of its own
             # Arrow tells of broken content by a ValueError, or by an OSError that the system knows nothing of.
             broken = isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno is None)
             raise self._failed(
                 CatalogUnreadable if broken else CatalogUnavailable,
-                f"cannot be read: {name}: {type(error).__name__}: {excerpt(str(error))}; {self._way}, and that it is stac-geoparquet",
+                f"cannot be read: {name}: {type(error).__name__}: {excerpt(str(error))}; {self._hint}, and that it is stac-geoparquet",
             ) from None
 
     def _files(self) -> tuple[Any, list[str]]:
@@ -147,7 +147,7 @@ class GeoParquetSource(FileSource):
                     raise FileNotFoundError(self.source.endpoint)
         paths = [path for path in paths if path.lower().endswith(_SUFFIXES) and not path.rpartition("/")[2].startswith(".")]
         if not paths:
-            raise self._failed(CatalogUnavailable, f"has no file that ends in {' or '.join(_SUFFIXES)}; {self._way}")
+            raise self._failed(CatalogUnavailable, f"has no file that ends in {' or '.join(_SUFFIXES)}; {self._hint}")
         return fs, paths
 
     @contextlib.contextmanager
@@ -182,9 +182,9 @@ class GeoParquetSource(FileSource):
         types = {f.name: _storage(f.type) for f in schema}
         missing = [column for column in ("id", "geometry") if column not in types]
         if missing:
-            raise self._failed(CatalogUnreadable, f"is no stac-geoparquet: {name} has no column {' and '.join(missing)}; {self._way}")
+            raise self._failed(CatalogUnreadable, f"is no stac-geoparquet: {name} has no column {' and '.join(missing)}; {self._hint}")
         if not is_text(types["id"]):
-            raise self._failed(CatalogUnreadable, f"is no stac-geoparquet: the ids of {name} are {types['id']}; {self._way}")
+            raise self._failed(CatalogUnreadable, f"is no stac-geoparquet: the ids of {name} are {types['id']}; {self._hint}")
         if not (is_binary(types["geometry"]) or pa.types.is_null(types["geometry"])):
             raise self._failed(
                 CatalogUnreadable,
@@ -340,10 +340,10 @@ def _is_outside(parquet: pq.ParquetFile, group: int, window: Window) -> bool:
         if schema.column(k).path != "datetime":
             continue
         try:
-            told = metadata.column(k).statistics
-            if told is None or not told.has_min_max or not told.has_null_count or told.null_count:
+            lines = metadata.column(k).statistics
+            if lines is None or not lines.has_min_max or not lines.has_null_count or lines.null_count:
                 return False
-            low, high = told.min, told.max
+            low, high = lines.min, lines.max
         except (ValueError, OverflowError, pa.ArrowException):
             return False  # times beyond what Python has
         if not isinstance(low, dt.datetime) or not isinstance(high, dt.datetime):

@@ -205,8 +205,8 @@ def self_links(rows: Rows) -> list[str | None]:
     if not pa.types.is_struct(each.type) or not {f.name for f in each.type}.issuperset(("href", "rel")):
         return found
     rel, href = (pc.struct_field(each, name) for name in ("rel", "href"))
-    ours = pc.and_(pc.fill_null(pc.equal(rel, "self"), False), pc.is_valid(href))
-    owners = pc.list_parent_indices(links).filter(ours).to_pylist()
-    for owner, address in zip(reversed(owners), reversed(href.filter(ours).to_pylist()), strict=True):
+    own = pc.and_(pc.fill_null(pc.equal(rel, "self"), False), pc.is_valid(href))
+    owners = pc.list_parent_indices(links).filter(own).to_pylist()
+    for owner, address in zip(reversed(owners), reversed(href.filter(own).to_pylist()), strict=True):
         found[owner] = address  # of several the first
     return found

@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.http import LATER, HttpSession
 from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import Tally, Window
+from coverage_pipeline.catalog.sources.base import Window, WindowCount
 from coverage_pipeline.catalog.sources.stac_pages import PageRequest, SessionIO, checked_page, content_of, is_whole, next_request, read_page
 from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.redaction import excerpt
@@ -39,13 +39,13 @@ class StacSource:
 
     windowed = True
 
-    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
-        """``what`` names the sensor and month in every error."""
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
+        """``label`` names the sensor and month in every error."""
         self.source = source
         self.profile = profile
-        self.what = what
-        self._way = f"check collection_id and endpoint in [[sensors.sources.{what.split()[0]}]]"
-        self.wire = HttpSession(source.provider, profile, patience, self._failed)
+        self.label = label
+        self._hint = f"check collection_id and endpoint in [[sensors.sources.{label.split()[0]}]]"
+        self.session = HttpSession(source.provider, profile, patience, self._failed)
         self.item_root = f"{source.endpoint.partition('?')[0].rstrip('/')}/collections/{source.collection_id}/items"
         self._opened: Client | None = None
         self._opening = threading.Lock()
@@ -55,7 +55,7 @@ class StacSource:
         self._checking = threading.Lock()
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
-        return kind(self.source.public(f"{self.what}: {self.source.provider} ({self.source.collection_id}) {message}"))
+        return kind(self.source.public(f"{self.label}: {self.source.provider} ({self.source.collection_id}) {message}"))
 
     def open(self) -> Client:
         """The API's landing page, asked for once."""
@@ -63,7 +63,7 @@ class StacSource:
             if self._opened is not None:
                 return self._opened
             try:
-                opened = Client.open(self.source.endpoint, stac_io=SessionIO(self.wire, self._way, self._checked))
+                opened = Client.open(self.source.endpoint, stac_io=SessionIO(self.session, self._hint, self._checked))
             except (CatalogError, Cancelled):
                 raise
             except Exception as error:  # pystac-client raises whatever it meets in a page that is no catalogue
@@ -72,7 +72,7 @@ class StacSource:
                 raise self._failed(
                     CatalogUnreadable,
                     f"has no STAC landing page: {type(error).__name__}: {excerpt(str(error))}; check endpoint in "
-                    f"[[sensors.sources.{self.what.split()[0]}]]",
+                    f"[[sensors.sources.{self.label.split()[0]}]]",
                 ) from None
             self._fields = "fields" in self.profile.features and opened.conforms_to("FIELDS")
             self._opened = opened
@@ -82,7 +82,7 @@ class StacSource:
         """It is asked live."""
         return None
 
-    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+    def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         """Pages of raw features acquired in the window (both ends included) that meet ``bbox`` (degrees; None: anywhere).
 
         A box across the antimeridian (west > east) is asked as two. Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or
@@ -90,7 +90,7 @@ class StacSource:
         """
         tries = window.tries
         for box in _boxes(bbox):
-            yield from self._pages(window, box, window.limit, tally, tries)
+            yield from self._pages(window, box, window.limit, window_count, tries)
 
     def require_collection(self) -> None:
         """Nothing found is believed only of a collection that exists: many servers answer a misspelt one with an empty page."""
@@ -100,9 +100,9 @@ class StacSource:
         except (CatalogError, Cancelled):
             raise
         except Exception as error:
-            raise self._failed(CatalogUnreadable, f"gave no collection: {excerpt(str(error))}; {self._way}") from None
+            raise self._failed(CatalogUnreadable, f"gave no collection: {excerpt(str(error))}; {self._hint}") from None
         if found is None or found.id != self.source.collection_id:
-            raise self._failed(CatalogUnavailable, f"has no such collection; {self._way}")
+            raise self._failed(CatalogUnavailable, f"has no such collection; {self._hint}")
 
     def total(self, window: Window, bbox: BBox | None) -> int:
         """Matches announced; where no total is given, as many as one page a box shows."""
@@ -128,13 +128,13 @@ class StacSource:
         except (CatalogError, Cancelled):
             raise
         except Exception as error:
-            raise self._failed(CatalogUnreadable, f"cannot be searched: {excerpt(str(error))}; {self._way}") from None
+            raise self._failed(CatalogUnreadable, f"cannot be searched: {excerpt(str(error))}; {self._hint}") from None
         self._require_same_host(str(search.url), "its search")
         return PageRequest(self._safe(str(search.url)), self.profile.method, content)
 
     def _fetch(self, request: PageRequest, doing: str, tries: int | None) -> FetchedAnswer:
         params = [(k, str(v)) for k, v in request.content.items()] if request.method == "GET" and request.content else None
-        return self.wire.fetch(
+        return self.session.fetch(
             request.url,
             doing=doing,
             method=request.method,
@@ -143,7 +143,7 @@ class StacSource:
             headers=request.headers,
             check=lambda answer, _: checked_page(answer),
             tries=tries,
-            way=self._way,
+            hint=self._hint,
         )
 
     def _check_fields(self, window: Window, box: BBox | None, tries: int | None) -> None:
@@ -178,15 +178,17 @@ class StacSource:
             page = self._fetch(request.without_fields(), f"{doing} with all fields", tries)
         return page
 
-    def _pages(self, window: Window, box: BBox | None, limit: int, tally: Tally | None, tries: int | None) -> Iterator[list[Any]]:
-        """The pages of one box. Without a ``tally`` it is a check of another's result, and not checked itself by yet another."""
+    def _pages(
+        self, window: Window, box: BBox | None, limit: int, window_count: WindowCount | None, tries: int | None
+    ) -> Iterator[list[Any]]:
+        """The pages of one box. Without a ``window_count`` it is a check of another's result, and not checked itself by yet another."""
         self._check_fields(window, box, tries)
         request = first = self._first(window, box, limit)
         ids: set[str] = set()
         seen: set[bytes] = set()
         unnamed = repeated = gaps = 0
         announced: int | None = None
-        before = tally.announced if tally is not None else None
+        before = window_count.announced if window_count is not None else None
         asked: set[str] = set()
         number = longest = 0
         while True:
@@ -202,10 +204,10 @@ class StacSource:
             self._require_ours(features, doing)
             if total is not None:
                 announced = max(total, announced or 0)
-            if tally is not None:
-                tally.pages += 1
+            if window_count is not None:
+                window_count.pages += 1
                 if announced is not None:
-                    tally.announced = (before or 0) + announced
+                    window_count.announced = (before or 0) + announced
             named = [_name(feature) for feature in features]
             new = {name for name in named if name is not None} - ids
             nameless = {content_of(feature) for feature, name in zip(features, named, strict=True) if name is None}
@@ -229,7 +231,7 @@ class StacSource:
         received = len(ids) + unnamed
         if announced is not None and received < announced:
             raise self._truncated(f"it stopped short at page {number} of {window.name}", announced, received)
-        if tally is None:
+        if window_count is None:
             # A page size that does not divide the number of items cannot end in a full page, unless something is cut off.
             if features and len(features) >= limit:
                 raise self._truncated(f"the last page of {window.name} is full at every page size, with no next", announced, received)
@@ -240,7 +242,7 @@ class StacSource:
         odd = (repeated or gaps) and received != announced
         if odd or (features and (full or rounded)):
             self._ask_again(window, box, min(limit, longest), ids, received, announced, tries)
-        tally.boxes.append((received, announced))
+        window_count.boxes.append((received, announced))
 
     def _ask_again(
         self, window: Window, box: BBox | None, limit: int, ids: set[str], received: int, announced: int | None, tries: int | None
@@ -252,28 +254,28 @@ class StacSource:
         other = next((size for size in sizes if received % size), received + 1)
         again = {name for page in self._pages(window, box, other, None, tries) for feature in page if (name := _name(feature)) is not None}
         if again != ids:
-            what = f"pages of {window.name} end or repeat oddly, and another page size gave other items"
-            raise self._truncated(what, announced, received)
+            label = f"pages of {window.name} end or repeat oddly, and another page size gave other items"
+            raise self._truncated(label, announced, received)
 
-    def _truncated(self, what: str, announced: int | None, received: int) -> CatalogError:
+    def _truncated(self, label: str, announced: int | None, received: int) -> CatalogError:
         total = "no total announced" if announced is None else f"{announced} announced"
         return self._failed(
-            CatalogTruncated, f"gave an incomplete answer: {what} ({total}, {received} received); nothing was written; {LATER}"
+            CatalogTruncated, f"gave an incomplete answer: {label} ({total}, {received} received); nothing was written; {LATER}"
         )
 
-    def _checked(self, href: str, what: str) -> str:
-        self._require_same_host(href, what)
+    def _checked(self, href: str, label: str) -> str:
+        self._require_same_host(href, label)
         return self._safe(href)
 
     def _safe(self, href: str) -> str:
         """The address by https where the endpoint is: behind a proxy, many a server names itself by http."""
         return f"https{href[4:]}" if self.source.endpoint.startswith("https:") and href.startswith("http:") else href
 
-    def _require_same_host(self, href: str, what: str) -> None:
+    def _require_same_host(self, href: str, label: str) -> None:
         host = urlsplit(href).netloc
         if host and host != self.source.provider:
             raise self._failed(
-                CatalogUnreadable, f"points {what} to another host, {excerpt(host)}; not followed: name that as endpoint if it is right"
+                CatalogUnreadable, f"points {label} to another host, {excerpt(host)}; not followed: name that as endpoint if it is right"
             )
 
     def _require_ours(self, features: list[Any], doing: str) -> None:
@@ -281,7 +283,8 @@ class StacSource:
         for feature in features:
             collection = feature.get("collection") if isinstance(feature, dict) else None
             if isinstance(collection, str) and collection != self.source.collection_id:
-                raise self._failed(CatalogUnreadable, f"gave an item of another collection, {excerpt(collection)!r} ({doing}); {self._way}")
+                text = f"gave an item of another collection, {excerpt(collection)!r} ({doing}); {self._hint}"
+                raise self._failed(CatalogUnreadable, text)
 
 
 def _boxes(bbox: BBox | None) -> list[BBox | None]:

@@ -25,9 +25,9 @@ _NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
 class SessionIO(StacApiIO):  # type: ignore[misc]
     """pystac-client's HTTP, by ours."""
 
-    def __init__(self, wire: HttpSession, way: str, checked: Callable[[str, str], str]) -> None:
+    def __init__(self, session: HttpSession, hint: str, checked: Callable[[str, str], str]) -> None:
         super().__init__()
-        self.wire, self.way, self.checked = wire, way, checked
+        self.http, self.hint, self.checked = session, hint, checked
         self._read: dict[str, str] = {}
 
     def request(
@@ -43,7 +43,7 @@ class SessionIO(StacApiIO):  # type: ignore[misc]
         if page not in self._read:
             params = [(k, str(v)) for k, v in (parameters or {}).items()]
             try:
-                answer = self.wire.fetch(href, doing="opening it", params=params, headers=headers, way=self.way)
+                answer = self.http.fetch(href, doing="opening it", params=params, headers=headers, hint=self.hint)
             except CatalogError as error:
                 error.narrower_may_help = False
                 if error.status == 404:  # pystac-client takes it for "there is none"

@@ -21,7 +21,7 @@ from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, Cat
 from coverage_pipeline.catalog.http import HttpSession
 from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
-from coverage_pipeline.catalog.sources.base import Tally, Window
+from coverage_pipeline.catalog.sources.base import Window, WindowCount
 from coverage_pipeline.catalog.sources.file_source import (
     AHEAD,
     PAGE,
@@ -92,15 +92,15 @@ class _Tree(Protocol):
 class _Folder:
     """A catalogue on a disk. What it says is not trusted: no file outside its root document's folder is read."""
 
-    def __init__(self, path: Path, fail: Fail, way: str) -> None:
-        self._fail, self._way = fail, way
+    def __init__(self, path: Path, fail: Fail, hint: str) -> None:
+        self._fail, self._hint = fail, hint
         if path.is_dir():
             entries = [path / name for name in _ENTRIES if (path / name).is_file()]
             if not entries:
-                raise fail(CatalogUnavailable, f"is a folder without {' or '.join(_ENTRIES)}: {path}; {way}")
+                raise fail(CatalogUnavailable, f"is a folder without {' or '.join(_ENTRIES)}: {path}; {hint}")
             path = entries[0]
         if not path.is_file():
-            raise fail(CatalogUnavailable, f"is not there: {path} does not exist; {way}")
+            raise fail(CatalogUnavailable, f"is not there: {path} does not exist; {hint}")
         self.first = os.path.realpath(path)
         self._root = Path(self.first).parent
 
@@ -110,7 +110,7 @@ class _Folder:
             if parts.scheme == "file" and parts.netloc in ("", "localhost"):
                 target = Path(unquote(parts.path))
             elif parts.scheme or parts.netloc:
-                raise self._fail(CatalogUnreadable, f"leads out of its folder: {named} is no file; not followed; {self._way}")
+                raise self._fail(CatalogUnreadable, f"leads out of its folder: {named} is no file; not followed; {self._hint}")
             else:
                 target = Path(base).parent / href
                 if not target.exists():  # most write paths as they are, some as parts of a URL
@@ -124,7 +124,7 @@ class _Folder:
             raise self._fail(
                 CatalogUnreadable,
                 f"leads out of its folder {self._root}: {named}; not followed; if it is right, name the catalogue's topmost "
-                f"catalog.json as endpoint in {self._way.rpartition(' ')[2]}",
+                f"catalog.json as endpoint in {self._hint.rpartition(' ')[2]}",
             )
         return str(real)
 
@@ -151,9 +151,9 @@ class _Folder:
 class _Host:
     """A catalogue behind http. Only the host that the endpoint names is asked."""
 
-    def __init__(self, endpoint: str, wire: HttpSession, fail: Fail, way: str) -> None:
+    def __init__(self, endpoint: str, session: HttpSession, fail: Fail, hint: str) -> None:
         self.first = urldefrag(endpoint).url
-        self._wire, self._fail, self._way = wire, fail, way
+        self._wire, self._fail, self._hint = session, fail, hint
         self._own = urlsplit(endpoint)
 
     def follow(self, href: str, base: str, named: str) -> str:
@@ -166,11 +166,11 @@ class _Host:
         scheme_fits = parts.scheme == self._own.scheme or parts.scheme == "https"
         if parts.netloc != self._own.netloc or not scheme_fits:
             to = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-            raise self._fail(CatalogUnreadable, f"leads to another host, {to}: {named}; not followed; {self._way}")
+            raise self._fail(CatalogUnreadable, f"leads to another host, {to}: {named}; not followed; {self._hint}")
         return address
 
     def read(self, link: _Link) -> Any:
-        return self._wire.fetch(link.address, doing=f"reading {link.named}", way=self._way).content
+        return self._wire.fetch(link.address, doing=f"reading {link.named}", hint=self._hint).content
 
     def href(self, address: str) -> str:
         return urlsplit(address)._replace(query="", fragment="").geturl()  # behind the question mark there may be a key
@@ -182,13 +182,13 @@ class StaticSource(FileSource):
     All of it is read, since an item says itself which collection it is of; to read less, name the collection's own ``collection.json``.
     """
 
-    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, what: str) -> None:
-        super().__init__(source, profile, patience, what)
+    def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
+        super().__init__(source, profile, patience, label)
         over_http = urlsplit(source.endpoint).scheme in ("http", "https")
-        self.wire: HttpSession | None = HttpSession(source.provider, profile, patience, self._failed) if over_http else None
+        self.session: HttpSession | None = HttpSession(source.provider, profile, patience, self._failed) if over_http else None
         self._known: Survey | None = None
 
-    def pages(self, window: Window, bbox: BBox | None, tally: Tally) -> Iterator[list[Any]]:
+    def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         """Pages of all items of the collection that meet ``bbox`` (degrees; None: anywhere), whatever their time.
 
         Raises ``CatalogUnavailable`` or ``CatalogUnreadable`` for a link that cannot be followed or read, and, after the last page,
@@ -199,11 +199,11 @@ class StaticSource(FileSource):
         for items in self._crawl():
             page.extend(items)
             while len(page) >= PAGE:
-                tally.pages += 1
+                window_count.pages += 1
                 yield _meeting(page[:PAGE], boxes)
                 page = page[PAGE:]
         if page:
-            tally.pages += 1
+            window_count.pages += 1
             yield _meeting(page, boxes)
         self._require_month(self._survey(), window)
 
@@ -231,14 +231,14 @@ class StaticSource(FileSource):
         return self._known
 
     def _tree(self) -> _Tree:
-        if self.wire is not None:
-            return _Host(self.source.endpoint, self.wire, self._failed, self._way)
+        if self.session is not None:
+            return _Host(self.source.endpoint, self.session, self._failed, self._hint)
         path = storage_path(self.source.endpoint)
         if not is_local(path):
             raise self._failed(
-                CatalogUnavailable, f"cannot be read from {path.protocol}: give a local path or an http(s) address; {self._way}"
+                CatalogUnavailable, f"cannot be read from {path.protocol}: give a local path or an http(s) address; {self._hint}"
             )
-        return _Folder(Path(path.path).expanduser(), self._failed, self._way)
+        return _Folder(Path(path.path).expanduser(), self._failed, self._hint)
 
     def _crawl(self) -> Iterator[list[dict[str, Any]]]:
         """Items of the collection, document by document, breadth first. What is known of the catalogue is known after the last."""
@@ -246,7 +246,7 @@ class StaticSource(FileSource):
         survey = Survey()
         todo = deque([_Link(tree.first, tree.first)])
         below = {tree.first: False}  # whether each document was read as one of the collection
-        pool = ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="static") if self.wire is not None else None
+        pool = ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="static") if self.session is not None else None
         try:
             while todo:
                 some = [todo.popleft() for _ in range(min(len(todo), 16 * self.profile.parallel))]
@@ -258,7 +258,7 @@ class StaticSource(FileSource):
                             below[new.address] = new.below
                             todo.append(replace(new, again=former is not None))
                         elif new.further:
-                            raise self._failed(CatalogTruncated, f"leads back to a page already read: {new.named}; {self._way}")
+                            raise self._failed(CatalogTruncated, f"leads back to a page already read: {new.named}; {self._hint}")
                     if items:
                         yield items
         finally:
@@ -274,13 +274,13 @@ class StaticSource(FileSource):
         if kind == "FeatureCollection":
             features = document.get("features")
             if not isinstance(features, list):
-                raise self._failed(CatalogUnreadable, f"has a FeatureCollection without features: {link.named}; {self._way}")
+                raise self._failed(CatalogUnreadable, f"has a FeatureCollection without features: {link.named}; {self._hint}")
             return self._ours(features, tree, link, survey), self._links(tree, link, document.get("links", []), ("next",), link.below)
         if kind not in ("Catalog", "Collection"):
             raise self._failed(
                 CatalogUnreadable,
                 f"has a document that is no Catalog, Collection, Feature or FeatureCollection, but {excerpt(repr(kind))}: {link.named}; "
-                f"{self._way}",
+                f"{self._hint}",
             )
         below = link.below
         if kind == "Collection" and isinstance(document.get("id"), str):
@@ -290,7 +290,7 @@ class StaticSource(FileSource):
 
     def _links(self, tree: _Tree, link: _Link, links: Any, rels: tuple[str, ...], below: bool) -> list[_Link]:
         if not isinstance(links, list) or not all(isinstance(to, dict) for to in links):
-            raise self._failed(CatalogUnreadable, f"has a document without a list of links: {link.named}; {self._way}")
+            raise self._failed(CatalogUnreadable, f"has a document without a list of links: {link.named}; {self._hint}")
         found = []
         for to in links:
             rel, href = to.get("rel"), to.get("href")
@@ -298,7 +298,7 @@ class StaticSource(FileSource):
                 continue
             named = f"the {rel} link {excerpt(repr(href))} of {link.address}"
             if not isinstance(href, str) or not href or str(to.get("method", "GET")).upper() != "GET":
-                raise self._failed(CatalogUnreadable, f"has a link that cannot be followed: {named}; {self._way}")
+                raise self._failed(CatalogUnreadable, f"has a link that cannot be followed: {named}; {self._hint}")
             found.append(_Link(tree.follow(href, link.address, named), named, below, further=rel == "next", parent=link))
         return found
 

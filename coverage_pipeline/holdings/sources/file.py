@@ -70,8 +70,8 @@ class FileHoldings:
         except HoldingsRefused:
             raise
         except Exception as error:
-            said = redact(str(error), self.path)
-            raise HoldingsRefused(f"holdings {self.name} cannot be read as GeoParquet or a vector file: {said}") from None
+            text = redact(str(error), self.path)
+            raise HoldingsRefused(f"holdings {self.name} cannot be read as GeoParquet or a vector file: {text}") from None
 
     def _geoparquet(self, file: Any) -> tuple[pd.DataFrame, NDArray[np.object_], CRS | None]:
         schema = pq.read_schema(file)

@@ -84,42 +84,42 @@ class PostgisHoldings:
             with engine.connect() as connection:
                 yield connection.execution_options(postgresql_readonly=True, stream_results=True)
         except sa.exc.OperationalError as error:
-            said = self._clean(error)
+            text = self._clean(error)
             # A server that says FATAL is there and refuses us, unless it is only starting, stopping or full for now.
             passing = ("starting up", "shutting down", "too many", "remaining connection slots", "recovery mode")
             # What libpq itself finds wanting once the server has answered carries no FATAL.
-            ours = ("no password supplied", "does not support SSL", "certificate")
-            if ("FATAL" in said and not any(word in said for word in passing)) or any(word in said for word in ours):
+            own = ("no password supplied", "does not support SSL", "certificate")
+            if ("FATAL" in text and not any(word in text for word in passing)) or any(word in text for word in own):
                 raise HoldingsRefused(
-                    f"the holdings database refused the connection: {said}; check COVERAGE_DB_USER, COVERAGE_DB_PASSWORD, COVERAGE_DB_NAME "
+                    f"the holdings database refused the connection: {text}; check COVERAGE_DB_USER, COVERAGE_DB_PASSWORD, COVERAGE_DB_NAME "
                     "and COVERAGE_DB_SSLMODE"
                 ) from None
             raise HoldingsUnreachable(
-                f"the holdings database cannot be reached ({self.name}): {said}; check COVERAGE_DB_HOST and COVERAGE_DB_PORT"
+                f"the holdings database cannot be reached ({self.name}): {text}; check COVERAGE_DB_HOST and COVERAGE_DB_PORT"
             ) from None
         except (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.InternalError, sa.exc.NotSupportedError) as error:
             raise HoldingsRefused(
-                f"the holdings table does not fit the settings ({self.name}): {self._clean(error)}; {self._way_out(error)}"
+                f"the holdings table does not fit the settings ({self.name}): {self._clean(error)}; {self._hint(error)}"
             ) from None
         finally:
             engine.dispose()
 
-    def _way_out(self, error: sa.exc.DBAPIError) -> str:
+    def _hint(self, error: sa.exc.DBAPIError) -> str:
         """What to set, by the server's code of the error (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
-        said = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or "")
+        text = str(getattr(getattr(error.orig, "diag", None), "message_primary", None) or "")
         match getattr(error.orig, "pgcode", None):
             case "42P01" | "3F000":
                 return "set COVERAGE_TILES_TABLE and COVERAGE_DB_SCHEMA"
             case "42703":
-                wrong = [n for n, value in self.tiles.model_dump().items() if n != "table" and value and f'column "{value}"' in said]
+                wrong = [n for n, value in self.tiles.model_dump().items() if n != "table" and value and f'column "{value}"' in text]
                 if wrong:
                     empty = " (empty: there is none)" if set(wrong) <= {"cloud", "scene_id"} else ""
                     return f"set {' or '.join(f'COVERAGE_TILES_{name.upper()}' for name in wrong)}{empty}"
-            case "42883" if "operator" in said:  # only the time is compared with something of another type
+            case "42883" if "operator" in text:  # only the time is compared with something of another type
                 return "set COVERAGE_TILES_DATE (a column of timestamps or dates)"
-            case "42846" | "XX000" if "geometry" in said:
+            case "42846" | "XX000" if "geometry" in text:
                 return "set COVERAGE_TILES_GEOM"
-            case "42704" | "42883" if "geometry" in said or "st_" in said.lower():
+            case "42704" | "42883" if "geometry" in text or "st_" in text.lower():
                 return "PostGIS is not where the user can see it: CREATE EXTENSION postgis, or put its schema on the search_path"
             case "42501":
                 return "grant COVERAGE_DB_USER the right to read it"
@@ -191,12 +191,12 @@ class PostgisHoldings:
 
     def timeless(self, satellites: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
         """See ``HoldingsSource``. Only null times can be timeless here: a column of another type than time is refused."""
-        mine = sa.true() if satellites is None else self._column(self.tiles.sensor).in_(list(satellites))
-        rows = self._rows([mine, self._column(self.tiles.date).is_(None)])
+        own = sa.true() if satellites is None else self._column(self.tiles.sensor).in_(list(satellites))
+        rows = self._rows([own, self._column(self.tiles.date).is_(None)])
         if rows.empty:
             return rows, 0
         with self._connection() as connection:
-            count = connection.execute(sa.select(sa.func.count()).select_from(self._table()).where(mine)).scalar_one()
+            count = connection.execute(sa.select(sa.func.count()).select_from(self._table()).where(own)).scalar_one()
         return rows, int(count)
 
     def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:

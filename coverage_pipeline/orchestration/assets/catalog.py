@@ -27,8 +27,8 @@ def availability(context: dg.AssetExecutionContext, planner: PlannerResource) ->
 
     def settled(parts: list[SensorMonth]) -> Iterator[tuple[SensorMonth, Mapping[str, Any]]]:
         for sensor in {part.sensor.key: part.sensor for part in parts}.values():
-            mine = {part.month: part for part in parts if part.sensor == sensor}
-            for month, report in plan.settle_doubts(sensor, list(mine)).items():
-                yield mine[month], report.as_json()
+            own = {part.month: part for part in parts if part.sensor == sensor}
+            for month, report in plan.settle_doubts(sensor, list(own)).items():
+                yield own[month], report.as_json()
 
     yield from materialised(context, plan.sensors, lambda part: plan.availability(part.sensor, part.month).as_json(), second_pass=settled)

@@ -30,8 +30,8 @@ def _with_map(
             top = top_cells(db, planner.store, layer, column, [part.sensor.key], [part.month], planner.grid, limit=5)
         if top.num_rows:
             shown["top_cells"] = dg.MetadataValue.table([dg.TableRecord(row) for row in top.to_pylist()])
-        if said := notes(top):
-            shown["not_known"] = said
+        if text := notes(top):
+            shown["not_known"] = text
     return {**report, **shown}
 
 

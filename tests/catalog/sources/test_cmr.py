@@ -23,7 +23,7 @@ import yaml
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import profile_of
-from coverage_pipeline.catalog.sources.base import SEARCH_HALVINGS, Tally, Window
+from coverage_pipeline.catalog.sources.base import SEARCH_HALVINGS, Window, WindowCount
 from coverage_pipeline.catalog.sources.cmr import CmrSource
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.scenes.items import SceneCollector, as_geodataframe, by_reason
@@ -46,7 +46,7 @@ class Scan:
     rejected: dict[str, str]
     collector: SceneCollector
     source: CmrSource
-    tally: Tally
+    window_count: WindowCount
 
     @property
     def keys(self) -> list[str]:
@@ -83,13 +83,13 @@ def scan(
             start=window[0],
             end=window[1],
         )
-        tally = Tally()
+        window_count = WindowCount()
         api = source_for(source, patience)
-        for page in pages(api, window, bbox, tally):
+        for page in pages(api, window, bbox, window_count):
             collector.add(page)
     scenes = as_geodataframe(collector.finish())
     rejected = {row["item_id"] or row["item_href"] or "": row["reason"] for row in collector.rejected().to_pylist()}
-    return Scan(scenes, rejected, collector, api, tally)
+    return Scan(scenes, rejected, collector, api, window_count)
 
 
 def source_for(source: AvailableSource, patience: Patience = IMPATIENT) -> CmrSource:
@@ -97,12 +97,12 @@ def source_for(source: AvailableSource, patience: Patience = IMPATIENT) -> CmrSo
 
 
 def pages(
-    api: CmrSource, window: tuple[dt.datetime, dt.datetime], bbox: BBox | None = None, tally: Tally | None = None
+    api: CmrSource, window: tuple[dt.datetime, dt.datetime], bbox: BBox | None = None, window_count: WindowCount | None = None
 ) -> Iterator[list[Any]]:
     """What the scanner asks for a window that it does not cut, with the check of an empty answer."""
-    limit = api.wire.profile.page_size
+    limit = api.session.profile.page_size
     received = 0
-    for page in api.pages(Window(*window, limit, failures=SEARCH_HALVINGS), bbox, tally or Tally()):
+    for page in api.pages(Window(*window, limit, failures=SEARCH_HALVINGS), bbox, window_count or WindowCount()):
         received += len(page)
         yield page
     if not received:
@@ -199,7 +199,7 @@ def test_a_recorded_page_of_landsat_granules_becomes_scenes() -> None:
         )
     )
     assert [h.get("cmr-search-after") for h in cmr.headers] == [None, '["lpcloud",1707670711150,2865703626]']
-    assert (found.tally.announced, found.source.wire.requests, found.tally.pages) == (2, 2, 2)
+    assert (found.window_count.announced, found.source.session.requests, found.window_count.pages) == (2, 2, 2)
 
 
 def test_every_recorded_cassette_gives_its_granules() -> None:
@@ -224,7 +224,7 @@ def test_a_recorded_archive_of_163_granules_whole_and_in_pages() -> None:
         cmr = Cmr(granules, fault=fault, collections=((names["short_name"], names["version"]),))
         found = scan(cmr, window=ALWAYS, page_size=size, **names)
         assert found.keys == urs
-        assert (found.tally.announced, found.tally.pages, found.collector.duplicates) == (163, pages, 0)
+        assert (found.window_count.announced, found.window_count.pages, found.collector.duplicates) == (163, pages, 0)
         # two rectangles of one granule, which abut at the antimeridian, are one box
         assert set(found.scenes.geometry_source) == {"bbox"}
         assert found.scenes.cloud_cover.isna().all()
@@ -263,7 +263,7 @@ def test_the_73_real_emit_footprints_come_back_unchanged() -> None:
     cmr = Cmr(granules, collections=(("EMITL2ARFL", "001"),))
     window = dt.datetime(2022, 8, 1, tzinfo=UTC), dt.datetime(2022, 9, 1, tzinfo=UTC)
     found = scan(cmr, window=window, of=COVERAGE_SENSORS["emit"], short_name="EMITL2ARFL", page_size=10)
-    assert (len(found.scenes), found.rejected, found.tally.pages) == (73, {}, 9)
+    assert (len(found.scenes), found.rejected, found.window_count.pages) == (73, {}, 9)
     assert found.scenes.scene_key.iloc[0] == "EMIT_20220810T034103_2222203_000"
     assert set(found.scenes.platform) == {"ISS"}
     by_cloud = found.scenes.set_index("cloud_cover").geometry
@@ -325,7 +325,7 @@ def test_a_box_is_asked_and_one_across_the_antimeridian_as_two() -> None:
     found = scan(cmr, bbox=(170, -10, -170, 10))
     assert [s["bounding_box"][0] for s in cmr.searches] == ["170,-10,180,10"] * 4 + ["-180,-10,-170,10"] * 4
     # this server ignores boxes: each granule came twice, and counts once
-    assert (found.tally.announced, len(found.scenes), found.collector.duplicates) == (20, 10, 10)
+    assert (found.window_count.announced, len(found.scenes), found.collector.duplicates) == (20, 10, 10)
 
 
 def test_no_login_is_sent_though_netrc_has_one_and_the_proxy_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_any_number_of_granules(count: int) -> None:
     granules = [granule(k) for k in range(1, count + 1)]  # all at one instant: no two pages may share or skip one
     found = scan(Cmr(granules))
     assert found.keys == sorted(g["umm"]["GranuleUR"] for g in granules)
-    assert found.tally.announced == count
+    assert found.window_count.announced == count
 
 
 @pytest.mark.parametrize("short", [{1: 1}, {2: 1}, {2: 3, 3: 1}, {1: 1, 2: 1, 3: 1, 4: 1}])
@@ -369,7 +369,7 @@ def test_a_short_page_with_a_granule_lost_for_good_is_no_complete_answer() -> No
 def test_an_empty_month_of_a_collection_that_exists_is_empty() -> None:
     cmr = Cmr([])
     found = scan(cmr)
-    assert (found.keys, found.tally.announced) == ([], 0)
+    assert (found.keys, found.window_count.announced) == ([], 0)
     assert cmr.paths == [GRANULES, COLLECTIONS]
 
 
@@ -512,7 +512,7 @@ def test_a_total_that_rises_is_fine_if_all_came() -> None:
         return answer
 
     found = scan(Cmr(TEN, fault=ingested))
-    assert (len(found.scenes), found.tally.announced) == (11, 11)
+    assert (len(found.scenes), found.window_count.announced) == (11, 11)
 
 
 def test_a_total_that_falls_is_fine_if_it_stays_so() -> None:
@@ -523,13 +523,13 @@ def test_a_total_that_falls_is_fine_if_it_stays_so() -> None:
 
     cmr = Cmr(TEN, fault=deleted)
     found = scan(cmr)
-    assert (len(found.scenes), found.tally.announced) == (8, 8)
+    assert (len(found.scenes), found.window_count.announced) == (8, 8)
     assert cmr.headers[-1].get("cmr-search-after") is None  # asked once more, from the start
 
 
 def test_an_empty_page_ends_the_search_though_it_has_a_token() -> None:
     found = scan(Cmr(TEN, fault=lambda cmr, number, answer: changed(answer, after=f'["test",{number},1]') if number > 3 else answer))
-    assert (found.keys, found.tally.pages) == (ALL_TEN, 4)
+    assert (found.keys, found.window_count.pages) == (ALL_TEN, 4)
 
 
 def test_a_granule_revised_during_the_scan_may_come_again() -> None:
@@ -553,7 +553,7 @@ def test_a_passing_failure_is_tried_again() -> None:
 
     found = scan(Cmr(TEN, fault=once))
     assert found.keys == ALL_TEN
-    assert (found.source.wire.requests, dict(found.source.wire.retried)) == (5, {"429": 1})
+    assert (found.source.session.requests, dict(found.source.session.retried)) == (5, {"429": 1})
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -674,7 +674,7 @@ def test_a_granule_without_a_usable_footprint_is_rejected_not_dropped(spatial: A
     assert len(found.scenes) == 0
     assert list(found.rejected) == ["scene-1"]
     assert found.rejected["scene-1"].startswith(("geometry", "coordinates"))
-    assert found.tally.announced == found.collector.received == 1
+    assert found.window_count.announced == found.collector.received == 1
 
 
 def attributes(**named: Any) -> list[dict[str, Any]]:
@@ -757,7 +757,7 @@ def test_the_newest_revision_in_a_page_is_the_scene_and_the_other_is_counted() -
         found = scan(Cmr(copies))
         assert found.keys == ["other", "same"]
         assert found.scenes.set_index("scene_key").cloud_cover["same"] == 10
-        assert (found.collector.duplicates, found.tally.announced) == (1, 3)
+        assert (found.collector.duplicates, found.window_count.announced) == (1, 3)
 
 
 def test_what_is_no_granule_is_rejected_and_counted() -> None:
@@ -786,9 +786,9 @@ def spoiled(whole: dict[str, Any], dice: random.Random) -> dict[str, Any]:
     """A copy with one to three of its parts removed, or replaced by something else."""
     copy = json.loads(json.dumps(whole))
     for _ in range(dice.choice((1, 1, 2, 3))):
-        *way, last = dice.choice(list(places_in(copy["umm"])))
+        *hint, last = dice.choice(list(places_in(copy["umm"])))
         inside = copy["umm"]
-        for key in way:
+        for key in hint:
             inside = inside[key]
         if dice.random() < 0.25:
             del inside[last]

@@ -33,7 +33,7 @@ from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import LOOPBACK
 from coverage_pipeline.catalog.report import ScanReport
 from coverage_pipeline.catalog.scan import scan_month
-from coverage_pipeline.catalog.sources.base import Source, Tally, Window
+from coverage_pipeline.catalog.sources.base import Source, Window, WindowCount
 from coverage_pipeline.catalog.sources.file_source import PAGE
 from coverage_pipeline.catalog.sources.geoparquet import GeoParquetSource
 from coverage_pipeline.catalog.sources.static import StaticSource
@@ -171,7 +171,7 @@ def opened(kind: SourceKind, endpoint: Path | str, collection: str = "scenes") -
 
 
 def found(source: Source, window: Window = WINDOW, bbox: BBox | None = None) -> Rows:
-    return [i for page in source.pages(window, bbox, Tally()) for i in page]
+    return [i for page in source.pages(window, bbox, WindowCount()) for i in page]
 
 
 def names(source: Source, window: Window = WINDOW, bbox: BBox | None = None) -> list[str]:
@@ -215,7 +215,7 @@ def test_every_item_of_a_real_dump_comes_out_in_some_month_and_with_its_address(
     source = AvailableSource("geoparquet", str(shared_data() / "items" / SENTINEL), "sentinel-2-l2a")
     dumped = GeoParquetSource(source, LOOPBACK, Patience(), "sentinel-2 2024-07")
     always = Window(dt.datetime(2015, 1, 1, tzinfo=dt.UTC), dt.datetime(2035, 1, 1, tzinfo=dt.UTC), 100)
-    pages = list(dumped.pages(always, None, Tally()))
+    pages = list(dumped.pages(always, None, WindowCount()))
     assert max(map(len, pages)) <= PAGE
     ours = {i["id"]: i for page in pages for i in page}
     items = read_items(SENTINEL)
@@ -407,10 +407,10 @@ def test_whole_row_groups_of_other_months_are_not_read(tmp_path: Path, monkeypat
 def test_pages_are_bounded_and_columns_are_chosen(tmp_path: Path) -> None:
     many = [item(f"s{k}", "2025-01-10T00:00:00Z") for k in range(2500)]
     path = dump(tmp_path / "a.parquet", many, rows=10_000)
-    tally = Tally()
-    pages = list(opened("geoparquet", path).pages(WINDOW, None, tally))
+    window_count = WindowCount()
+    pages = list(opened("geoparquet", path).pages(WINDOW, None, window_count))
     assert [len(page) for page in pages] == [1000, 1000, 500]
-    assert tally.pages == 3
+    assert window_count.pages == 3
     first = pages[0][0]
     assert set(first) == {"type", "id", "collection", "geometry", "bbox", "properties", "links"}
     assert set(first["properties"]) == {"datetime", "eo:cloud_cover"}
