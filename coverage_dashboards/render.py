@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from coverage_dashboards import palette
 from coverage_dashboards.escape import plain
-from coverage_dashboards.viewport import OUT_OF_SCOPE, URGENCY, Op, Picture, Range, mercator_x, mercator_y, refit, viewport
-from coverage_pipeline.cube.schema import ACTIONS, METRICS, CoverageError
+from coverage_dashboards.viewport import OUT_OF_SCOPE, Op, Picture, Range, mercator_x, mercator_y, refit, viewport
+from coverage_pipeline.cube.schema import ACTIONS, METRICS, URGENCY, CoverageError
 from coverage_pipeline.geometry.bbox import BBox
 
 

@@ -37,8 +37,6 @@ LONGEST_SIDE = 4096
 Op = Literal["mean", "max", "min", "urgent"]
 _OPS: dict[Op, int] = {"mean": 0, "max": 1, "min": 2, "urgent": 3}
 
-URGENCY = ("out_of_scope", "met", "none", "unknown", "task", "check", "ingest")
-"""Actions from the one that may be overlooked to the one that must not; the order in which ``select`` unites months."""
 
 Range = tuple[float, float]
 

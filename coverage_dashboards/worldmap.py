@@ -29,7 +29,6 @@ from coverage_dashboards.fields import Field, Limits
 from coverage_dashboards.outlines import NAMES, Name, outlines
 from coverage_dashboards.viewport import (
     EDGE,
-    URGENCY,
     Op,
     Picture,
     Range,
@@ -37,7 +36,7 @@ from coverage_dashboards.viewport import (
     refit,
     viewport,
 )
-from coverage_pipeline.cube.schema import ACTIONS, METRICS
+from coverage_pipeline.cube.schema import ACTIONS, METRICS, URGENCY
 from coverage_pipeline.geometry.bbox import GLOBE, BBox
 
 hv.extension("bokeh", logo=False)

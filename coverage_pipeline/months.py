@@ -12,6 +12,8 @@ import numpy as np
 from coverage_pipeline.errors import PlannerError
 
 UTC = dt.UTC
+NEIGHBOUR_MARGIN = dt.timedelta(hours=1)
+"""Scenes and holdings within this of a month are kept for the matchup of that month, though they do not count in it (design section 4)."""
 _KEY = re.compile(r"(\d{4})-(\d{2})")
 
 

@@ -19,11 +19,11 @@ from coverage_pipeline.catalog.belief import Answer, Doubt
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.report import ScanReport, stored_report
-from coverage_pipeline.catalog.scan_job import MARGIN, SOURCES, ScanJob
+from coverage_pipeline.catalog.scan_job import SOURCES, ScanJob
 from coverage_pipeline.catalog.sources.base import Source, Window, WindowCount
 from coverage_pipeline.catalog.windows import ScannedWindows
 from coverage_pipeline.geometry.bbox import BBox, split_bbox
-from coverage_pipeline.months import UTC, Month
+from coverage_pipeline.months import NEIGHBOUR_MARGIN, UTC, Month
 from coverage_pipeline.scenes.items import SceneCollector, by_reason
 from coverage_pipeline.scenes.schema import NO_TIME
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
@@ -148,7 +148,7 @@ def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Tab
     with api.session or contextlib.nullcontext():
         for first, last in _spans(doubt.days) if api.windowed else [(doubt.days[0], doubt.days[-1])]:
             start, end = (dt.datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, last + dt.timedelta(days=1)))
-            window = Window(start - MARGIN, end + MARGIN, profile.page_size)
+            window = Window(start - NEIGHBOUR_MARGIN, end + NEIGHBOUR_MARGIN, profile.page_size)
             placing, window_count = belief.Placing(window.start, window.end), WindowCount()
             for page in api.pages(window, job.bbox, window_count):
                 # One collector a page: nothing is kept of what does not answer the question.

@@ -23,11 +23,10 @@ from coverage_pipeline.catalog.sources.stac import StacSource
 from coverage_pipeline.catalog.sources.static import StaticSource
 from coverage_pipeline.catalog.windows import Progress
 from coverage_pipeline.geometry.bbox import BBox, split_bbox
-from coverage_pipeline.months import Month
+from coverage_pipeline.months import NEIGHBOUR_MARGIN, Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SourceKind
 
 # A provider may put a scene's datatake start up to 27 minutes before the time it searches by (Earth Search, Sentinel-2).
-MARGIN = dt.timedelta(hours=1)
 SOURCES: Mapping[SourceKind, Callable[[AvailableSource, ProviderProfile, Patience, str], Source]] = {
     "stac": StacSource,
     "cmr": CmrSource,
@@ -78,7 +77,7 @@ class ScanJob:
         return self
 
     def window(self, limit: int) -> Window:
-        return Window(self.start - MARGIN, self.end + MARGIN, limit)
+        return Window(self.start - NEIGHBOUR_MARGIN, self.end + NEIGHBOUR_MARGIN, limit)
 
     def parts(self, source: AvailableSource) -> FinishedWindows:
         """Where the finished windows lie. Whatever makes an item another row makes another query."""

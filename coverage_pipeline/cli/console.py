@@ -45,6 +45,7 @@ def printable_text(error: object) -> str:
 
 
 def parsed_bbox(text: str | None) -> tuple[float, float, float, float] | None:
+    from coverage_pipeline.geometry.bbox import checked_bbox
     from coverage_pipeline.settings.sources import SettingsError
 
     if text is None:
@@ -53,9 +54,13 @@ def parsed_bbox(text: str | None) -> tuple[float, float, float, float] | None:
         west, south, east, north = (float(part) for part in text.split(","))
     except ValueError:
         raise SettingsError(f"--bbox {text!r} must be four numbers: west,south,east,north") from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
+    try:
+        box = checked_bbox((west, south, east, north))
+    except ValueError:
+        box = None
+    if box is None or south == north or west == east:
         raise SettingsError(f"--bbox {text!r} must lie within -180..180 and -90..90, with south < north")
-    return west, south, east, north
+    return box
 
 
 def command_settings(

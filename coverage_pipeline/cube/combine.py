@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, Metric
+from coverage_pipeline.cube.schema import ACTIONS, URGENCY, Metric
 from coverage_pipeline.grid import daymask
 from coverage_pipeline.months import Month
 
@@ -55,15 +55,15 @@ def mean_of(
 
 def _urgency(action: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Actions ranked so that the larger one is the one to see; unknown ranks above ``none``: it must not vanish."""
-    rank = np.array([len(ACTION_ORDER) - 1 - ACTION_ORDER.index(name) for name in ACTIONS], np.float32)
+    rank = np.array([URGENCY.index(name) for name in ACTIONS], np.float32)
     return rank[action]
 
 
-UNKNOWN_RANK = np.float32(len(ACTION_ORDER) - 1 - ACTION_ORDER.index("unknown"))
+UNKNOWN_RANK = np.float32(URGENCY.index("unknown"))
 
 
 def from_urgency(rank: NDArray[np.float32]) -> NDArray[np.float32]:
-    code = np.array([ACTIONS.index(name) for name in reversed(ACTION_ORDER)], np.float32)
+    code = np.array([ACTIONS.index(name) for name in URGENCY], np.float32)
     known = ~np.isnan(rank)
     out = np.full(rank.shape, np.nan, np.float32)
     out[known] = code[rank[known].astype(np.int64)]

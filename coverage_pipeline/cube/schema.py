@@ -205,6 +205,8 @@ METRICS: Mapping[str, Metric] = {
 
 # What a planner must not overlook comes first when several months or sensors become one cell.
 ACTION_ORDER = ("ingest", "check", "task", "unknown", "none", "met", "out_of_scope")
+URGENCY = ACTION_ORDER[::-1]
+"""The actions from the least urgent to the most."""
 
 
 @dataclass(frozen=True)

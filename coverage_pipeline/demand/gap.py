@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from coverage_pipeline.cube.schema import ACTIONS, SCHEMA, DesiredCadence
 from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS, GapError, check_weights
 from coverage_pipeline.grid import daymask
+from coverage_pipeline.grid.daymask import DAYS, UNKNOWN
 from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
@@ -172,8 +173,7 @@ def _gap(
 _UNKNOWN, _MET, _INGEST, _CHECK, _TASK, _NONE, _OUT_OF_SCOPE = (
     int(_CODE[name]) for name in ("unknown", "met", "ingest", "check", "task", "none", "out_of_scope")
 )
-_DAYS = np.uint32((1 << 31) - 1)
-_BIT_31 = np.uint32(1 << 31)
+_DAYS, _BIT_31 = DAYS, UNKNOWN  # numba takes globals of the module for constants
 
 
 @njit(cache=True, nogil=True)

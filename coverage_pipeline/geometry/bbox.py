@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 BBox = tuple[float, float, float, float]
 GLOBE: BBox = (-180.0, -90.0, 180.0, 90.0)
 """West, south, east, north, degrees."""
+
+
+def flat_bbox(bbox: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+    """West, south, east, north of a bbox of four numbers, or of six with heights (RFC 7946, section 5)."""
+    west, south, *_ = bbox
+    east, north = (bbox[2], bbox[3]) if len(bbox) == 4 else (bbox[3], bbox[4])
+    return west, south, east, north
 
 
 def split_bbox(bbox: Sequence[float]) -> list[BBox]:

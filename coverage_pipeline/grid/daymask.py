@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 UNKNOWN = np.uint32(1 << 31)
 """The mask of a cell that nobody looked at."""
 
-_DAYS = np.uint32((1 << 31) - 1)
+DAYS = np.uint32((1 << 31) - 1)
+"""The bits of all days."""
 
 
 def is_known(mask: ArrayLike) -> NDArray[np.bool_]:
@@ -30,7 +31,7 @@ def day_bit(day: NDArray[np.integer[Any]]) -> NDArray[np.uint32]:
 
 def observations(mask: ArrayLike) -> NDArray[np.uint8]:
     """Observations in a month: the number of days set. Meaningless where the mask is not known; test that first."""
-    return np.bitwise_count(np.asarray(mask, np.uint32) & _DAYS)
+    return np.bitwise_count(np.asarray(mask, np.uint32) & DAYS)
 
 
 def longest_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
@@ -38,7 +39,7 @@ def longest_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
 
     ``mask`` is ``uint32``, ``days`` the length of its month (broadcast against it).
     """
-    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & _DAYS, np.asarray(days, np.uint8))
+    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & DAYS, np.asarray(days, np.uint8))
     wait = days.copy()
     some = seen != 0  # most cells of a month have no holding at all: their wait is the whole month
     if not some.any():
@@ -58,7 +59,7 @@ def summed_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint16]:
 
     A day with an observation waits 0 days, so a run of ``r`` free days gives ``r·(r + 1)/2``: 0..496 a month.
     """
-    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & _DAYS, np.asarray(days, np.uint8))
+    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & DAYS, np.asarray(days, np.uint8))
     total = days.astype(np.uint16)
     total *= total + np.uint16(1)
     total //= np.uint16(2)
@@ -77,7 +78,7 @@ def summed_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint16]:
 
 def leading_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
     """Days of the month before its first observation; ``days`` where it has none."""
-    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & _DAYS, np.asarray(days, np.uint8))
+    seen, days = np.broadcast_arrays(np.asarray(mask, np.uint32) & DAYS, np.asarray(days, np.uint8))
     below = ~seen & (seen - np.uint32(1))  # the bits below the lowest one set; all 32 where none is
     lead: NDArray[np.uint8] = np.minimum(np.bitwise_count(below), days)
     return lead

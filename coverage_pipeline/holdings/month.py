@@ -32,14 +32,12 @@ from coverage_pipeline.holdings.rows import (
     usable_footprints,
 )
 from coverage_pipeline.holdings.sources.base import HoldingsSource
-from coverage_pipeline.months import Month
+from coverage_pipeline.months import NEIGHBOUR_MARGIN, Month
 from coverage_pipeline.scenes.schema import TIME
 from coverage_pipeline.sensors.registry import CoverageSensor
 
-_MARGIN = dt.timedelta(hours=1)
-"""Holdings within this of the month take part: the scan keeps the scenes of that hour (design section 4, "Time of a holding")."""
 _DATE_MARGIN = dt.timedelta(days=1)
-"""The same for holdings that carry a date only."""
+"""In place of ``NEIGHBOUR_MARGIN`` for holdings that carry a date only."""
 
 
 @dataclass
@@ -65,7 +63,7 @@ class MonthReading:
 
 
 def read_month_of(source: HoldingsSource, sensor: CoverageSensor, satellite: str, month: Month, wanted: HoldingsSettings) -> MonthReading:
-    margin = max(dt.timedelta(seconds=wanted.match_tolerance_seconds), _MARGIN)
+    margin = max(dt.timedelta(seconds=wanted.match_tolerance_seconds), NEIGHBOUR_MARGIN)
     # Holdings with an id are looked for as far around the month as their own time may lie from the one in the id.
     first, end = month.start - MOST_APART, month.end + MOST_APART
 

@@ -14,6 +14,8 @@ import orjson
 import shapely
 from numpy.typing import NDArray
 
+from coverage_pipeline.geometry.bbox import flat_bbox
+
 
 def parse_cloud(value: Any) -> float:
     """A cloud percentage, 0..100; strings are parsed, anything else (null, −1, 101, a flag) is NaN: not known."""
@@ -50,11 +52,12 @@ def digest_of(item: Any) -> str:
         return uuid.uuid4().hex
 
 
-def self_href(item: Mapping[str, Any]) -> str | None:
-    links = item.get("links")
+def self_href(links: Any) -> str | None:
+    """The address of an item by its links, untrusted; None where none of them is one."""
     for link in links if isinstance(links, list) else ():
         if isinstance(link, dict) and link.get("rel") == "self" and isinstance(link.get("href"), str):
-            return text_of(link["href"])
+            href: str = link["href"]
+            return href
     return None
 
 
@@ -76,11 +79,6 @@ def shown_json(value: Any, *, otherwise: str = "…") -> str:
         return otherwise
 
 
-def _sides(bbox: list[Any]) -> list[Any]:
-    """West, south, east, north of a box of 4 or 6 numbers."""
-    return [bbox[k] for k in ((0, 1, 2, 3) if len(bbox) == 4 else (0, 1, 3, 4))]
-
-
 def geometry_of(item: Mapping[str, Any]) -> tuple[str | bytes | None, str]:
     """Footprint (GeoJSON text, or WKB as a file has it), and where it is from. A bounding box serves only where there is no geometry."""
     geometry = item.get("geometry")
@@ -90,8 +88,8 @@ def geometry_of(item: Mapping[str, Any]) -> tuple[str | bytes | None, str]:
         return dumped(geometry), "footprint"
     bbox = item.get("bbox")
     # Beyond two turns no longitude means anything, and its box would have as many corners.
-    if isinstance(bbox, list) and len(bbox) in (4, 6) and all(isinstance(v, int | float) and -720 <= v <= 720 for v in _sides(bbox)):
-        west, south, east, north = _sides(bbox)
+    if isinstance(bbox, list) and len(bbox) in (4, 6) and all(isinstance(v, int | float) and -720 <= v <= 720 for v in flat_bbox(bbox)):
+        west, south, east, north = flat_bbox(bbox)
         if west > east:  # GeoJSON: across the antimeridian
             east += 360
         # No edge spans half a turn, which would be read the short way round.

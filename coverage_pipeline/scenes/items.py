@@ -18,6 +18,7 @@ import pyarrow as pa
 import shapely
 
 from coverage_pipeline.geometry.footprints import area_km2, normalise_footprints
+from coverage_pipeline.months import NEIGHBOUR_MARGIN
 from coverage_pipeline.scenes.copies import merge_copies
 from coverage_pipeline.scenes.item_fields import (
     digest_of,
@@ -56,8 +57,6 @@ def other_platform(wanted: Collection[str], platform: str | None, in_id: str | N
     return None if not is_satellite_name(name) and in_id in wanted else platform
 
 
-_NEAR = dt.timedelta(hours=1)
-"""Scenes that passed so long before or after the window are kept for the matchup, with ``in_month`` false."""
 _FIRST_INSTANT, _LAST_INSTANT = (limit.replace(tzinfo=dt.UTC) for limit in (dt.datetime.min, dt.datetime.max))
 _NAMES_KEPT = 50
 _NAME_LENGTH = 60
@@ -90,8 +89,8 @@ class SceneCollector:
         self.cloud_field = cloud_field or DEFAULT_CLOUD_FIELD
         self._wanted = frozenset(platform_name(name) for name in platforms)
         self.start, self.end = start, end
-        self._from = None if start is None else max(start, _FIRST_INSTANT + _NEAR) - _NEAR
-        self._until = None if end is None else min(end, _LAST_INSTANT - _NEAR) + _NEAR
+        self._from = None if start is None else max(start, _FIRST_INSTANT + NEIGHBOUR_MARGIN) - NEIGHBOUR_MARGIN
+        self._until = None if end is None else min(end, _LAST_INSTANT - NEIGHBOUR_MARGIN) + NEIGHBOUR_MARGIN
         self.outside = 0
         self.platforms: Counter[str] = Counter()
         """Usable items of the window by platform, as the catalogue writes it."""
@@ -181,7 +180,7 @@ class SceneCollector:
 
     def _href(self, item: Mapping[str, Any]) -> str | None:
         """The item's address. A link that is relative to nobody knows what is replaced by where the API must have the item."""
-        href = self_href(item)
+        href = text_of(self_href(item.get("links")))
         if href is None or "://" in href or self.item_root is None:
             return href
         item_id = text_of(item.get("id"))

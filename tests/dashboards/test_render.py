@@ -11,9 +11,8 @@ import pytest
 
 from coverage_dashboards import palette
 from coverage_dashboards.render import to_geoviews
-from coverage_dashboards.viewport import URGENCY
 from coverage_pipeline.cube.dataset import open_coverage
-from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, CoverageError, CoverageQuery
+from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, URGENCY, CoverageError, CoverageQuery
 from coverage_pipeline.cube.select import select
 from coverage_pipeline.grid.spec import GridSpec
 from tests.cubes import JANUARY, cube_spec, known_fields, make_cube, memory_cube, write_partition

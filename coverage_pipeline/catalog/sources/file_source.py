@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import shapely
@@ -16,12 +15,11 @@ from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import ProviderProfile
 from coverage_pipeline.catalog.sources.base import Window
 from coverage_pipeline.geometry.bbox import BBox, split_bbox
+from coverage_pipeline.months import NEIGHBOUR_MARGIN
 from coverage_pipeline.sensors.registry import AvailableSource
 
 PAGE = 1000
 """Items a page, at most."""
-_MARGIN = dt.timedelta(hours=1)
-"""How much wider than the months a scan's window is, on each side (``scan``)."""
 AHEAD = dt.timedelta(days=1)
 """An item later than so long from now has a wrong time, which must not make its dump look fresh."""
 
@@ -82,13 +80,13 @@ class FileSource:
                 f"says of none of its {survey.items} items when it was taken (or says a time that is still to come), so it cannot be told "
                 f"whether it has this month; {self._hint}",
             )
-        if survey.newest < window.start + _MARGIN:
+        if survey.newest < window.start + NEIGHBOUR_MARGIN:
             raise self._failed(
                 CatalogTruncated,
                 f"cannot tell: its newest item is of {survey.newest:%Y-%m-%d}, before this month: the dump is older than what is asked "
                 "for; renew it",
             )
-        if survey.oldest >= window.end - _MARGIN:
+        if survey.oldest >= window.end - NEIGHBOUR_MARGIN:
             raise self._failed(
                 CatalogTruncated,
                 f"cannot tell: it begins on {survey.oldest:%Y-%m-%d}, after this month; name a dump that has it, or another source",
@@ -126,16 +124,3 @@ def bounds_of(shapes: NDArray[np.object_]) -> NDArray[np.float64]:
 
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
-
-
-def flat(box: Sequence[float]) -> tuple[float, float, float, float]:
-    """West, south, east, north of a bbox of 4 or 6 numbers."""
-    return (box[0], box[1], box[2], box[3]) if len(box) == 4 else (box[0], box[1], box[3], box[4])
-
-
-def self_of(links: Any) -> str | None:
-    for link in links if isinstance(links, list) else ():
-        if isinstance(link, dict) and link.get("rel") == "self" and isinstance(link.get("href"), str):
-            href: str = link["href"]
-            return href
-    return None

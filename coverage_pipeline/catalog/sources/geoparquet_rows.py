@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coverage_pipeline.catalog.sources.file_source import flat, self_of
+from coverage_pipeline.geometry.bbox import flat_bbox
+from coverage_pipeline.scenes.item_fields import self_href
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _CORNERS_3D = ("xmin", "ymin", "zmin", "xmax", "ymax", "zmax")
@@ -187,7 +188,7 @@ def row_bounds(rows: Rows) -> NDArray[np.float64]:
         return found
     for k, box in enumerate(row_boxes(rows)):
         if box is not None and len(box) in (4, 6):
-            found[k] = flat(box)
+            found[k] = flat_bbox(box)
     return found
 
 
@@ -198,7 +199,7 @@ def self_links(rows: Rows) -> list[str | None]:
     if links is None:
         return found
     if is_text(links.type):
-        return [self_of(orjson.loads(text)) if text is not None else None for text in links.to_pylist()]
+        return [self_href(orjson.loads(text)) if text is not None else None for text in links.to_pylist()]
     if not pa.types.is_list(links.type) and not pa.types.is_large_list(links.type):
         return found
     each = pc.list_flatten(links)

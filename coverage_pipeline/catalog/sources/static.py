@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import numpy as np
-import orjson
 import shapely
 
+from coverage_pipeline.catalog.answers import parsed_json
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.http import HttpSession
 from coverage_pipeline.catalog.patience import Patience
@@ -29,14 +29,13 @@ from coverage_pipeline.catalog.sources.file_source import (
     FileSource,
     Survey,
     bounds_of,
-    flat,
     meets_boxes,
     query_boxes,
-    self_of,
 )
-from coverage_pipeline.geometry.bbox import BBox
+from coverage_pipeline.geometry.bbox import BBox, flat_bbox
 from coverage_pipeline.months import UTC
 from coverage_pipeline.redaction import excerpt
+from coverage_pipeline.scenes.item_fields import self_href
 from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import AvailableSource
 from coverage_pipeline.storage.paths import is_local, storage_path
@@ -139,7 +138,7 @@ class _Folder:
                 CatalogUnavailable, f"is not whole: {link.named} cannot be read: {excerpt(str(error))}; copy the catalogue again"
             ) from error
         try:
-            return _parsed_file(content)
+            return parsed_json(content)
         except ValueError as error:
             begins = excerpt(content[:200].decode(errors="replace"))
             raise self._fail(CatalogUnreadable, f"has a document that is not JSON: {link.named}: {begins!r}") from error
@@ -319,22 +318,11 @@ class StaticSource(FileSource):
                 continue
             first, last = _span(feature)
             survey.seen(1, first, last if last is not None and last <= dt.datetime.now(UTC) + AHEAD else None)
-            href = self_of(feature.get("links"))
+            href = self_href(feature.get("links"))
             if href is None or "://" not in href:  # relative to what nobody knows later
                 href = tree.href(link.address)
             found.append({name: feature[name] for name in _MEMBERS if name in feature} | {"links": [{"rel": "self", "href": href}]})
         return found
-
-
-def _parsed_file(content: bytes) -> Any:
-    """JSON by the fast parser, else by Python's, which takes NaN, too; raises ``ValueError``."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(content)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
 
 
 def _times_of(item: Mapping[str, Any]) -> list[dt.datetime | None]:
@@ -367,7 +355,7 @@ def _meeting(items: list[Any], boxes: list[BBox] | None) -> list[Any]:
     for k, item in enumerate(items):
         box, geometry = (item.get("bbox"), item.get("geometry")) if isinstance(item, dict) else (None, None)
         if isinstance(box, list) and len(box) in (4, 6) and all(isinstance(side, int | float) for side in box):
-            bounds[k] = flat(box)
+            bounds[k] = flat_bbox(box)
         elif isinstance(geometry, dict):
             shapes[k] = json.dumps(geometry)
     without = ~np.isfinite(bounds).all(axis=1)
