@@ -20,6 +20,7 @@ from coverage_pipeline.catalog.report import ScanReport
 from coverage_pipeline.catalog.scan_job import ScanJob, ScanResult
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.scenes.items import by_reason, first_of_each
+from coverage_pipeline.scenes.metadata import RejectedMetadata, TimelessMetadata
 from coverage_pipeline.scenes.schema import NO_TIME, REJECTED_SCHEMA, SCENES_VERSION
 from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.files import write_together
@@ -119,13 +120,13 @@ def list_timeless(job: ScanJob, scanned: ScanResult) -> None:
         if job.bbox is None:
             former = former.filter(pc.not_equal(former["provider"], scanned.report.provider))
         merged = first_of_each(pa.concat_tables([rows, former]), "item_id")
-        write_parquet(job.timeless, merged, {"sensor": scanned.report.sensor})
+        write_parquet(job.timeless, merged, TimelessMetadata(sensor=scanned.report.sensor))
 
 
 def publish_scan(target: UPath, scanned: ScanResult) -> None:
     """Scenes last: whoever sees them finds their rejected table and report beside them."""
     report = scanned.report
-    rejected = {"sensor": report.sensor, "start": report.start, "run": report.run}
+    rejected = RejectedMetadata(sensor=report.sensor, start=report.start, run=report.run)
     write_together(
         [
             (sibling(target, ".rejected.parquet"), parquet_bytes(scanned.rejected, rejected)),

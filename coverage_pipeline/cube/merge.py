@@ -7,6 +7,7 @@ is missing where it is.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from upath import UPath
 
-from coverage_pipeline.cube.levels import strip_rows
+from coverage_pipeline.cube.levels import Rows
 from coverage_pipeline.cube.schema import CubeSpec
 from coverage_pipeline.cube.write import write_coverage
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid.bands import Engine, row_strips
 from coverage_pipeline.grid.celltable import CELL_SCHEMA, DAYS, AreaKnown, dense
 from coverage_pipeline.holdings.config import HoldingsSettings
 from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS, KNOWN_HOLDINGS, HeldMetadata
@@ -79,11 +79,12 @@ class _CellFile:
 
 
 def merge_partition(
-    sensor: CoverageSensor, month: Month, store: Store, spec: CubeSpec, holdings: HoldingsSettings | None, engine: Engine
+    sensor: CoverageSensor, month: Month, store: Store, spec: CubeSpec, holdings: HoldingsSettings | None, strips: Sequence[Rows]
 ) -> MergeReport:
     """Merge ``availability_stats``, ``holdings_stats`` and ``matchup`` into the partition's region of the cube.
 
     ``holdings`` are the limits that the matchup must have been made with; None leaves the holdings out, and the cube says ``not_read``.
+    ``strips`` are the rows of each piece in turn, as ``row_strips`` gives them: a whole partition may not fit in memory.
     Raises ``PlannerError`` for statistics of other settings, ``StatisticsMixed`` for those of different scans or extracts,
     ``StatisticsMoved`` where another run writes one of the files meanwhile, ``StoreError`` for a file that is missing or damaged.
     """
@@ -126,7 +127,7 @@ def merge_partition(
         "scanned_at": int(dt.datetime.fromisoformat(scan.scanned_at).timestamp()) if scanned and scan.scanned_at else -1,
         "provider": scan.provider,
     }
-    pieces = ((rows, piece(rows)) for rows in row_strips(grid, engine, multiple_of=strip_rows(grid)))
+    pieces = ((rows, piece(rows)) for rows in strips)
     write_coverage(store.zarr, sensor.key, month, pieces, provenance)
     return MergeReport(
         scan_status=scan.status,

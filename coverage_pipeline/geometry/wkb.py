@@ -2,6 +2,9 @@
 
 The column comes from a file, so nothing in it is believed: the walk over the bytes checks every count against the bytes that
 are left before it reads or reserves anything. It runs twice, to count and then to fill.
+
+shapely lost: ``from_wkb`` and ``to_ragged_array`` give the same arrays, with an object for each footprint in between: 0.48 s in place of
+0.06 s for 450,000 footprints (``python -m benchmarks.gridding``).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,8 @@ from coverage_pipeline.cube.create import ensure_cube
 from coverage_pipeline.cube.description import update_snapshot
 from coverage_pipeline.cube.levels import strip_rows
 from coverage_pipeline.cube.locking import metadata_lock
-from coverage_pipeline.cube.read import partition_revision, read_partition
-from coverage_pipeline.cube.schema import ACTIONS, CubeSpec, PartitionMoved
-from coverage_pipeline.cube.write import write_gap
-from coverage_pipeline.demand.gap import GAP_INPUTS, compute_gap
+from coverage_pipeline.cube.schema import CubeSpec, PartitionMoved
+from coverage_pipeline.demand.partition import write_partition_gap
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.grid.bands import Engine, refuse_too_large, row_strips
@@ -215,13 +213,13 @@ class Planner:
 
         holdings = self.settings.holdings if self.include_holdings else None
         with _naming(sensor, month):
-            return merge_partition(sensor, month, self.store, replace(self.spec, grid=self.grid), holdings, self.engine)
+            return merge_partition(sensor, month, self.store, replace(self.spec, grid=self.grid), holdings, self.strips())
 
     def strips(self) -> list[tuple[int, int] | None]:
         """Rows of the pieces that a partition is merged in."""
         return row_strips(self.grid, self.engine, multiple_of=strip_rows(self.grid))
 
-    def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any]:
+    def gap(self, sensor: CoverageSensor, month: Month) -> dict[str, int]:
         """Compute the gap of a partition from its region of the cube and write it beside it; again where another run rewrote that."""
         for pause in RETRY_PAUSES:
             try:
@@ -237,30 +235,8 @@ class Planner:
             "materialise gap again when that run has ended"
         )
 
-    def _gap(self, sensor: CoverageSensor, month: Month) -> dict[str, Any] | None:
-        """The cells of each action; None where the coverage was rewritten meanwhile, so that the gap is not written."""
-        desired = self.settings.desired()
-        cells = np.zeros(len(ACTIONS), np.int64)
-        revision = partition_revision(self.store.zarr, sensor.key, month)
-        wanted = desired.for_sensor(sensor.key, self.sensors) if sensor.flies_in(month) else float("nan")
-
-        def piece(rows: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
-            part, _ = read_partition(self.store.zarr, sensor.key, month, GAP_INPUTS, rows=rows, revision=revision)
-            result = compute_gap(part, desired, weights=self.spec.weights, sensors=self.sensors)
-            deficit = result["deficit"].values[0, 0]
-            action = result["action"].values[0, 0]
-            np.add(cells, np.bincount(action.reshape(-1), minlength=len(ACTIONS)), out=cells)
-            return {
-                "deficit": np.where(np.isnan(deficit), -1, deficit).astype(np.int16),
-                "priority_score": result["priority_score"].values[0, 0],
-                "action": action,
-            }
-
-        pieces = ((rows, piece(rows)) for rows in self.strips())
-        written = write_gap(self.store.zarr, sensor.key, month, pieces, desired=wanted, made_from=revision, meaning=self.spec.meaning())
-        if not written:
-            return None
-        return {f"cells_{name}": int(count) for name, count in zip(ACTIONS, cells, strict=True)}
+    def _gap(self, sensor: CoverageSensor, month: Month) -> dict[str, int] | None:
+        return write_partition_gap(sensor, month, self.store.zarr, self.spec, self.settings.desired(), self.sensors, self.strips())
 
     def finish(self) -> str:
         """Bring the cube's ``catalog_snapshot`` up to date; returns it."""

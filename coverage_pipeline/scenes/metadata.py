@@ -31,6 +31,24 @@ class ScenesMetadata(FileMetadata):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RejectedMetadata(FileMetadata):
+    """The rejected items beside a file of scenes."""
+
+    sensor: str
+    start: str
+    """First instant of the scanned window, UTC, ISO 8601."""
+    run: str | None
+    """The scan that rejected them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelessMetadata(FileMetadata):
+    """The items of a sensor that have no time, and so belong to no month."""
+
+    sensor: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AvailableMetadata(ScenesMetadata, CellsMetadata):
     """Cells of the listed scenes (``availability_stats``): the scan that they are of, and how they were gridded."""
 

@@ -2,6 +2,9 @@
 
 A login from ``~/.netrc`` goes to no host that was not named for it. Catalogues are asked by ``catalog.http``, which repeats and checks;
 here is what it shares with files behind an address: dumps of a catalogue, targets, holdings.
+
+requests and fsspec lost for this: their timeouts count from one byte to the next, so that a server that drips bytes holds a reader,
+and neither bounds what a compressed answer becomes.
 """
 
 from __future__ import annotations
