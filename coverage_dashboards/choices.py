@@ -1,6 +1,6 @@
 """What a planner can choose, as the cube has it, and the address that holds a choice.
 
-An address comes from anybody: whatever it says that the cube does not have is left out, and the planner is told which
+An address is untrusted: what it names that the cube lacks is left out, and the page says which
 part.
 """
 
@@ -162,7 +162,7 @@ class Choices:
         return replace(view, metric=metric, aggregation=aggregation, sensors=sensors, first=first, last=last, month=month)
 
     def from_address(self, asked: Mapping[str, Sequence[bytes | str]]) -> tuple[View, list[str]]:
-        """The view an address asks for, and which of its parts had to be left out (names of ours, never its own
+        """The view an address asks for, and which of its parts had to be left out (the setting's names, never the address's own
         words).
         """
         view, refused = self.first_view(), []

@@ -14,7 +14,7 @@ LONGEST = 600
 """Characters of one text. A page is no place for a whole stack of errors."""
 
 _SPACES = "\t\n\r\v\f\x85\u2028\u2029"
-# Marks that turn the direction of text around, or that nobody sees: format characters, private ones, surrogates and controls.
+# Marks that turn the direction of text around, or that are invisible: format characters, private ones, surrogates and controls.
 _UNSEEN = ("Cc", "Cf", "Co", "Cs", "Cn")
 
 

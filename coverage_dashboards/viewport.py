@@ -29,10 +29,10 @@ LATITUDE_LIMIT = math.degrees(math.atan(math.sinh(math.pi)))
 """85.0511…: where that square ends; poleward of it there is no map."""
 
 OUT_OF_SCOPE = np.float32(-np.inf)
-"""Stands in a field where nobody wants anything; NaN stands for *not known*."""
+"""Value of a cell in which nothing is desired; NaN stands for *not known*."""
 
 LONGEST_SIDE = 4096
-"""Pixels. The browser tells us its size, and nobody has to believe it."""
+"""Pixels. The browser reports its size, which is untrusted."""
 
 Op = Literal["mean", "max", "min", "urgent"]
 _OPS: dict[Op, int] = {"mean": 0, "max": 1, "min": 2, "urgent": 3}

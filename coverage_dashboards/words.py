@@ -110,7 +110,7 @@ def none_found(field: Field) -> str:
 
 
 def action_words(name: str, field: Field) -> str:
-    """What an action means on this map. Where an archive cannot be asked nobody knows that no scene exists."""
+    """What an action means on this map. Where no archive can be asked, it is not known that no scene exists."""
     if name != "task" or not field.without_catalogue:
         return ACTION_WORDS[name]
     titles = ", ".join(title_of(sensor) for sensor in field.without_catalogue)
@@ -147,7 +147,7 @@ def nothing_known(view: View, ds: Any) -> str:
 
 
 def beside_in_words(field: Field) -> str:
-    """What a cell that is known and yet has no value is: nobody wants anything there, or there is no scene to take a mean of."""
+    """What a known cell without a value means: nothing is desired there, or there is no scene to take a mean of."""
     if METRICS[field.metric].layer == "gap":
         return "out of scope"
     if field.metric != "mean_scene_cloud_pct":

@@ -12,8 +12,8 @@ class PlannerError(Exception):
     """
 
     may_pass: bool = False
-    """Whether the same call may succeed later though nobody changes anything: a catalogue that does not answer, a lock that is held. A
-    wrong setting, a refused login or a cube of another grid waits for a person."""
+    """Whether the same call may succeed later without a change: a catalogue that does not answer, a lock that is held. A wrong setting, a
+    refused login or a cube of another grid needs a person."""
 
     exit_code: int = 1
     """Of a command that ends with it: 1, something failed; 2, settings or arguments are wrong and nothing was started."""

@@ -53,7 +53,7 @@ class Doubt:
     words: str
     """One sentence for the report."""
     days: tuple[dt.date, ...] = ()
-    """Days on which another provider may have a scene that confirms the doubt; none: nobody can be asked."""
+    """Days on which another provider may have a scene that confirms the doubt; none: no other provider can be asked."""
     new: bool = False
     """Whether only a scene that the answer does not have confirms it, because it has others on those days."""
 

@@ -112,7 +112,7 @@ def ask_other_providers(
             text.append(f"{doubt}; {', '.join(other.provider for other in others)} has none either")
         else:
             stays.append(doubt)
-            text.append("; ".join([str(doubt), *(dict.fromkeys(away.values()) or ["there is nobody else to ask"])]))
+            text.append("; ".join([str(doubt), *(dict.fromkeys(away.values()) or ["there is no other provider to ask"])]))
     return stays, None, text
 
 
@@ -179,7 +179,7 @@ def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Tab
 
 
 def _first_usable(rows: pa.Table, days: np.ndarray[Any, Any], area: Any, ours: pa.ChunkedArray | None) -> dt.date | None:
-    """The day of the first row that lies on one of the days, in the area, and is none of ``ours``."""
+    """The day of the first row that lies on one of the days, in the area, and is not among the scenes ``ours``."""
     if rows.num_rows == 0:
         return None
     of = belief.scene_days(rows)

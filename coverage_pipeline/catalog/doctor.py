@@ -44,7 +44,7 @@ SLOW_SECONDS = 5.0
 STEP_SECONDS = 30.0
 """The longest that one question is waited for, with its second try and whatever wait the provider asks for."""
 _TIMEOUT = 12.0
-"""Seconds for the next bytes of an answer: two tries are told of within ``STEP_SECONDS``."""
+"""Seconds for the next bytes of an answer: two tries fit into ``STEP_SECONDS``."""
 _SEARCHED_DAYS = 3
 """Days in the middle of a month that are searched first: the globe's month is a hard question for some."""
 _FIRST_MONTHS = 3
@@ -131,7 +131,7 @@ class _Examination:
             yield self._step(name, look)
 
     def _step(self, name: str, ask: Callable[[], str]) -> Check:
-        """Ask, and give up on whoever has not answered after ``STEP_SECONDS``."""
+        """Ask one question, and give up where no answer came within ``STEP_SECONDS``."""
         session = self.api.session
         before = Counter(session.retried) if session else Counter()
         watchdog = threading.Timer(STEP_SECONDS, session.cancel if session else lambda: None)
@@ -198,7 +198,7 @@ class _Examination:
         return ""
 
     def _without_prefix(self, text: str) -> str:
-        """The scanner's messages name sensor, provider and collection, which whoever reads a check sees above it."""
+        """The scanner's messages name sensor, provider and collection, which stand above the check already."""
         collection = getattr(self.api, "collection", self.source.collection_id)
         text = text.replace(f"{self.sensor.key}: {self.source.provider} ({collection}) ", "")
         return text.replace(", as nothing was found in it", "")  # which is when a scan looks for it
@@ -337,7 +337,7 @@ class _Examination:
         old = "" if newest.date() >= self.today - _RECENTLY else ": for later months renew it"
         return f"can be read; its newest item is of {newest:%Y-%m-%d}{old}"
 
-    # Items, whoever gives them
+    # Items, from any kind of source
 
     def _first(self, window: Window) -> dict[str, Any] | None:
         window_count = WindowCount()

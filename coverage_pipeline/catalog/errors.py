@@ -1,4 +1,4 @@
-"""How a catalogue fails. Whichever it is, nothing is written and the former file stays."""
+"""How a catalogue fails. In every case nothing is written and the former file stays."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class FinishedWindows:
         return self.folder / f"{Window(*window, 1).name}.parquet"
 
     def write(self, part: FinishedWindow, rows: pa.Table, rejected: pa.Table) -> None:
-        """The rejected first: whoever sees the rows finds them."""
+        """Write rejected rows first, so that a reader who sees the rows also finds them."""
         path = self._path(part.window)
         if rejected.num_rows:
             write_parquet(_rejected_path(path), rejected, {})

@@ -22,7 +22,7 @@ class Pace:
             return own - now
 
     def hold(self, seconds: float) -> None:
-        """Nobody asks before so many seconds are over: the provider said so."""
+        """Hold all requests to the host for so many seconds: the provider asked for it."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 

@@ -70,7 +70,7 @@ UNKNOWN = ProviderProfile()
 """A host that nothing is known of: polite, and trusted in nothing."""
 
 LOOPBACK = ProviderProfile(page_size=1000, requests_per_second=None, parallel=2)
-"""A server on this machine: nobody else to be polite to."""
+"""A server on this machine: no limit of rate."""
 
 PROVIDERS: Mapping[str, ProviderProfile] = MappingProxyType(
     {

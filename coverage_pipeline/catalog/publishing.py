@@ -58,7 +58,7 @@ class SaysLess(CatalogError):
 
 
 def _former(target: UPath) -> dict[str, Any]:
-    """What is told of the file that is there; nothing of one that is none of ours or cannot be read."""
+    """The metadata of the file at the target; empty where there is no file of scenes, or it cannot be read."""
     try:
         former = read_metadata(target) if target.exists() else {}
     except StoreError:
@@ -124,7 +124,7 @@ def list_timeless(job: ScanJob, scanned: ScanResult) -> None:
 
 
 def publish_scan(target: UPath, scanned: ScanResult) -> None:
-    """Scenes last: whoever sees them finds their rejected table and report beside them."""
+    """Write the scenes last, so that a reader who sees them also finds the rejected table and the report."""
     report = scanned.report
     rejected = RejectedMetadata(sensor=report.sensor, start=report.start, run=report.run)
     write_together(

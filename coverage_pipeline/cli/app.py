@@ -98,7 +98,7 @@ for _command, _name in (
 
 
 def main() -> None:
-    """Entry point of the console script. What nobody foresaw ends in a traceback, in which no address shows its secrets."""
+    """Entry point of the console script. An unforeseen error ends in a traceback whose addresses show no secrets."""
     try:
         app()
     except Exception:

@@ -39,7 +39,7 @@ def exit_codes() -> Iterator[None]:
 
 
 def printable_text(error: object) -> str:
-    """Text that may be a provider's, safe to print: no control characters, which a terminal would obey, and no markup of ours."""
+    """Text that may be a provider's, safe to print: without control characters and without markup of the terminal library."""
     lines = (printable(line, 10_000) if line[:1] != " " else f"  {printable(line, 10_000)}" for line in str(error).split("\n"))
     return escape("\n".join(lines))
 

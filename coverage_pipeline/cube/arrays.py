@@ -33,7 +33,7 @@ def zarr_store(path: UPath, *, read_only: bool) -> Store:
 
 
 DAMAGE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError, EOFError, BaseZarrError)
-"""What zarr and its codecs raise of bytes that are not what they must be."""
+"""Errors that zarr and its codecs raise for damaged bytes."""
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def reading(label: object, hint: str = REBUILD) -> Iterator[None]:
     except DAMAGE_ERRORS as error:
         text = error_words(error, 200)
         raise CubeDamaged(f"{label} is damaged and cannot be read ({type(error).__name__}: {text}); {hint}") from error
-    except Exception as error:  # the clients of the stores have no root of their errors in common
+    except Exception as error:  # the clients of object stores have no common base class of errors
         text = error_words(error, 200)
         raise CoverageError(f"cannot read {label}: {text}; check that it is there and may be read, then try again") from error
 
@@ -189,5 +189,5 @@ def _same_fill(found: Any, wanted: Any) -> bool:
 
 
 def exists(path: UPath) -> bool:
-    """Whether a Zarr stands there."""
+    """Whether the path holds a Zarr group or array."""
     return bool((path / "zarr.json").exists())

@@ -76,7 +76,7 @@ _LAST_DAY = 200_000
 
 
 def settings_of(group: zarr.Group, path: UPath) -> dict[str, Any]:
-    """The settings a cube was made with; raises ``CoverageMismatch`` for one of another schema version, or none of ours."""
+    """The settings a cube was made with; raises ``CoverageMismatch`` for a cube of another schema version or of another program."""
     found = group.attrs.get("schema_version")
     if found != SCHEMA_VERSION:
         raise CoverageMismatch(wrong_version(path, found, f", this program writes {SCHEMA_VERSION}", HOW_TO_CHANGE))

@@ -45,13 +45,13 @@ log = logging.getLogger(__name__)
 
 
 def _new_group(path: UPath) -> zarr.Group:
-    """A root group where nothing is; nothing that stands there is ever removed to make room."""
+    """A new root group at a path that holds nothing; nothing is ever removed to make room."""
     _refuse_occupied(path)
     return zarr.create_group(zarr_store(path, read_only=False), overwrite=False)
 
 
 def is_occupied(path: UPath) -> bool:
-    """Whether something that a new cube would replace stands there: a file, or a folder that is not empty."""
+    """Whether the path holds something that a new cube would replace: a file, or a folder that is not empty."""
     if is_local(path):
         local = Path(path.path)
         return (local.is_symlink() and not local.exists()) or local.is_file() or (local.is_dir() and any(local.iterdir()))

@@ -73,7 +73,7 @@ def open_coverage(zarr_path: UPath | Path | str) -> xr.Dataset:
 
 
 def _opened(path: UPath, stored: StoredCube) -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
-    """The dataset with what is told of its partitions in memory, and the revisions that this is of: 0 where it moved meanwhile."""
+    """The dataset with its per-partition variables in memory, and the revisions: 0 where a partition was rewritten meanwhile."""
     with warnings.catch_warnings(), _axes_named(stored), reading(path / "zarr.json"):
         warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
         consolidated = "consolidated_metadata" in json.loads((path / "zarr.json").read_bytes())
@@ -163,7 +163,7 @@ def stored_cube(ds: xr.Dataset) -> StoredCube | None:
 
 
 def is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
-    """Whether the partitions that are asked for are those that stand there now."""
+    """Whether the partitions of the query still have the revisions that the dataset was opened at."""
     if ds.encoding.get("source") is None:  # a dataset in memory has no writer
         return True
     try:
@@ -174,14 +174,14 @@ def is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
         of_gap = METRICS[q.metric].variable(q.metric) in GAP_VARIABLES
         names = ("revision", "gap_revision") if of_gap else ("revision",)
         return all(np.array_equal(stored.arrays[name].outer(there), partition_values(ds, name, here)) for name in names)
-    except CubeDamaged:  # that is for whoever reads it to say
+    except CubeDamaged:  # the reading that follows reports it
         return True
     except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageError):  # another cube stands there
         return False
 
 
 def opened_again(ds: xr.Dataset) -> xr.Dataset:
-    """The same part of the cube as it stands now."""
+    """The same part of the cube, read again."""
     source, stored = ds.encoding["source"], stored_cube(ds)
     if ds.encoding.get("gap_computed"):
         raise CoverageError(f"{source} was rewritten since this gap was computed from it: open it and compute the gap again")
@@ -210,7 +210,7 @@ def axis_positions(ds: xr.Dataset, sensors: Sequence[str], months: Sequence[Mont
 
 
 def partition_values(ds: xr.Dataset, name: str, at: tuple[Sequence[int], Sequence[int]]) -> NDArray[Any]:
-    """What is told of partitions, ``(sensors, months)``."""
+    """A per-partition variable at the given sensors and months, as ``(sensors, months)``."""
     shape = np.atleast_1d(ds["sensor"].values).size, np.atleast_1d(ds["time"].values).size
     values: NDArray[Any] = ds[name].values.reshape(shape)[np.ix_(*at)]
     return values

@@ -45,7 +45,7 @@ def strip_rows(grid: GridSpec) -> int:
 
 
 def level_variable(name: str) -> Variable:
-    """A variable as its levels hold it: means are numbers, whatever they are means of."""
+    """A variable as the levels hold it: a mean is float32, also of counts."""
     variable = SCHEMA[name]
     over_area = {"mean": "area: mean", "max": "area: maximum"}.get(_how(name))
     methods = " ".join(method for method in (variable.cell_methods, over_area) if method) or None
@@ -55,7 +55,7 @@ def level_variable(name: str) -> Variable:
 
 
 def _how(name: str) -> overviews.How:
-    """How a block of cells becomes one: what a planner must not overlook stays, days are united, all else is a mean by area."""
+    """How a block of cells becomes one: the most urgent action, the largest deficit or priority, the union of days, else the mean."""
     if name == "action":
         return "urgent"
     if name in ("deficit", "priority_score", "in_scope"):

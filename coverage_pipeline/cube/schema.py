@@ -216,7 +216,7 @@ class DesiredCadence:
     per_sensor: dict[str, float] = field(default_factory=dict)
 
     def for_sensor(self, key: str, known: Mapping[str, CoverageSensor] = COVERAGE_SENSORS) -> float:
-        """The wanted number for one sensor; raises ``CoverageError`` for a sensor nobody declared."""
+        """The wanted number for one sensor; raises ``CoverageError`` for a sensor that is not declared."""
         if key in self.per_sensor:
             return self.per_sensor[key]
         if key not in known:

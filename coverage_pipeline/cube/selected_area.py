@@ -20,7 +20,7 @@ from coverage_pipeline.grid.touch import touched
 
 @dataclass(frozen=True)
 class SelectedArea:
-    """The cells that are asked for: their coordinates, and where they lie in the dataset's arrays or those of a level."""
+    """The cells of a query: their coordinates, and their indices in the dataset's arrays or in those of a level."""
 
     dims: tuple[str, ...]
     coords: dict[str, Any]

@@ -74,7 +74,7 @@ def _pieces(fields: Fields | Iterable[tuple[Rows, Fields]]) -> Iterator[tuple[Ro
 def _write_pieces(
     arrays: Arrays, grid: GridSpec, at: PartitionIndex, names: Sequence[str], pieces: Iterable[tuple[Rows, Fields]], lease: Lease
 ) -> None:
-    """All of a partition's fields, and what its levels make of them; stops where the partition's lock was lost."""
+    """Write all fields of a partition and of its levels; raises ``LockLost`` where the partition's lock was lost."""
     end = 0
     coarse: dict[str, NDArray[Any]] = {}  # the levels are small: gathered over the pieces, and each written once
 
@@ -142,7 +142,7 @@ def write_coverage(
 
 @contextlib.contextmanager
 def _voided_if_lost(path: UPath, sensor: str, month: Month, arrays: Arrays, at: PartitionIndex, revision: str) -> Iterator[None]:
-    """Leave a partition not known where its writer lost the lock.
+    """Mark a partition as not known where its writer lost the lock.
 
     The robbed writer may have put chunks over those of the run that took the lock, so what that run wrote is not whole either. Only
     once it has ended is it certain that it does not set the revision again: the lock is taken anew for the voiding.
@@ -169,7 +169,7 @@ def write_gap(
     """Write one partition's gap, made from the coverage of revision ``made_from``; ``fields`` as for ``write_coverage``.
 
     ``meaning`` are the settings that the gap was computed with (``CubeSpec.meaning``); None: those of the cube as it is opened here.
-    Returns whether it was written: a gap of coverage that has been rewritten since is not, for whoever rewrote it makes its own.
+    Returns whether it was written. It is not written where the coverage was rewritten since: the run that rewrote it makes its own gap.
     Raises ``CoverageMismatch`` where the cube's weights, area or scope are others by now.
     """
     path = storage_path(path)
@@ -190,7 +190,7 @@ def write_gap(
         arrays["gap_revision"][at.sensor, at.time] = np.uint64(0)
         _write_pieces(arrays, grid, at, GAP_VARIABLES, itertools.chain([first], pieces), lease)
         arrays["desired"][at.sensor, at.time] = np.float32(desired)
-        # Whoever changes these voids the gaps afterwards, under this lock: a gap of before must not come in after that.
+        # A run that changes these settings voids the gaps afterwards under this lock, so a gap of the old settings must not be written now.
         now = _gap_meaning(open_group(path, "r"), path, sensor)
         changed = [name for name in now if now[name] != made_with[name]]
         if changed:
@@ -204,6 +204,6 @@ def write_gap(
 
 
 def _gap_meaning(group: zarr.Group, path: UPath, sensor: str) -> dict[str, Any]:
-    """What a gap of that sensor follows from beside its coverage: weights, area, and the sensor's scope."""
+    """The settings that a gap of the sensor depends on: weights, area, and the sensor's scope."""
     settings = settings_of(group, path)
     return {name: settings.get(name) for name in GAP_MEANING} | {"scope": scopes_of(group, path).get(sensor)}

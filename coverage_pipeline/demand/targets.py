@@ -1,4 +1,4 @@
-"""Where coverage is wanted: target areas, the area of interest, and what each sensor can reach.
+"""Target areas: read from a file or address, checked, and brought to degrees.
 
 Masks are bool arrays of ``grid.shape``, a field of the grid. Scope is reach ∩ area of interest; outside it
 nothing is ever a deficit.

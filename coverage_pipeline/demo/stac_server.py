@@ -23,7 +23,7 @@ class ServingError(PlannerError):
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on just now."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

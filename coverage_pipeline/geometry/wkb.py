@@ -43,7 +43,7 @@ def ragged_from_wkb(column: pa.Array | pa.ChunkedArray) -> RaggedArrays:
     - ``ring_offsets, polygon_offsets, geometry_offsets``: int64, from 0; ring i is ``coords[ring_offsets[i]:ring_offsets[i + 1]]``,
       polygon i owns such a range of rings, row i of the column such a range of polygons.
 
-    Coordinates may be anything, NaN too: whoever uses them checks. Raises ValueError, which names the row and why: a value is null,
+    Coordinates may be anything, NaN too: the caller checks them. Raises ValueError, which names the row and why: a value is null,
     empty, truncated, longer than its geometry, of another kind, or otherwise no sound WKB. Also where the column is not binary.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 UNKNOWN = np.uint32(1 << 31)
-"""The mask of a cell that nobody looked at."""
+"""The mask of a cell that is not known."""
 
 DAYS = np.uint32((1 << 31) - 1)
 """The bits of all days."""

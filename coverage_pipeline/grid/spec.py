@@ -1,4 +1,4 @@
-"""The grid, the rule by which a footprint covers its cells, and the statistics of the cells.
+"""The grid: its cells, its region, and the rule by which a footprint covers a cell.
 
 By default a footprint touches a cell when their interiors intersect, exactly so on the float64 coordinates. The compiled part
 is in `grid_kernel`, hexagonal cells are in `grid_hex`; `docs/kernel.md` shows how it works.

@@ -10,7 +10,7 @@ class HoldingsUnavailable(PlannerError, RuntimeError):
 
 
 class HoldingsNotConfigured(HoldingsUnavailable):
-    """Nobody said where the holdings are."""
+    """No setting says where the holdings are."""
 
 
 class HoldingsDriverMissing(HoldingsUnavailable):

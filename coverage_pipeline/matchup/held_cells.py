@@ -1,4 +1,4 @@
-"""Held scenes as cells: how many, how many clear, on which days, and when each cell was last held.
+"""Holdings as the scenes that they belong to, and from these the file of held cells of one sensor and month.
 
 A holding that belongs to a scene of the catalogue counts as that scene: on its day, within its footprint, with its cloud where the holding
 carries none. The others count with what they say of themselves.

@@ -96,7 +96,7 @@ def in_words(done: PartitionDone) -> list[str]:
 
 @dataclass
 class _PartitionBuild:
-    """One partition of a build on its way."""
+    """One partition of a build while it is made."""
 
     planner: Planner
     sensor: CoverageSensor
@@ -105,10 +105,10 @@ class _PartitionBuild:
     error: PlannerError | None = None
     seconds: float = 0.0
     stopped: bool = False
-    """Whether what follows cannot be made."""
+    """Whether a step failed, so that the steps that follow are left out."""
 
     def _former_scan(self, failure: PlannerError) -> bool:
-        """Whether a catalogue is down over a former scan that stands: what is held is matched with that, and its date is said."""
+        """Whether the catalogue failed and an earlier scan is there: the holdings are then matched with that scan."""
         try:
             former = read_metadata(self.planner.store.scenes(self.sensor.key, self.month))
         except StoreError:

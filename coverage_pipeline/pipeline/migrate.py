@@ -129,7 +129,7 @@ def migrate(
 
     ``to`` names a new cube and leaves the old one where it is: needed on an object store, which cannot rename. ``drop`` goes on
     without the partitions whose files are gone; otherwise nothing changes where there are any. Every sensor and month of the old
-    cube is kept. ``on_partition`` is told of each partition: its key, number and how many there are.
+    cube is kept. ``on_partition`` is called for each partition with its key, its number and how many there are.
 
     Raises ``CoverageError`` where there is no cube, it cannot be renamed, it was written to meanwhile, or partitions cannot be carried
     over; ``CoverageMismatch`` for a schema that this program cannot read.
@@ -176,7 +176,7 @@ def migrate(
                     return Migrated(target, path, copied, result, dropped)
                 former = _swap(path, target)
                 _take_over(planner, path)
-        except CoverageMismatch:  # something else stands at the new place: it is not ours to remove
+        except CoverageMismatch:  # another file stands at the new place, and this program must not remove it
             raise
         except Exception:
             if exists(path):

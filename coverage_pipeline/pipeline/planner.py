@@ -51,7 +51,7 @@ RETRY_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 @contextlib.contextmanager
 def _naming(sensor: CoverageSensor, month: Month) -> Iterator[None]:
-    """What a file's contents make impossible, named by the partition: a footprint off the map, a count too large for its type."""
+    """Turn errors of a file's contents (a footprint off the map, a count too large for its type) into errors that name the partition."""
     try:
         yield
     except PlannerError:

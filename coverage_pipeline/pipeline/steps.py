@@ -8,7 +8,7 @@ Step = Literal["availability", "holdings", "availability_stats", "matchup", "hol
 STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "matchup", "holdings_stats", "coverage", "gap")
 """In an order in which each finds what it needs."""
 GRIDDING_STEPS = STEPS[2:]
-"""Those that ask neither a catalogue nor the holdings' source: files on disk to the gap."""
+"""Steps that ask neither a catalogue nor the source of the holdings: from the files on disk to the gap."""
 CUBE_STEPS: tuple[Step, ...] = ("coverage", "gap")
 HOLDINGS_STEPS: tuple[Step, ...] = ("holdings", "matchup", "holdings_stats")
-"""Those that a build leaves out that is told to leave holdings out: it writes none of their files."""
+"""Steps that a build without holdings leaves out: it writes none of their files."""

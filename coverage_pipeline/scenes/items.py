@@ -179,7 +179,7 @@ class SceneCollector:
         }
 
     def _href(self, item: Mapping[str, Any]) -> str | None:
-        """The item's address. A link that is relative to nobody knows what is replaced by where the API must have the item."""
+        """The item's address. A relative link is replaced by the address that the API must have for the item."""
         href = text_of(self_href(item.get("links")))
         if href is None or "://" in href or self.item_root is None:
             return href

@@ -139,12 +139,12 @@ def availability_stats(
     cloud_lt: float = 10.0,
     cloud: CloudMeaning = "percentage",
 ) -> xr.Dataset:
-    """The scenes of one GeoParquet file of ours as a Dataset with the cube's Available variables on (sensor, time, lat, lon).
+    """The scenes of one file of scenes as a Dataset with the cube's Available variables on (sensor, time, lat, lon).
 
     On a grid of H3 cells, on (sensor, time, cells).
 
     Cells outside the area that was scanned are not known (NaN, bit 31). ``cloud_lt`` is the percentage below which a scene is
-    clear. Raises ``ValueError`` for a ``freq`` other than months, ``StoreError`` for a file that is not ours.
+    clear. Raises ``ValueError`` for a ``freq`` other than months, ``StoreError`` for a file that this package did not write.
     """
     if freq != "MS":
         raise ValueError(f"freq {freq!r} is not possible: the bins are calendar months ('MS')")

@@ -38,14 +38,14 @@ def _known_variables() -> set[str]:
 
 
 def refuse_misspelt() -> None:
-    """Refuse a variable whose name is all but one of ours. Others are other programs': ``COVERAGE_FILE`` is coverage.py's."""
+    """Refuse a variable whose name nearly equals a setting's. Others belong to other programs: ``COVERAGE_FILE`` is coverage.py's."""
     known = _known_variables()
     sections = tuple(_spelling((name,), is_env=True) + "_" for name in PlannerSettings.model_fields)
     own = {name.removeprefix(PREFIX): name for name in known}
     for label, source in (("the environment", os.environ), (".env", dotenv())):
         for name in sorted(coverage_variables(source).keys() - known):
             near = difflib.get_close_matches(name.removeprefix(PREFIX), own, n=1, cutoff=0.8)
-            # One that begins like a section of ours gets a better answer from its section, which knows its names.
+            # A name that begins like a section gets a better answer from that section, which knows its names.
             if near and not name.startswith(sections):
                 raise SettingsError(f"wrong setting: {name} (from {label}): no such setting; did you mean {own[near[0]]}?")
 

@@ -37,7 +37,7 @@ _COOKIE = "set PANEL_COOKIE_SECRET to at least 32 random characters (openssl ran
 
 
 def check_sign_in(environ: Mapping[str, str]) -> None:
-    """Pass where the variables protect the page wholly or nobody asked for protection; raises ``SettingsError`` for all between.
+    """Pass where the variables protect the page wholly, or none of them is set; raises ``SettingsError`` for all between.
 
     No message shows a value that may be a secret.
     """
@@ -57,7 +57,7 @@ def check_sign_in(environ: Mapping[str, str]) -> None:
     if basic is None and provider is None:
         if meant:
             raise SettingsError(
-                f"{meant[0]} is set, but neither PANEL_BASIC_AUTH nor PANEL_OAUTH_PROVIDER, so nobody would have to sign in: "
+                f"{meant[0]} is set, but neither PANEL_BASIC_AUTH nor PANEL_OAUTH_PROVIDER, so the page would be open to everybody: "
                 f"set one of the two, or unset {', '.join(meant)}"
             )
         return

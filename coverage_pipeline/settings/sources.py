@@ -91,5 +91,5 @@ def dotenv() -> dict[str, str | None]:
 
 
 def coverage_variables(source: Mapping[str, str | None]) -> dict[str, str]:
-    """The variables that may be ours, by name in capitals."""
+    """The variables that begin with ``COVERAGE_``, by name in capitals."""
     return {name.upper(): value for name, value in source.items() if name.upper().startswith(PREFIX) and value is not None}

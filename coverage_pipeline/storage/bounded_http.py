@@ -52,7 +52,7 @@ class Exchange:
     """One request and its answer, which end at a deadline whatever the server does.
 
     A timeout of a socket starts anew with every byte, so that a server which sends a byte a second is never too late. A watchdog shuts the
-    socket down instead. It holds a duplicate of the socket's number: that ends a TLS handshake, too, in which nobody else has the socket.
+    socket down instead. It holds a duplicate of the socket's number: so it also ends a TLS handshake, during which nothing else holds it.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -116,7 +116,7 @@ class _Exchanges(threading.local):
 
 
 _exchanges = _Exchanges()
-"""The exchange of each thread: urllib3 makes its connections where no argument of ours gets to."""
+"""The exchange of each thread: urllib3 makes its connections where no argument can be handed over."""
 
 
 class _Watched(HTTPConnection):

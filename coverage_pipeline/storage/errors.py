@@ -6,7 +6,7 @@ from coverage_pipeline.errors import PlannerError
 
 
 class StoreError(PlannerError):
-    """A file of ours cannot be read or written."""
+    """A file written by this package cannot be read, or a file cannot be written."""
 
 
 MAKE_AGAIN = "materialise the asset that writes it again"

@@ -1,6 +1,6 @@
 """Temporary files that killed runs left behind, of this package and of zarr, removed once they are older than a day.
 
-Whoever calls holds the lock of the place. Only names that this package or zarr gives are ever removed, and only plain files: a name that
+The caller holds the lock of the place. Only names that this package or zarr gives are ever removed, and only plain files: a name that
 is merely like one stays.
 """
 
@@ -76,7 +76,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return list(found)
-    except OSError:  # none yet, or not ours to look into
+    except OSError:  # there is none yet, or this user may not look into it
         return []
 
 
@@ -102,7 +102,7 @@ def _clean(entries: Iterable[os.DirEntry[str]], names: re.Pattern[str]) -> int:
             if _remove(Path(entry.path), match["target"]):
                 removed += 1
                 log.info("removed %s, which a killed run left", entry.path)
-        except OSError as error:  # another run was first, or it is not ours to remove: that keeps nobody from working
+        except OSError as error:  # another run removed it, or this user may not: a leftover does no harm
             log.debug("cannot remove %s: %s", entry.path, error)
     return removed
 

@@ -168,7 +168,7 @@ class _Claim:
 
     @classmethod
     def of(cls, content: bytes) -> _Claim:
-        """The claim in an object; one that is not ours counts as held, by nobody known, until its lease is over."""
+        """The claim in an object. An object of another program counts as held by an unknown holder until its lease is over."""
         try:
             text = json.loads(content)
             return cls(str(text["owner"]), str(text["host"]), int(text["pid"]), float(text["lease"]), bool(text["released"]))
@@ -243,7 +243,7 @@ class _Series:
 
 @dataclass
 class _Hold:
-    """A generation of ours: written again and again while the lock is held, then marked as released."""
+    """A generation that this process holds: written again and again while the lock is held, then marked as released."""
 
     series: _Series
     number: int
@@ -269,7 +269,7 @@ class _Hold:
         return json.dumps(text).encode()
 
     def create(self) -> bool:
-        """Whether the generation became ours; raises the client's error where the store neither made it nor has another's."""
+        """Whether this process got the generation; raises the client's error where the store neither made it nor has another's."""
         content = self.content()
         try:
             self.series.create(self.number, content)
@@ -352,7 +352,7 @@ class _Hold:
 
 
 def _take(series: _Series, timeout: float) -> _Hold:
-    """A generation of ours that is the highest, once the one before is released or its holder dead."""
+    """The highest generation, taken by this process once the one before is released or its holder is dead."""
     began = time.monotonic()
     seen: tuple[int, bytes | None] = (0, None)
     seen_at = began

@@ -76,7 +76,9 @@ def read_cells(
 
 
 def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.Expression | None = None) -> tuple[pa.Table, StoredMetadata]:
-    """A table of ours and its metadata; raises ``StoreError`` for a file that is missing, not ours, or without one of the columns.
+    """A table written by this package and its metadata.
+
+    Raises ``StoreError`` for a file that is missing, was written by another program, or lacks one of the columns.
 
     ``columns`` and ``filters`` say what of it is read; row groups that can't match are not.
     """
@@ -99,7 +101,7 @@ def read_parquet(path: UPath, columns: list[str] | None = None, *, filters: pc.E
 
 
 def read_metadata(path: UPath) -> StoredMetadata:
-    """Only the metadata of a file of ours."""
+    """Only the metadata of a file written by this package; raises ``StoreError`` as ``read_parquet`` does."""
     try:
         with path.open("rb") as file:
             return metadata_of(path, pq.read_metadata(file).metadata)

@@ -30,7 +30,7 @@ class Layout:
     """Which columns of one file are read, as Parquet names them."""
 
     chosen_by: list[str]
-    """What tells whether a row is ours."""
+    """Columns that show whether a row belongs to the collection and the window."""
     all: list[str]
     properties: list[str]
     """Top-level columns that are properties."""

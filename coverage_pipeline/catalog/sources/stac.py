@@ -30,7 +30,7 @@ from coverage_pipeline.sensors.registry import AvailableSource
 _ROUND = 50
 """Servers that silently give less than what was asked for stop at a round number: 100, 250, 10,000."""
 _SOME = 3
-"""Items that show whether a server leaves out what it is told to, and nothing else."""
+"""Items by which it is seen whether a server leaves out the fields it is asked to leave out, and nothing else."""
 _NEEDED = ("geometry", "bbox", "properties", "collection")
 
 
@@ -147,7 +147,7 @@ class StacSource:
         )
 
     def _check_fields(self, window: Window, box: BBox | None, tries: int | None) -> None:
-        """Whether the server drops what it is told to and nothing else: a few items with and without."""
+        """Whether the server leaves out the fields it is asked to leave out, and nothing else; compares a few items with and without."""
         self.open()
         with self._checking:
             if not self._fields or self._fields_checked:
@@ -197,7 +197,7 @@ class StacSource:
             page = self._whole_page(request, doing, tries)
             features, next_link, total = read_page(page)
             if not features and (next_link is not None or total is None):
-                # Nothing, and more to come, or nobody to say that there is nothing: once is a slip, and twice is looked into below.
+                # An empty page with a next link, or without a total: once may be a slip, the second time it is checked below.
                 page = self._whole_page(request, f"{doing} again, as it was empty", tries)
                 features, next_link, total = read_page(page)
                 gaps += not features and next_link is not None

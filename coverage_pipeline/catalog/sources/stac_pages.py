@@ -19,11 +19,11 @@ from coverage_pipeline.catalog.errors import CatalogError
 from coverage_pipeline.catalog.http import HttpSession
 
 _NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
-"""Headers that a ``next`` link may not set: it is the server's word, and these are ours."""
+"""Headers that a ``next`` link may not set: the server writes the link, and this program sets these headers itself."""
 
 
 class SessionIO(StacApiIO):  # type: ignore[misc]
-    """pystac-client's HTTP, by ours."""
+    """pystac-client's requests, sent by ``HttpSession``: paced, repeated and bounded as all others."""
 
     def __init__(self, session: HttpSession, hint: str, checked: Callable[[str, str], str]) -> None:
         super().__init__()

@@ -319,7 +319,7 @@ class StaticSource(FileSource):
             first, last = _span(feature)
             survey.seen(1, first, last if last is not None and last <= dt.datetime.now(UTC) + AHEAD else None)
             href = self_href(feature.get("links"))
-            if href is None or "://" not in href:  # relative to what nobody knows later
+            if href is None or "://" not in href:  # a relative link means nothing once the item is stored elsewhere
                 href = tree.href(link.address)
             found.append({name: feature[name] for name in _MEMBERS if name in feature} | {"links": [{"rel": "self", "href": href}]})
         return found
