@@ -1,8 +1,4 @@
-"""Target areas: read from a file or address, checked, and brought to degrees.
-
-Masks are bool arrays of ``grid.shape``, a field of the grid. Scope is reach ∩ area of interest; outside it
-nothing is ever a deficit.
-"""
+"""Target areas: read from a file or address, checked, and brought to degrees."""
 
 from __future__ import annotations
 

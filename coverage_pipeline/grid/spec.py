@@ -1,7 +1,7 @@
 """The grid: its cells, its region, and the rule by which a footprint covers a cell.
 
-By default a footprint touches a cell when their interiors intersect, exactly so on the float64 coordinates. The compiled part
-is in `grid_kernel`, hexagonal cells are in `grid_hex`; `docs/kernel.md` shows how it works.
+By default a footprint covers a cell when their interiors intersect, exactly so on the float64 coordinates. The compiled part is in
+``grid.kernel``, hexagonal cells are in ``grid.hexagons``; ``docs/kernel.md`` shows how it works.
 """
 
 from __future__ import annotations

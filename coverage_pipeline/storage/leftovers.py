@@ -26,7 +26,7 @@ OLD = 24 * 3600.0
 """Seconds after which no run can still be writing a temporary file: a paused run of a day would find its file gone and fail."""
 
 _OURS = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{32}\.tmp")
-"""``store.write_together`` and ``store.write_cells``."""
+"""``files.write_together`` and ``tables.write_cells``."""
 _ZARRS = re.compile(r"(?P<target>zarr|\d+)\.[0-9a-f]{32}\.partial")
 """``zarr.storage.LocalStore``, of a chunk or of ``zarr.json``."""
 

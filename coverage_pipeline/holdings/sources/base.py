@@ -27,7 +27,7 @@ class HoldingsSource(Protocol):
         ...
 
     def rows(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> pd.DataFrame:
-        """Holdings with ``since <= datetime < until`` (``holdings_rows.ROW_COLUMNS``), whose sensor is one of ``satellites``."""
+        """Holdings with ``since <= datetime < until`` (``holdings.rows.ROW_COLUMNS``), whose sensor is one of ``satellites``."""
         ...
 
     def timeless(self, satellites: Sequence[str] | None) -> tuple[pd.DataFrame, int]:

@@ -50,7 +50,7 @@ class PostgisHoldings:
 
     def _url(self) -> sa.URL:
         if self.db.url is not None:
-            # The settings have checked it (``settings.check_database_address``): no part of a password can be taken for a host here.
+            # The settings have checked it (``holdings.config.check_database_address``): no part of a password can be taken for a host here.
             return sa.make_url(self.db.url.get_secret_value()).set(drivername="postgresql+psycopg2")
         return sa.URL.create(
             "postgresql+psycopg2",
