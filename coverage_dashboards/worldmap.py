@@ -12,6 +12,7 @@ from typing import Any
 
 import holoviews as hv
 import numpy as np
+import panel as pn
 from bokeh.models import (
     ColumnDataSource,
     CustomJSHover,
@@ -84,8 +85,10 @@ def pixel_words(metric: str, cells: float) -> str:
 class WorldMap:
     """One planner's map.
 
-    Bokeh runs a widget's callback on a worker thread while HoloViews reports ranges and sizes on the server's loop, so two drawings may
-    be under way at once. Each takes view, size and content once, under a lock that is never held over a call into Bokeh.
+    Bokeh runs a widget's callback on a worker thread while HoloViews reports ranges and sizes on the server's loop. HoloViews takes a
+    worker that holds the document's lock for safe, so two drawings of one plot could be under way at once, and one could leave the map
+    empty. So every drawing is made on the loop. Each takes view, size and content once, under a lock that is never held over a call
+    into Bokeh.
     """
 
     def __init__(self, dark: bool = False, extent: BBox = GLOBE) -> None:
@@ -118,7 +121,7 @@ class WorldMap:
                 self.dark = shown.dark
             self._version += 1
             version = self._version
-        self._changed.event(version=version)
+        pn.state.execute(lambda: self._changed.event(version=version), schedule=True)
 
     def look_at(self, extent: BBox) -> None:
         """Show another cube's place: the next drawing begins with all of it."""
