@@ -121,6 +121,7 @@ class Planner:
         )
         self.page.param.watch(self._themed, "dark_theme")
         self._show(view)
+        pn.state.onload(self._repaint_soon)
 
     # --- the sidebar
 
@@ -313,6 +314,14 @@ class Planner:
 
     def _themed(self, *_: Any) -> None:
         self._draw(self._problem, self.message.severity)
+        self._repaint_soon()
+
+    def _repaint_soon(self) -> None:
+        """While the browser builds the map, the end of a held painting may be lost: it is said again (``WorldMap.repaint``)."""
+        document = pn.state.curdoc
+        if document is not None and document.session_context is not None:
+            for milliseconds in _REPAINT_AFTER:
+                document.add_timeout_callback(self.map.repaint, milliseconds)
 
     def _set_widgets(self, view: View) -> None:
         months = self.choices.months
@@ -330,6 +339,8 @@ class Planner:
         self.month.visible = view.aggregation == "scrub"
 
 
+_REPAINT_AFTER = (600, 2_500, 8_000)
+"""Milliseconds after the page was loaded or its theme changed: soon, and again for slow browsers."""
 _THEME = {
     "light": {"palette": {"primary": {"main": "#0b5394", "contrastText": "#ffffff"}}},
     "dark": {"palette": {"primary": {"main": "#2b74b8", "contrastText": "#ffffff"}}},

@@ -17,7 +17,6 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJSHover,
     HoverTool,
-    LinearColorMapper,
     PanTool,
     Range1d,
     ResetTool,
@@ -105,11 +104,11 @@ class WorldMap:
         self._version = 0
         self._changed = Changed()
         self._said = CustomJSHover(code=words.HOVER_CODE)
-        self._mapper = LinearColorMapper(palette=["#000000"] * 2, low=0, high=1)
         self._lines: list[Any] = []
         self._halos: list[Any] = []
         self._outlines: dict[Name, Any] = {}
         self._outlined: tuple[Any, Any] | None = None
+        self._figure: Any = None
         streams = [self._changed, hv.streams.RangeXY(), hv.streams.PlotSize()]
         self.plot = hv.DynamicMap(self._draw, streams=streams).opts(self._options())
 
@@ -122,6 +121,16 @@ class WorldMap:
             self._version += 1
             version = self._version
         pn.state.execute(lambda: self._changed.event(version=version), schedule=True)
+
+    def repaint(self) -> None:
+        """Let the browser paint the map again; what it shows stays the same.
+
+        HoloViews holds the painting of a figure (``hold_render``) while it changes it, and the end of the hold may be lost while the
+        browser builds the figure (seen under load with Bokeh 3.10: the map stayed empty after a change of theme). Here it is said again.
+        """
+        if self._figure is not None:
+            self._figure.hold_render = True
+            self._figure.hold_render = False
 
     def look_at(self, extent: BBox) -> None:
         """Show another cube's place: the next drawing begins with all of it."""
@@ -145,8 +154,6 @@ class WorldMap:
             yaxis=None,
             toolbar=None,
             show_frame=False,
-            clim=(0, 1),
-            cmap=["#000000", "#ffffff"],
             framewise=False,
             hooks=[self._finish],
         )
@@ -180,8 +187,23 @@ class WorldMap:
         if picture is None or known is None:
             # The browser has not told its size yet, or looks beside the world.
             empty = np.zeros((2, 2), np.float32)
-            return _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), np.zeros((2, 2), np.uint8))
-        return _image(picture, known.values)
+            image = _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), np.zeros((2, 2), np.uint8))
+        else:
+            image = _image(picture, known.values)
+        return image.opts(**self._colours(shown, picture))
+
+    def _colours(self, shown: Shown | None, picture: Picture | None) -> dict[str, Any]:
+        """Options of a drawing's colours.
+
+        They belong to the picture and not to a hook after it: HoloViews would send its own colours first, and where the browser is still
+        making the map it may take those and miss the change (seen under load as a map in black and white).
+        """
+        if shown is None or picture is None:
+            return {"cmap": ["rgba(0,0,0,0)"] * 2, "clim": (0, 1)}
+        around, metric = palette.theme(shown.dark), shown.field.metric
+        colours = palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
+        clipping = {"NaN": around.unknown, "min": around.out_of_scope}
+        return {"cmap": list(colours), "clim": (shown.limits.low, shown.limits.high), "clipping_colors": clipping}
 
     def _resize(self, width: int, height: int) -> None:
         if self._size is None or not self._moved:
@@ -194,7 +216,7 @@ class WorldMap:
 
     def _finish(self, plot: Any, _: hv.Image) -> None:
         """What HoloViews has no option for, after each drawing: ranges with square pixels, colours, words, outlines."""
-        figure = plot.state
+        figure = self._figure = plot.state
         with self._state:
             view, size, extent, dark = self._view, self._size, self._extent, self.dark
             move = self._move or not plot.drawn
@@ -228,27 +250,15 @@ class WorldMap:
         for lines, colour in ((self._lines, around.line), (self._halos, around.page)):
             for line in lines:
                 line.glyph.line_color = colour
-        self._colour(plot.handles["glyph"], plot.handles["source"], around)
+        self._word_hover(plot.handles["source"])
 
-    def _colour(self, glyph: Any, source: Any, around: palette.Theme) -> None:
-        shown, picture, mapper = self.shown, self.picture, self._mapper
+    def _word_hover(self, source: Any) -> None:
+        shown, picture = self.shown, self.picture
         if shown is None or picture is None:
-            mapper.update(palette=["rgba(0,0,0,0)"] * 2)
-        else:
-            metric = shown.field.metric
-            colours = palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
-            mapper.update(
-                palette=colours,
-                low=shown.limits.low,
-                high=shown.limits.high,
-                nan_color=around.unknown,
-                low_color=around.out_of_scope,
-            )
-            text = words.hover_words(shown.field, pixel_words(metric, picture.cells), picture.cells >= 1.5)
-            if self._said.args.get("said") != text:
-                self._said.args = {"said": text, "source": source}
-        if glyph.color_mapper is not mapper:
-            glyph.color_mapper = mapper
+            return
+        text = words.hover_words(shown.field, pixel_words(shown.field.metric, picture.cells), picture.cells >= 1.5)
+        if self._said.args.get("said") != text:
+            self._said.args = {"said": text, "source": source}
 
 
 def _bound(axis: Range1d) -> None:

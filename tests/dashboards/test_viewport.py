@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, OUT_OF_SCOPE, URGENCY, fit_extent, fit_world, refit, viewport
-from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS
+from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, OUT_OF_SCOPE, fit_extent, fit_world, refit, viewport
+from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, URGENCY
 
 RANKS = np.zeros(256, np.int64)
 for _code, _name in enumerate(ACTIONS):
