@@ -5,8 +5,7 @@ lock is creating the next generation, which a store lets only one do (a conditio
 object; one whose object did not change for ``LEASE`` seconds, by the waiter's own clock, is taken for dead. So no two clocks need to
 agree, but no store can stop a writer that was only paused: it learns at the end that it lost the lock (``LockLost``).
 
-On a file the lock is filelock's. For object stores no well-kept library was found that needs nothing but the store: the others want a
-server of their own (Redis, etcd, Postgres).
+On a file the lock is filelock's. For object stores the usual libraries want a server of their own (Redis, etcd, Postgres).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Rows of a GeoParquet dump as STAC items, each row apart: a row that cannot be read is rejected, and the others stay.
 
 The libraries lost on files with one bad row among good ones: rustac 0.9 reads a missing geometry as an empty polygon and fails the whole
-file for one broken WKB; stac-geoparquet 0.8 fails the whole file for either. On the recorded dumps both read the same times as this module.
+file for one broken WKB; stac-geoparquet 0.8 fails the whole file for either. On the recorded dumps rustac read
+the same times.
 """
 
 from __future__ import annotations
