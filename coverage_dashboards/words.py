@@ -138,8 +138,8 @@ def nothing_known(view: View, ds: Any) -> str:
         elif holdings and held <= {HOLDINGS_STATUS.index("not_read")}:
             reasons.append(f"the holdings of {title_of(sensor)} have not been read")
         elif METRICS[view.metric].variable(view.metric) in GAP_VARIABLES:
-            result = window["gap_revision"].sel(sensor=sensor).values
-            stale = bool((result != 0).any())
+            revisions = window["gap_revision"].sel(sensor=sensor).values
+            stale = bool((revisions != 0).any())
             reasons.append(f"the gap of {title_of(sensor)} has not been made{' since its coverage changed' if stale else ''}")
         else:
             reasons.append(f"no cell of {title_of(sensor)} was looked up")

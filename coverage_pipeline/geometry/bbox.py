@@ -12,9 +12,8 @@ GLOBE: BBox = (-180.0, -90.0, 180.0, 90.0)
 
 def flat_bbox(bbox: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
     """West, south, east, north of a bbox of four numbers, or of six with heights (RFC 7946, section 5)."""
-    west, south, *_ = bbox
-    east, north = (bbox[2], bbox[3]) if len(bbox) == 4 else (bbox[3], bbox[4])
-    return west, south, east, north
+    half = len(bbox) // 2
+    return bbox[0], bbox[1], bbox[half], bbox[half + 1]
 
 
 def split_bbox(bbox: Sequence[float]) -> list[BBox]:

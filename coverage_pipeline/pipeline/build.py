@@ -115,8 +115,9 @@ class _PartitionBuild:
             return False
         if not isinstance(failure, CatalogError):
             return False
-        log.warning("%s %s: going on with the scan of %s", self.sensor.key, self.month, former.get("scanned_at"))
-        self.reports["availability"] = KeptFile(str(failure), former.get("scanned_at"))
+        kept = KeptFile(str(failure), former.get("scanned_at"))
+        log.warning("%s %s: going on with the scan of %s", self.sensor.key, self.month, kept.made_at)
+        self.reports["availability"] = kept
         return True
 
     def run(self, steps: Sequence[Step]) -> _PartitionBuild:

@@ -6,20 +6,20 @@ in ``__pycache__``.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pyarrow as pa
 import shapely
 
+import coverage_pipeline.demand.gap  # noqa: F401 its kernel is compiled when it is imported
 from coverage_pipeline.cube.levels import coarse_values, level_schema
 from coverage_pipeline.cube.overviews import known_share
 from coverage_pipeline.cube.schema import KNOWN_SHARES, SCHEMA
-from coverage_pipeline.demand import gap
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.spec import CoverageRule, GridSpec
 from coverage_pipeline.grid.statistics import cell_statistics, latest_in_cells
 from coverage_pipeline.grid.touch import footprint_to_cells, touched
-
-RULES: tuple[CoverageRule, ...] = ("touch", "center", "fraction")
 
 
 def compile_kernels() -> None:
@@ -27,7 +27,7 @@ def compile_kernels() -> None:
     footprints = np.array([shapely.box(0, 0, 20, 10), shapely.box(12, 2, 18, 8)], dtype=object)
     days, cloud, clear = np.array([1, 31], np.uint8), np.array([5.0, np.nan]), np.array([True, False])
     ragged_from_wkb(pa.array(shapely.to_wkb(footprints)))
-    for rule in RULES:
+    for rule in get_args(CoverageRule):
         grid = GridSpec(10.0, rule=rule)
         cell_statistics(footprints, day=days, cloud=cloud, clear=clear, grid=grid)
         latest_in_cells(footprints, value=np.array([0.0, 1.0]), grid=grid)
@@ -39,7 +39,6 @@ def compile_kernels() -> None:
             coarse_values(name, np.zeros((36, 72), SCHEMA[name].dtype), weights, 6)
     for of, _ in KNOWN_SHARES.values():
         known_share(np.zeros((36, 72), SCHEMA[of].dtype), SCHEMA[of].fill, weights, 6)
-    _ = gap  # its kernel is compiled when it is imported
 
 
 if __name__ == "__main__":

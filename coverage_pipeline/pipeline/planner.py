@@ -213,7 +213,7 @@ class Planner:
 
         holdings = self.settings.holdings if self.include_holdings else None
         with _naming(sensor, month):
-            return merge_partition(sensor, month, self.store, replace(self.spec, grid=self.grid), holdings, self.strips())
+            return merge_partition(sensor, month, self.store, self.spec, holdings, self.strips())
 
     def strips(self) -> list[tuple[int, int] | None]:
         """Rows of the pieces that a partition is merged in."""

@@ -79,14 +79,14 @@ class CellsMetadata(FileMetadata):
     """Rows of the file, one a covered cell."""
 
 
-_ADAPTERS: dict[str, TypeAdapter[Any]] = {}
+_ADAPTERS: dict[type[FileMetadata], TypeAdapter[Any]] = {}
 """One a kind: making one takes longer than checking a file."""
 
 
 def _adapter(kind: type[FileMetadata]) -> TypeAdapter[Any]:
-    if kind.__qualname__ not in _ADAPTERS:
-        _ADAPTERS[kind.__qualname__] = TypeAdapter(kind)
-    return _ADAPTERS[kind.__qualname__]
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,5 @@
 """The layers by cell: what exists, what is held, and what exists and is not held."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -11,7 +10,7 @@ from coverage_pipeline.orchestration.assets.catalog import availability
 from coverage_pipeline.orchestration.assets.holdings import holdings
 from coverage_pipeline.orchestration.partitions import SensorMonth
 from coverage_pipeline.orchestration.planned import planned_asset
-from coverage_pipeline.orchestration.ranges import AssetEvents, materialised
+from coverage_pipeline.orchestration.ranges import AssetEvents, Step, materialised
 from coverage_pipeline.orchestration.resources import PlannerResource
 from coverage_pipeline.orchestration.thumbnail import map_markdown
 from coverage_pipeline.pipeline.planner import Planner
@@ -19,20 +18,25 @@ from coverage_pipeline.storage.store import StatsLayer
 from coverage_pipeline.storage.tables import read_parquet
 
 
-def _with_map(
-    planner: Planner, duckdb: DuckDBResource, layer: StatsLayer, column: TopBy, title: str, part: SensorMonth, report: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The report with a map of a column, and the cells that have the most of it."""
-    table, _ = read_parquet(planner.store.stats(layer, part.sensor.key, part.month))
-    shown: dict[str, Any] = {"map": dg.MetadataValue.md(map_markdown(table, column, planner.grid, title))}
-    if table.num_rows:
-        with duckdb.get_connection() as db:
-            top = top_cells(db, planner.store, layer, column, [part.sensor.key], [part.month], planner.grid, limit=5)
-        if top.num_rows:
-            shown["top_cells"] = dg.MetadataValue.table([dg.TableRecord(row) for row in top.to_pylist()])
-        if text := notes(top):
-            shown["not_known"] = text
-    return {**report, **shown}
+def _materialised_with_maps(
+    context: dg.AssetExecutionContext, plan: Planner, duckdb: DuckDBResource, layer: StatsLayer, column: TopBy, title: str, step: Step
+) -> AssetEvents:
+    """The events of a step that writes a layer of cells; each report has a map of a column, and the cells that have the most of it."""
+
+    def with_map(part: SensorMonth) -> dict[str, Any]:
+        report = step(part)
+        table, _ = read_parquet(plan.store.stats(layer, part.sensor.key, part.month))
+        shown: dict[str, Any] = {"map": dg.MetadataValue.md(map_markdown(table, column, plan.grid, title))}
+        if table.num_rows:
+            with duckdb.get_connection() as db:
+                top = top_cells(db, plan.store, layer, column, [part.sensor.key], [part.month], plan.grid, limit=5)
+            if top.num_rows:
+                shown["top_cells"] = dg.MetadataValue.table([dg.TableRecord(row) for row in top.to_pylist()])
+            if text := notes(top):
+                shown["not_known"] = text
+        return {**report, **shown}
+
+    yield from materialised(context, plan.sensors, with_map)
 
 
 @planned_asset(
@@ -45,12 +49,15 @@ def _with_map(
 def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
     """Listed scenes by cell: how many, how many clear, their cloud, on which days. One row a covered cell."""
     plan = planner.of_run()
-
-    def step(part: SensorMonth) -> dict[str, Any]:
-        report = plan.availability_stats(part.sensor, part.month)
-        return _with_map(plan, duckdb, "available", "scenes", "scenes listed", part, {"cells": report.cells})
-
-    yield from materialised(context, plan.sensors, step)
+    yield from _materialised_with_maps(
+        context,
+        plan,
+        duckdb,
+        "available",
+        "scenes",
+        "scenes listed",
+        lambda part: {"cells": plan.availability_stats(part.sensor, part.month).cells},
+    )
 
 
 @planned_asset(
@@ -63,12 +70,9 @@ def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResour
 def matchup(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
     """Which listed scenes we hold, whole or in part, by which holdings and rule; and by cell, what exists and is not held."""
     plan = planner.of_run()
-
-    def step(part: SensorMonth) -> dict[str, Any]:
-        report = plan.matchup(part.sensor, part.month)
-        return _with_map(plan, duckdb, "unheld", "clear", "clear scenes not held", part, report.as_json())
-
-    yield from materialised(context, plan.sensors, step)
+    yield from _materialised_with_maps(
+        context, plan, duckdb, "unheld", "clear", "clear scenes not held", lambda part: plan.matchup(part.sensor, part.month).as_json()
+    )
 
 
 @planned_asset(
@@ -84,9 +88,6 @@ def holdings_stats(context: dg.AssetExecutionContext, planner: PlannerResource, 
     It follows the matchup: a holding counts on the day of its scene, within its footprint, with its cloud where it carries none.
     """
     plan = planner.of_run()
-
-    def step(part: SensorMonth) -> dict[str, Any]:
-        report = plan.holdings_stats(part.sensor, part.month)
-        return _with_map(plan, duckdb, "held", "scenes", "scenes held", part, {"cells": report.cells})
-
-    yield from materialised(context, plan.sensors, step)
+    yield from _materialised_with_maps(
+        context, plan, duckdb, "held", "scenes", "scenes held", lambda part: {"cells": plan.holdings_stats(part.sensor, part.month).cells}
+    )
