@@ -76,6 +76,12 @@ def outlines(name: Name, x_range: Range, y_range: Range, width: int) -> tuple[ND
     return _lines(name, tolerance).within(around_x, around_y)
 
 
+def coastlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """All coastlines at the finest level: x and y in metres of Web Mercator, NaN between two pieces."""
+    lines = _lines("coastlines", 0.0)
+    return lines.x, lines.y
+
+
 def prepare_outlines() -> None:
     """Project every level now rather than while a planner waits."""
     for name in NAMES:

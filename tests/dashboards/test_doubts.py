@@ -23,9 +23,10 @@ SCANNED = "2025-02-19T21:20:00Z"
 VIEW = View("available", "scenes_count", ("emit", "landsat-8-9"), MONTHS[0], MONTHS[5], "rate", MONTHS[0])
 
 
-@pytest.fixture
-def ds(tmp_path: Path) -> xr.Dataset:
-    path = make_cube(tmp_path / "coverage.zarr", cube_spec(months=MONTHS))
+@pytest.fixture(scope="module")
+def ds(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """A cube that every test only reads."""
+    path = make_cube(tmp_path_factory.mktemp("doubts") / "coverage.zarr", cube_spec(months=MONTHS))
     for month in MONTHS:
         write_partition(path, "emit", month, scan="provisional" if month.month >= 3 else "complete")
     write_partition(path, "landsat-8-9", MONTHS[4], scan="provisional")
