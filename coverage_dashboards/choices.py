@@ -161,14 +161,14 @@ class Choices:
         month = min(max(view.month, first), last)
         return replace(view, metric=metric, aggregation=aggregation, sensors=sensors, first=first, last=last, month=month)
 
-    def from_address(self, asked: Mapping[str, Sequence[bytes | str]]) -> tuple[View, list[str]]:
+    def from_address(self, parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[View, list[str]]:
         """The view an address asks for, and which of its parts had to be left out (the setting's names, never the address's own
         words).
         """
         view, refused = self.first_view(), []
 
         def value(name: str) -> str | None:
-            given = asked.get(name)
+            given = parameters.get(name)
             if not given:
                 return None
             last = given[-1]
@@ -198,11 +198,11 @@ class Choices:
         sensors = value("sensors")
         if sensors is not None:
             named = [s for s in sensors.split(",") if s]
-            there = tuple(s for s in self.sensors if s in named and self.lacks(s, view.metric) is None)
-            if set(named) - set(there):
+            available = tuple(s for s in self.sensors if s in named and self.lacks(s, view.metric) is None)
+            if set(named) - set(available):
                 refused.append("sensors")
-            if there or not named:
-                view = replace(view, sensors=there)
+            if available or not named:
+                view = replace(view, sensors=available)
         first, last = (self._month(value(name), default) for name, default in (("t0", view.first), ("t1", view.last)))
         if first is None or last is None or first > last:
             refused.append("window")

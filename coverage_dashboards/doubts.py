@@ -36,16 +36,16 @@ def provisional_partitions(view: View, ds: xr.Dataset) -> list[tuple[str, Month]
     """The chosen sensors and months whose scan is provisional, newest month first."""
     months = [view.month] if view.aggregation == "scrub" else view.months
     status = ds["scan_status"].sel(sensor=list(view.sensors), time=[m.to_datetime64() for m in months]).values
-    found = np.argwhere(status == SCAN_STATUS.index("provisional"))
-    return sorted(((view.sensors[s], months[t]) for s, t in found), key=lambda part: (part[1], part[0]), reverse=True)
+    provisional = np.argwhere(status == SCAN_STATUS.index("provisional"))
+    return sorted(((view.sensors[s], months[t]) for s, t in provisional), key=lambda part: (part[1], part[0]), reverse=True)
 
 
 def doubts_in_words(partitions: Sequence[tuple[str, Month]], ds: xr.Dataset, store: Store | None) -> list[str]:
     """One line for each of the first partitions, and one for the number of the others."""
     lines = []
     for sensor, month in partitions[:SHOWN]:
-        found = _doubts(store, sensor, month, _scanned_at(ds, sensor, month)) if store is not None else ()
-        text = "; ".join(plain(doubt, LONGEST_DOUBT).rstrip(".;") for doubt in found) or "its scan report is not at hand"
+        doubts = _doubts(store, sensor, month, _scanned_at(ds, sensor, month)) if store is not None else ()
+        text = "; ".join(plain(doubt, LONGEST_DOUBT).rstrip(".;") for doubt in doubts) or "its scan report is not at hand"
         lines.append(f"{title_of(sensor)}, {month_in_words(month)}: {text}")
     if (more := len(partitions) - SHOWN) > 0:
         lines.append(f"and {more} more provisional {'month' if more == 1 else 'months'}")

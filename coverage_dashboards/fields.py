@@ -58,18 +58,18 @@ class FieldCache:
     def get[T: _Sized](self, key: Hashable, make: Callable[[], T]) -> T:
         """The thing of that key, made if it is not there. A failure is raised and not kept."""
         with self._guard:
-            found = self._there.get(key)
-            if found is not None:
+            entry = self._there.get(key)
+            if entry is not None:
                 self._there.move_to_end(key)
-                return cast(T, found)
+                return cast(T, entry)
             making = self._making.setdefault(key, [threading.Lock(), 0])
             making[1] += 1
         try:
             with making[0]:
                 with self._guard:
-                    found = self._there.get(key)
-                if found is not None:
-                    return cast(T, found)
+                    entry = self._there.get(key)
+                if entry is not None:
+                    return cast(T, entry)
                 result = make()
                 self._keep(key, result)
                 return result
@@ -79,12 +79,12 @@ class FieldCache:
                 if not making[1]:
                     self._making.pop(key, None)
 
-    def _keep(self, key: Hashable, made: _Sized) -> None:
-        if made.nbytes > self.max_bytes:
+    def _keep(self, key: Hashable, value: _Sized) -> None:
+        if value.nbytes > self.max_bytes:
             return
         with self._guard:
-            self._there[key] = made
-            self.nbytes += made.nbytes
+            self._there[key] = value
+            self.nbytes += value.nbytes
             while self.nbytes > self.max_bytes:
                 _, gone = self._there.popitem(last=False)
                 self.nbytes -= gone.nbytes

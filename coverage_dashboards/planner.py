@@ -97,10 +97,10 @@ def _no_cube(error: PlannerError) -> pmui.Page:
 class Planner:
     """One planner's session."""
 
-    def __init__(self, cube: Cube, asked: Mapping[str, Sequence[bytes | str]]) -> None:
+    def __init__(self, cube: Cube, parameters: Mapping[str, Sequence[bytes | str]]) -> None:
         self.cube = cube
         self.choices = Choices.of(cube.ds)
-        view, refused = self.choices.from_address(asked)
+        view, refused = self.choices.from_address(parameters)
         self.view: View = view
         self._wanted_sensors = view.sensors
         self._quiet = False
@@ -290,8 +290,8 @@ class Planner:
         self.message.visible = problem is not None
         self.left_out.object = words.paragraph(words.left_out(self.choices, self.view.metric), dark, quiet=True)
         self._say_doubts(dark)
-        there = self._drawn is not None
-        self.canvas.visible = self.legend.visible = there
+        is_drawn = self._drawn is not None
+        self.canvas.visible = self.legend.visible = is_drawn
         if self._drawn is None:
             self.caption.object = words.paragraph(f"{LAYER_TITLES[self.view.layer]} · {METRICS[self.view.metric].title}", dark)
             return
@@ -308,8 +308,8 @@ class Planner:
     def _say_doubts(self, dark: bool) -> None:
         """Name the doubts of the provisional months that are shown; what we hold does not depend on them."""
         shown = self._drawn is not None and self.view.layer != "acquired"
-        found = provisional_partitions(self.view, self.cube.ds) if shown else []
-        lines = doubts_in_words(found, self.cube.ds, store_at_hand()) if found else []
+        provisional = provisional_partitions(self.view, self.cube.ds) if shown else []
+        lines = doubts_in_words(provisional, self.cube.ds, store_at_hand()) if provisional else []
         self.doubts.param.update(object=words.doubts(lines, dark) if lines else "", visible=bool(lines))
 
     def _themed(self, *_: Any) -> None:

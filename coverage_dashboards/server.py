@@ -61,12 +61,12 @@ def allowed_hosts(address: str, port: int, more: Iterable[str] = ()) -> frozense
         own.append(f"{_bracketed(address)}:{port}")
     given = []
     for name in more:
-        found = _HOST.fullmatch(name.strip().lower())
-        if found is None:
+        match = _HOST.fullmatch(name.strip().lower())
+        if match is None:
             raise SettingsError(f"--allow-host {name!r} is no host: give a name such as planner.example.org, or one with a port")
-        given.append(f"{found[1]}:{found[3] or port}")
-        if found[3] is None:  # behind a proxy the browser names no port
-            given += [f"{found[1]}:80", f"{found[1]}:443"]
+        given.append(f"{match[1]}:{match[3] or port}")
+        if match[3] is None:  # behind a proxy the browser names no port
+            given += [f"{match[1]}:80", f"{match[1]}:443"]
     return frozenset(host.lower() for host in (*own, *given))
 
 
@@ -77,10 +77,10 @@ def _bracketed(address: str) -> str:
 def host_of(request: HTTPServerRequest) -> str | None:
     """The host and port that a request names, in lower case; None where it names none, or more than one."""
     given = request.headers.get_list("Host")
-    found = _HOST.fullmatch(given[0].strip().lower()) if len(given) == 1 else None
-    if found is None:
+    match = _HOST.fullmatch(given[0].strip().lower()) if len(given) == 1 else None
+    if match is None:
         return None
-    return f"{found[1]}:{found[3] or (443 if request.protocol == 'https' else 80)}"
+    return f"{match[1]}:{match[3] or (443 if request.protocol == 'https' else 80)}"
 
 
 class _ForeignHost(Matcher):

@@ -37,10 +37,10 @@ class Month:
     @classmethod
     def parse(cls, text: str) -> Month:
         """The month of a key such as ``2025-03``."""
-        found = _KEY.fullmatch(text.strip())
-        if not found:
+        match = _KEY.fullmatch(text.strip())
+        if not match:
             raise MonthError(f"{text!r} is not a month; write it as YYYY-MM, for example 2025-03")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     @classmethod
     def of(cls, instant: dt.date | dt.datetime | np.datetime64) -> Month:

@@ -79,24 +79,24 @@ def redact(text: object, *addresses: object) -> str:
             words = re.sub(rf"(?<!\w){re.escape(login.partition(':')[0])}(?!\w)", HIDDEN, words) if login[0] != ":" else words
     words = _PASSWORD_WITH_SPACE.sub(_after_password, words)
     words = _URL.sub(_shown, words)
-    words = _QUERY.sub(lambda found: f"?{HIDDEN}{_trailing(found[0])}", words)
-    words = _NAMED.sub(lambda found: f"{found['name']}{found['between']}{_hidden_value(found['value'])}", words)
-    return _LOGIN.sub(lambda found: found[0] if found[0] == f"{_EXAMPLE}@" else f"{HIDDEN}@", words)
+    words = _QUERY.sub(lambda match: f"?{HIDDEN}{_trailing(match[0])}", words)
+    words = _NAMED.sub(lambda match: f"{match['name']}{match['between']}{_hidden_value(match['value'])}", words)
+    return _LOGIN.sub(lambda match: match[0] if match[0] == f"{_EXAMPLE}@" else f"{HIDDEN}@", words)
 
 
 def secrets_of(address: object) -> list[str]:
     """The parts of an address that no text may repeat, longest first, as they are written and decoded."""
-    found: set[str] = set()
+    secrets: set[str] = set()
     if login := _login_of(address):
         user, colon, password = login.partition(":")
-        found |= {login, *re.split(r"[:@/?#]", password if colon else user), password}
-    _, there, rest = str(address).partition("//")
-    if there:
+        secrets |= {login, *re.split(r"[:@/?#]", password if colon else user), password}
+    _, separator, rest = str(address).partition("//")
+    if separator:
         tails = [tail for mark in "?#" if (tail := rest.partition(mark)[2])]
         values = [pair.partition("=")[2] for tail in tails for pair in re.split(r"[&;#?]", tail)]
-        found |= {*tails, *(value for value in values if len(value) > 5)}  # shorter ones, such as ``f=json``, are words
-        found |= {segment for segment in re.split(r"[/?#]", rest)[1:] if _is_token(segment)}
-    spelt = {form for part in found for form in (part, unquote(part), unquote_plus(part))}
+        secrets |= {*tails, *(value for value in values if len(value) > 5)}  # shorter ones, such as ``f=json``, are words
+        secrets |= {segment for segment in re.split(r"[/?#]", rest)[1:] if _is_token(segment)}
+    spelt = {form for part in secrets for form in (part, unquote(part), unquote_plus(part))}
     return sorted((part for part in spelt if part.strip()), key=len, reverse=True)
 
 
@@ -144,19 +144,19 @@ def quiet_about_secrets(*loggers: str) -> None:
         logging.getLogger(name).addFilter(_filter)  # the same object is added once
 
 
-def _shown(found: re.Match[str]) -> str:
-    rest, end = found["rest"], _trailing(found["rest"])
-    return _public(found["scheme"] or "", rest[: len(rest) - len(end)]) + end
+def _shown(match: re.Match[str]) -> str:
+    rest, end = match["rest"], _trailing(match["rest"])
+    return _public(match["scheme"] or "", rest[: len(rest) - len(end)]) + end
 
 
-def _after_password(found: re.Match[str]) -> str:
+def _after_password(match: re.Match[str]) -> str:
     """The address from its host on, if it is sure where that is."""
-    login = found[0].partition("//")[2].rpartition("@")[0]
+    login = match[0].partition("//")[2].rpartition("@")[0]
     if login == _EXAMPLE:
-        return found[0]
-    if re.search(r"[?#]", found["password"]):
-        return f"{found['scheme']}//{HIDDEN}"
-    return f"{found['scheme']}//{found['rest']}"
+        return match[0]
+    if re.search(r"[?#]", match["password"]):
+        return f"{match['scheme']}//{HIDDEN}"
+    return f"{match['scheme']}//{match['rest']}"
 
 
 def _trailing(text: str) -> str:

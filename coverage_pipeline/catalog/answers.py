@@ -37,7 +37,7 @@ class RetryableAnswer(Exception):
 
     def __init__(
         self,
-        said: str,
+        announced: str,
         label: str,
         kind: type[CatalogError],
         *,
@@ -46,8 +46,8 @@ class RetryableAnswer(Exception):
         narrower_may_help: bool = True,
     ) -> None:
         """``wait`` is what the provider asks for, in seconds; ``tries`` is how often that is worth asking, whatever the caller wants."""
-        super().__init__(said)
-        self.said, self.label, self.kind, self.wait, self.tries = said, label, kind, wait, tries
+        super().__init__(announced)
+        self.said, self.label, self.kind, self.wait, self.tries = announced, label, kind, wait, tries
         self.narrower_may_help = narrower_may_help
 
 

@@ -142,8 +142,8 @@ def scene_days(table: pa.Table) -> NDArray[np.datetime64]:
 
 def distinct_days(days: NDArray[np.datetime64]) -> list[dt.date]:
     """The days that occur, in order."""
-    found: list[dt.date] = np.unique(days[~np.isnat(days)]).tolist()
-    return found
+    distinct: list[dt.date] = np.unique(days[~np.isnat(days)]).tolist()
+    return distinct
 
 
 def days_of(months: Sequence[Month]) -> list[dt.date]:
@@ -218,21 +218,21 @@ class Answer:
 
 def doubts(answer: Answer) -> list[Doubt]:
     """All doubts of an answer; none: the absence of more scenes is believed."""
-    found = []
+    doubts = []
     everywhere = tuple(days_of(answer.months))
     if answer.unplaced:
-        found.append(Doubt("unplaced", answer.unplaced, everywhere, new=True))
+        doubts.append(Doubt("unplaced", answer.unplaced, everywhere, new=True))
     if answer.totals:
-        found.append(Doubt("totals", answer.totals, everywhere, new=True))
+        doubts.append(Doubt("totals", answer.totals, everywhere, new=True))
     if answer.twins:
         words = f"{answer.twins:,} items came again with another footprint under the same id: one of the footprints is missing"
-        found.append(Doubt("totals", words))  # other providers list the scene, too, whichever its footprint
+        doubts.append(Doubt("totals", words))  # other providers list the scene, too, whichever its footprint
     smallness = too_few(answer)
     if smallness is not None:
-        found.append(smallness)
+        doubts.append(smallness)
     if answer.scenes and answer.sensor.systematic:
-        found.extend(_silence(answer))
-    return found
+        doubts.extend(_silence(answer))
+    return doubts
 
 
 def _silence(answer: Answer) -> list[Doubt]:

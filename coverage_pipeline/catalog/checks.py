@@ -31,12 +31,12 @@ class Check:
 
 def distinct(sensors: Sequence[CoverageSensor]) -> list[tuple[list[CoverageSensor], AvailableSource]]:
     """Each (kind, endpoint, collection) once, in the sensors' order, with the sensors that have it."""
-    found: dict[tuple[str, str, str, str | None], tuple[list[CoverageSensor], AvailableSource]] = {}
+    by_source: dict[tuple[str, str, str, str | None], tuple[list[CoverageSensor], AvailableSource]] = {}
     for sensor in sensors:
         for source in sensor.available_sources:
             key = source.kind, source.endpoint.rstrip("/"), source.collection_id, source.version
-            found.setdefault(key, ([], source))[0].append(sensor)
-    return list(found.values())
+            by_source.setdefault(key, ([], source))[0].append(sensor)
+    return list(by_source.values())
 
 
 def parsed_utc(when: dt.datetime) -> dt.datetime:

@@ -118,9 +118,9 @@ def ask_other_providers(
 
 def _others(job: ScanJob, source: AvailableSource) -> list[AvailableSource]:
     """Providers other than a source that cover the whole area: one that lists a part of it says nothing of the rest."""
-    found: list[AvailableSource] = []
+    others: list[AvailableSource] = []
     for other in job.sensor.available_sources:
-        if any((other.endpoint, other.collection_id) == (known.endpoint, known.collection_id) for known in (source, *found)):
+        if any((other.endpoint, other.collection_id) == (known.endpoint, known.collection_id) for known in (source, *others)):
             continue
         if other.covers is not None:
             if job.bbox is None:
@@ -129,8 +129,8 @@ def _others(job: ScanJob, source: AvailableSource) -> list[AvailableSource]:
                 job.within(other)
             except CatalogUnavailable:
                 continue
-        found.append(other)
-    return found
+        others.append(other)
+    return others
 
 
 def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Table) -> dt.date | None:
@@ -178,14 +178,14 @@ def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Tab
     return None
 
 
-def _first_usable(rows: pa.Table, days: np.ndarray[Any, Any], area: Any, ours: pa.ChunkedArray | None) -> dt.date | None:
+def _first_usable(rows: pa.Table, days: np.ndarray[Any, Any], area: Any, own_days: pa.ChunkedArray | None) -> dt.date | None:
     """The day of the first row that lies on one of the days, in the area, and is not among the scenes ``ours``."""
     if rows.num_rows == 0:
         return None
     of = belief.scene_days(rows)
     wanted = np.isin(of, days)
-    if ours is not None:
-        wanted &= ~pc.is_in(rows["scene_key"], value_set=ours.combine_chunks()).to_numpy()
+    if own_days is not None:
+        wanted &= ~pc.is_in(rows["scene_key"], value_set=own_days.combine_chunks()).to_numpy()
     at = np.flatnonzero(wanted)
     if area is not None and at.size:
         shapes = shapely.from_wkb(rows["geometry"].to_numpy()[at])
@@ -209,13 +209,13 @@ def neighbouring_months(sensor: CoverageSensor, months: Sequence[Month], target:
     """Scenes of the complete months around this one, of the same area; none for a window of several months."""
     if len(months) != 1:
         return []
-    found = []
+    missing = []
     for distance in range(1, belief.MONTHS_AROUND + 1):
         for near in (months[0].shift(-distance), months[0].shift(distance)):
             report = stored_report(sibling(target.parent / f"{near.key}.parquet", ".scan.json"))
             if report is not None and report.sensor == sensor.key and report.status == "complete" and report.bbox == _listed(bbox):
-                found.append(report.scenes)
-    return found
+                missing.append(report.scenes)
+    return missing
 
 
 def _listed(bbox: BBox | None) -> list[float] | None:

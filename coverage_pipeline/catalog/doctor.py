@@ -216,7 +216,7 @@ class _Examination:
     def _landing_page(self) -> str:
         client = self._client()
         versions = [
-            found[1] for uri in client.get_conforms_to() if (found := re.match(r"https://api\.stacspec\.org/v([^/]+)/core", str(uri)))
+            match[1] for uri in client.get_conforms_to() if (match := re.match(r"https://api\.stacspec\.org/v([^/]+)/core", str(uri)))
         ]
         version = f"STAC API {versions[0]}" if versions else "STAC, which version of the API it does not say"
         return f"answers: {version} ({printable(client.title or client.id, 60)})"

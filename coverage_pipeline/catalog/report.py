@@ -107,7 +107,7 @@ class ScanReport:
         parts = [
             *([f"{self.first_day} to {self.last_day}"] if self.first_day else []),
             f"{self.received} items in {self.pages} pages and {self.windows} windows",
-            *(f"{count} {what}" for count, what in counts if count),
+            *(f"{count} {noun}" for count, noun in counts if count),
             f"{self.bytes / 1e6:.1f} MB",
             f"{self.seconds:.1f} s",
         ]
@@ -130,7 +130,7 @@ class ScanReport:
         words += [f"  doubt: {doubt}" for doubt in self.doubts]
         announced = "number not announced, " if self.announced is None else f"{self.announced:,} announced, "
         words.append(f"  items: {announced}{self.received:,} received, which make {_counted(self.scenes, 'scene')}")
-        for count, what in (
+        for count, noun in (
             (self.superseded, "older copies of a scene, superseded by a newer processing"),
             (self.united, "parts, united with another part of their scene"),
             (self.repeated, "came in two windows, counted once"),
@@ -140,12 +140,12 @@ class ScanReport:
             (self.bbox_footprints, "scenes with a bounding box for want of a footprint"),
         ):
             if count:
-                words.append(f"    {count:,} {what}")
+                words.append(f"    {count:,} {noun}")
         if self.platforms:
             words.append(f"    platforms: {_named(self.platforms)}")
         words += [f"    {count:,} rejected: {reason}" for reason, count in self.rejected.items()]
         some = [(self.windows_resumed, "read by an earlier run"), (self.windows_cut, "cut for having failed or being too large")]
-        of_them = ", ".join(f"{count:,} {what}" for count, what in some if count)
+        of_them = ", ".join(f"{count:,} {noun}" for count, noun in some if count)
         words.append(f"  windows: {self.windows:,}{f' ({of_them})' if of_them else ''}, {_counted(self.pages, 'page')}")
         again = ", ".join(f"{count} × {label}" for label, count in self.retried.items())
         repeats = f" ({self.retries:,} of them retries: {again})" if self.retries else ""

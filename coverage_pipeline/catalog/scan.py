@@ -171,7 +171,7 @@ def _scan_in_order(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanRe
             log.warning("%s", error)
     if doubtful:
         # Of equals the later one, which has what the one before it lacks.
-        narrowed, best_source, best_doubted = max(reversed(doubtful), key=lambda found: found[2].report.scenes)
+        narrowed, best_source, best_doubted = max(reversed(doubtful), key=lambda attempt: attempt[2].report.scenes)
         try:
             return _published(narrowed, best_doubted, [(source, error) for source, error in failed if source is not best_source])
         except CatalogError as error:

@@ -81,9 +81,9 @@ class ScanJob:
 
     def parts(self, source: AvailableSource) -> FinishedWindows:
         """Where the finished windows lie. Whatever makes an item another row makes another query."""
-        asked = {k: v for k, v in asdict(source).items() if k != "page_size"}
+        fields = {k: v for k, v in asdict(source).items() if k != "page_size"}
         sensor = {"key": self.sensor.key, "family": self.sensor.family, "max_scene_km2": self.sensor.max_scene_km2}
-        query = {"source": asked, "sensor": sensor, "start": iso_utc(self.start), "end": iso_utc(self.end), "bbox": self.bbox}
+        query = {"source": fields, "sensor": sensor, "start": iso_utc(self.start), "end": iso_utc(self.end), "bbox": self.bbox}
         return FinishedWindows.beside(self.target, query)
 
     def open(self, source: AvailableSource) -> Source:

@@ -53,18 +53,18 @@ def doctor(
         for one in chosen:
             if not one.available_sources:
                 console.print(f"{one.key} has no public catalogue: nothing to ask", highlight=False)
-        asked = distinct(chosen)
+        checked = distinct(chosen)
         found: Counter[Verdict] = Counter()
         with console.status("asking") as status:
-            for number, checks in _examined(asked, settings.scan_options(), status.update):
-                sensors, source = asked[number]
+            for number, checks in _examined(checked, settings.scan_options(), status.update):
+                sensors, source = checked[number]
                 found[_verdict(checks)] += 1
                 if as_json:
                     _echo_checks(sensors, source, checks)
                 else:
                     Console(highlight=False).print(_checks_table(sensors, source, checks))
         counts = ", ".join(f"{found[verdict]} {_MEANINGS[verdict]}" for verdict in _MARKS if found[verdict])
-        console.print(f"{len(asked)} {'source' if len(asked) == 1 else 'sources'} asked: {counts or 'none'}", highlight=False)
+        console.print(f"{len(checked)} {'source' if len(checked) == 1 else 'sources'} asked: {counts or 'none'}", highlight=False)
         if code := 2 if found["wrong"] else 1 if found["failed"] else 0:
             raise typer.Exit(code)
 
@@ -76,19 +76,19 @@ def _verdict(checks: Sequence[Check]) -> Verdict:
 
 
 def _examined(
-    asked: Sequence[tuple[list[CoverageSensor], AvailableSource]], options: ScanOptions, tell: Any
+    checked: Sequence[tuple[list[CoverageSensor], AvailableSource]], options: ScanOptions, tell: Any
 ) -> Iterator[tuple[int, list[Check]]]:
     """The checks of each source, in the sources' order. Hosts are asked side by side, and each one thing at a time."""
     from coverage_pipeline.catalog.doctor import examine
 
     hosts: dict[str, list[int]] = {}
-    for number, (_, source) in enumerate(asked):
+    for number, (_, source) in enumerate(checked):
         hosts.setdefault(source.provider, []).append(number)
     done: queue.SimpleQueue[tuple[int, list[Check] | BaseException]] = queue.SimpleQueue()
 
     def ask(numbers: list[int]) -> None:
         for number in numbers:
-            sensors, source = asked[number]
+            sensors, source = checked[number]
             try:
                 done.put((number, list(examine(sensors[0], source, options))))
             except BaseException as error:
@@ -97,9 +97,9 @@ def _examined(
     for numbers in hosts.values():  # daemons, so that Ctrl-C need not wait for them
         threading.Thread(target=ask, args=(numbers,), name="doctor", daemon=True).start()
     ready: dict[int, list[Check]] = {}
-    for number in range(len(asked)):
+    for number in range(len(checked)):
         while number not in ready:
-            awaited = sorted({source.provider for k, (_, source) in enumerate(asked) if k not in ready and k >= number})
+            awaited = sorted({source.provider for k, (_, source) in enumerate(checked) if k not in ready and k >= number})
             tell(printable_text(f"asking {', '.join(awaited)}"))
             which, checks = done.get()
             if isinstance(checks, BaseException):

@@ -87,11 +87,11 @@ def _source_index(sensor: CoverageSensor, wanted: str) -> int:
     meant.append([k for k, source in enumerate(sources) if source.kind == text])
     meant.append([k for k, source in enumerate(sources) if source.provider.lower() == text])
     meant.append([k for k, source in enumerate(sources) if text and text in source.provider.lower()])
-    found = next((some for some in meant if some), [])
-    if len(found) == 1:
-        return found[0]
+    first = next((some for some in meant if some), [])
+    if len(first) == 1:
+        return first[0]
     known = "".join(f"\n  {k}: {s.kind} {s.provider} {s.collection_id}" for k, s in enumerate(sources))
-    trouble = "may be any of several sources" if found else "is none of the sources"
+    trouble = "may be any of several sources" if first else "is none of the sources"
     raise SensorError(f"--provider {wanted!r} {trouble} of {sensor.key}; give the number of one:{known}")
 
 

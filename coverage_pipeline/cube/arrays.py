@@ -182,10 +182,10 @@ def _same_type(array: Any, variable: Variable) -> bool:
     return array.dtype.kind in "TUO" if variable.dtype == "string" else bool(array.dtype == np.dtype(variable.dtype))
 
 
-def _same_fill(found: Any, wanted: Any) -> bool:
+def _same_fill(stored: Any, wanted: Any) -> bool:
     if isinstance(wanted, float) and math.isnan(wanted):
-        return isinstance(found, float | np.floating) and math.isnan(found)
-    return bool(found == wanted)
+        return isinstance(stored, float | np.floating) and math.isnan(stored)
+    return bool(stored == wanted)
 
 
 def exists(path: UPath) -> bool:

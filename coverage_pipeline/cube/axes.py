@@ -77,9 +77,9 @@ _LAST_DAY = 200_000
 
 def settings_of(group: zarr.Group, path: UPath) -> dict[str, Any]:
     """The settings a cube was made with; raises ``CoverageMismatch`` for a cube of another schema version or of another program."""
-    found = group.attrs.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise CoverageMismatch(wrong_version(path, found, f", this program writes {SCHEMA_VERSION}", HOW_TO_CHANGE))
+    version = group.attrs.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise CoverageMismatch(wrong_version(path, version, f", this program writes {SCHEMA_VERSION}", HOW_TO_CHANGE))
     settings = json_attribute(group, path, "settings")
     if not isinstance(settings, dict):
         raise CubeDamaged(f"{path / 'zarr.json'} is damaged: its attribute 'settings' is not a table; {REBUILD}")

@@ -46,9 +46,9 @@ def mean_of(
     total, weight, looked = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, bool)
     for values, count, unknown in zip(fields, scenes, unclear, strict=True):
         known = count - unknown  # NaN where either is not known
-        there = known > 0
-        np.add(total, values * known, out=total, where=there)
-        np.add(weight, known, out=weight, where=there)
+        is_known = known > 0
+        np.add(total, values * known, out=total, where=is_known)
+        np.add(weight, known, out=weight, where=is_known)
         looked &= ~np.isnan(known)
     return np.divide(total, weight, out=np.full(shape, np.nan, np.float32), where=looked & (weight > 0))
 

@@ -205,13 +205,13 @@ def _refuse_mismatch(path: UPath, group: zarr.Group, spec: CubeSpec) -> dict[str
     wanted = spec.meaning()
     for name in MEANING:
         if settings.get(name) != wanted[name]:
-            setting, found, now = name, settings.get(name), wanted[name]
+            setting, stored, now = name, settings.get(name), wanted[name]
             if name == "grid":
-                setting, found, now = "grid", grid_in(group, path).in_words(), spec.grid.in_words()
+                setting, stored, now = "grid", grid_in(group, path).in_words(), spec.grid.in_words()
             elif name == "lookback_months":
                 setting = "holdings.lookback_months"
             raise CoverageMismatch(
-                f"{path} was made with {setting} = {found}, the settings now say {now}; one cube cannot hold both: {HOW_TO_CHANGE}"
+                f"{path} was made with {setting} = {stored}, the settings now say {now}; one cube cannot hold both: {HOW_TO_CHANGE}"
             )
     return settings
 

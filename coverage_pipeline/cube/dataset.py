@@ -169,11 +169,11 @@ def is_current(ds: xr.Dataset, q: CoverageQuery) -> bool:
     try:
         stored = stored_cube(ds) or StoredCube(storage_path(str(ds.encoding["source"])))
         sensors, months = query_partitions(ds, q)
-        there = [stored.sensors.index(s) for s in sensors], [stored.months.index(m) for m in months]
-        here = axis_positions(ds, sensors, months)
+        stored_places = [stored.sensors.index(s) for s in sensors], [stored.months.index(m) for m in months]
+        places = axis_positions(ds, sensors, months)
         of_gap = METRICS[q.metric].variable(q.metric) in GAP_VARIABLES
         names = ("revision", "gap_revision") if of_gap else ("revision",)
-        return all(np.array_equal(stored.arrays[name].outer(there), partition_values(ds, name, here)) for name in names)
+        return all(np.array_equal(stored.arrays[name].outer(stored_places), partition_values(ds, name, places)) for name in names)
     except CubeDamaged:  # the reading that follows reports it
         return True
     except (ValueError, KeyError, IndexError, FileNotFoundError, CoverageError):  # another cube stands there
@@ -188,9 +188,9 @@ def opened_again(ds: xr.Dataset) -> xr.Dataset:
     now = open_coverage(source if stored is None else stored.path)
     try:
         if "cells" in ds.dims and now.sizes["cells"] != ds.sizes["cells"]:
-            there, wanted = now["cell_ids"].values, ds["cell_ids"].values
-            at = np.searchsorted(there, wanted).clip(0, len(there) - 1)
-            if not np.array_equal(there[at], wanted):
+            stored_cells, wanted = now["cell_ids"].values, ds["cell_ids"].values
+            at = np.searchsorted(stored_cells, wanted).clip(0, len(stored_cells) - 1)
+            if not np.array_equal(stored_cells[at], wanted):
                 raise KeyError("cell_ids")
             now = now.isel(cells=at)
         return now.sel({dim: ds[dim].values for dim in CELL_DIMS if dim in now.dims and now.sizes[dim] != ds.sizes[dim]})
@@ -205,8 +205,8 @@ def months_of(ds: xr.Dataset) -> list[Month]:
 
 def axis_positions(ds: xr.Dataset, sensors: Sequence[str], months: Sequence[Month]) -> tuple[list[int], list[int]]:
     """Where sensors and months lie in the dataset."""
-    there, when = [str(s) for s in np.atleast_1d(ds["sensor"].values)], months_of(ds)
-    return [there.index(s) for s in sensors], [when.index(m) for m in months]
+    keys, when = [str(s) for s in np.atleast_1d(ds["sensor"].values)], months_of(ds)
+    return [keys.index(s) for s in sensors], [when.index(m) for m in months]
 
 
 def partition_values(ds: xr.Dataset, name: str, at: tuple[Sequence[int], Sequence[int]]) -> NDArray[Any]:
@@ -219,8 +219,8 @@ def partition_values(ds: xr.Dataset, name: str, at: tuple[Sequence[int], Sequenc
 def query_partitions(ds: xr.Dataset, q: CoverageQuery) -> tuple[list[str], list[Month]]:
     """Sensors, each once, and months of the query that the dataset has."""
     first, last = Month.of(as_date(q.t0)), Month.of(as_date(q.t1))
-    there = {str(s) for s in np.atleast_1d(ds["sensor"].values)}
-    return [s for s in dict.fromkeys(q.sensors) if s in there], [m for m in months_of(ds) if first <= m <= last]
+    keys = {str(s) for s in np.atleast_1d(ds["sensor"].values)}
+    return [s for s in dict.fromkeys(q.sensors) if s in keys], [m for m in months_of(ds) if first <= m <= last]
 
 
 def grid_of(ds: xr.Dataset) -> GridSpec:

@@ -96,5 +96,5 @@ def partition_arrays(grid: GridSpec) -> list[str]:
 
 def levels_with_weights(grid: GridSpec, rows: Rows = None) -> list[tuple[Level, NDArray[np.float64]]]:
     """Each level with the relative areas of the cells of a piece's rows."""
-    found = levels(grid)
-    return [(level, overviews.row_areas(grid.lat_edges)[slice(*(rows or (None, None)))]) for level in found]
+    sizes = levels(grid)
+    return [(level, overviews.row_areas(grid.lat_edges)[slice(*(rows or (None, None)))]) for level in sizes]

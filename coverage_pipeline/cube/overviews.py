@@ -157,23 +157,23 @@ def _mean(values, fill, has_fill, weights, factor, out):  # type: ignore[no-unty
 
 @njit(cache=True, nogil=True)
 def _max(values, fill, has_fill, factor, out):  # type: ignore[no-untyped-def]
-    found = np.empty(out.shape[1], np.bool_)
+    is_known = np.empty(out.shape[1], np.bool_)
     for block_row in range(out.shape[0]):
-        found[:] = False
+        is_known[:] = False
         best = out[block_row]
         best[:] = fill
         for row in range(block_row * factor, (block_row + 1) * factor):
             line = values[row]
             for block in range(out.shape[1]):
                 largest = best[block]
-                some = found[block]
+                some = is_known[block]
                 for k in range(block * factor, (block + 1) * factor):
                     value = line[k]
                     if not (value != value or (has_fill and value == fill)) and (not some or value > largest):
                         largest = value
                         some = True
                 best[block] = largest
-                found[block] = some
+                is_known[block] = some
 
 
 @njit(cache=True, nogil=True)

@@ -90,8 +90,8 @@ def _name_damage(ds: xr.Dataset, q: CoverageQuery, error: Exception) -> None:
 
 def _check(ds: xr.Dataset, q: CoverageQuery) -> list[Month]:
     if q.metric not in METRICS or METRICS[q.metric].variable(q.metric) not in ds:
-        there = ", ".join(name for name, metric in METRICS.items() if metric.variable(name) in ds)
-        raise CoverageError(f"unknown metric {q.metric!r}: choose one of {there}")
+        available = ", ".join(name for name, metric in METRICS.items() if metric.variable(name) in ds)
+        raise CoverageError(f"unknown metric {q.metric!r}: choose one of {available}")
     if METRICS[q.metric].layer != q.layer:
         raise CoverageError(f"metric {q.metric!r} belongs to the layer {METRICS[q.metric].layer!r}, not {q.layer!r}")
     if q.aggregation not in AGGREGATIONS:
@@ -143,15 +143,15 @@ def _fields(
     """A variable of a sensor month by month, decoded; None where the sensor does not have the metric at all that month."""
     applies = _applies(ds, metric, sensor, months)
     if place.stored is None:
-        for month, there in zip(months, applies, strict=True):
+        for month, flies in zip(months, applies, strict=True):
             one = ds[name].sel(sensor=sensor, time=month.to_datetime64())
-            yield np.concatenate([one.isel(dict(zip(place.dims, p, strict=True))).values for p in place.within], -1) if there else None
+            yield np.concatenate([one.isel(dict(zip(place.dims, p, strict=True))).values for p in place.within], -1) if flies else None
         return
     stored = place.stored
     array = stored.arrays[name if place.group is None else f"{place.group}/{name}"]
     s, times = stored.sensors.index(sensor), [stored.months.index(m) for m in months]
-    here = axis_positions(ds, [sensor], months)
-    revision, gap_revision = (partition_values(ds, n, here)[0] for n in ("revision", "gap_revision"))
+    places = axis_positions(ds, [sensor], months)
+    revision, gap_revision = (partition_values(ds, n, places)[0] for n in ("revision", "gap_revision"))
     of_gap = KNOWN_SHARES.get(name, (name,))[0] in GAP_VARIABLES  # what an overview says is known of a stale gap is stale, too
     whole = (revision != 0) & ((gap_revision == revision) | (not of_gap))
     most = max(1, _BYTES_AT_ONCE // (math.prod(place.shape) * array.dtype.itemsize))
@@ -214,19 +214,19 @@ def _select(ds: xr.Dataset, q: CoverageQuery, resolution: float | None = None) -
     frames: list[NDArray[np.float32]] = []
     result = np.full(place.shape, 0 if q.aggregation in ("rate", "total") else np.nan, np.float32)
     for values, known in _by_month(ds, q, place, months):
-        there = ~np.isnan(values)
+        is_known = ~np.isnan(values)
         known_months += known
-        count += there
+        count += is_known
         match q.aggregation:
             case "scrub":
                 frames.append(values)
             case "recent":
-                newer = there & (values != UNKNOWN_RANK) if q.metric == "action" else known & there
+                newer = is_known & (values != UNKNOWN_RANK) if q.metric == "action" else known & is_known
                 np.copyto(result, values, where=newer | np.isnan(result))
             case "worst":
                 result = worst(result, values)
             case _:
-                np.add(result, values, out=result, where=there)
+                np.add(result, values, out=result, where=is_known)
     if q.aggregation in ("rate", "total"):
         result[count == 0] = np.nan
     if q.aggregation == "rate":

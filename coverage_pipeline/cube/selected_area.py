@@ -93,7 +93,7 @@ def _indices(
     except ValueError as error:
         raise CoverageError(str(error)) from None
     globe = GridSpec(grid.resolution)
-    found = []
+    ranges = []
     for box in boxes:
         rows, columns = bbox_to_index(box, globe)
         piece = []
@@ -103,10 +103,10 @@ def _indices(
             first, end = np.searchsorted(axis + step / 2, low + step * 1e-3), np.searchsorted(axis - step / 2, high - step * 1e-3)
             piece.append(slice(int(first), int(end)))
         if all(part.start < part.stop for part in piece):
-            found.append(tuple(piece))
-    if not found:
+            ranges.append(tuple(piece))
+    if not ranges:
         raise CoverageError(f"bbox {bbox} holds no cell of the dataset")
-    return found
+    return ranges
 
 
 def _touching(bbox: tuple[float, float, float, float], grid: GridSpec) -> NDArray[np.bool_]:

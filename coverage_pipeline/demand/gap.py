@@ -208,9 +208,9 @@ def _gap_of_cell(  # type: ignore[no-untyped-def]
     if missing == 0:
         priority[0], action[0] = 0, _MET
         return
-    found = 0 if ingestable & _BIT_31 else _popcount(ingestable)
+    days = 0 if ingestable & _BIT_31 else _popcount(ingestable)
     unclear = 0 if check & _BIT_31 else _popcount(check)
-    if found:
+    if days:
         action[0] = _INGEST
     elif unclear:
         action[0] = _CHECK
@@ -229,6 +229,6 @@ def _gap_of_cell(  # type: ignore[no-untyped-def]
     priority[0] = (
         weights[0] * min(1.0, missing / desired)
         + weights[1] * stale
-        + weights[2] * min(1.0, found / missing)
+        + weights[2] * min(1.0, days / missing)
         + weights[3] * wait / month_days
     )

@@ -165,7 +165,7 @@ def _targets_mask(geometries: NDArray[np.object_], grid: GridSpec) -> Mask:
 
 def _points_along(line: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float64]:
     """One point in every cell that a line runs through: the middle of each piece between two grid lines."""
-    found = [line[:1]]
+    pieces = [line[:1]]
     for (x0, y0), (x1, y1) in itertools.pairwise(line):
         dx, dy = x1 - x0, y1 - y0
         if abs(dx) > 180:  # the short way, across the antimeridian
@@ -179,8 +179,8 @@ def _points_along(line: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float
         t = np.unique(np.concatenate(cuts))
         middle = (t[:-1] + t[1:]) / 2
         x = x0 + middle * dx
-        found.append(np.column_stack([np.where(np.abs(x) > 180, (x + 180) % 360 - 180, x), y0 + middle * dy]))
-    return np.concatenate(found)
+        pieces.append(np.column_stack([np.where(np.abs(x) > 180, (x + 180) % 360 - 180, x), y0 + middle * dy]))
+    return np.concatenate(pieces)
 
 
 @lru_cache(maxsize=8)

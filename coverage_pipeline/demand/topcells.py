@@ -84,7 +84,7 @@ def top_cells(
     """
     if by not in _SUMS:
         raise TopCellsError(f"top cells by {by!r}: choose one of {', '.join(get_args(TopBy))}")
-    found: list[UPath] = []
+    paths: list[UPath] = []
     unknown: list[str] = []
     missing: list[str] = []
     doubtful: list[str] = []
@@ -106,18 +106,18 @@ def top_cells(
                 continue
             if _scan_status(metadata) in ("provisional", "partial"):
                 doubtful.append(f"{sensor} {month}")
-            found.append(path)
-    if not found and unknown:
+            paths.append(path)
+    if not paths and unknown:
         raise TopCellsError(f"{_LAYER_WORDS[layer]} is not known: {_listed(unknown, '; ')}")
-    if not found:
+    if not paths:
         window = f"{months[0]}..{months[-1]}" if months else "no month"
         raise TopCellsError(f"no {layer} statistics of {', '.join(sensors)} in {window} at {store.root}: materialise them first")
-    for path in found:
+    for path in paths:
         read_parquet(path, ["cell", _COLUMNS[by]], filters=pads.field("cell") < 0)  # nulls in place of a column would be summed as nothing
-    filesystem: Any = None if is_local(found[0]) else found[0].fs
-    cells = pads.dataset([path.path for path in found], format="parquet", filesystem=filesystem)
-    asked = db.from_arrow(cells).aggregate(f"cell, {_SUMS[by]}::BIGINT AS value, count(*)::BIGINT AS partitions", "cell")
-    top = asked.order("value DESC, cell").limit(limit).to_arrow_table()
+    filesystem: Any = None if is_local(paths[0]) else paths[0].fs
+    cells = pads.dataset([path.path for path in paths], format="parquet", filesystem=filesystem)
+    totals = db.from_arrow(cells).aggregate(f"cell, {_SUMS[by]}::BIGINT AS value, count(*)::BIGINT AS partitions", "cell")
+    top = totals.order("value DESC, cell").limit(limit).to_arrow_table()
     cell = top["cell"].to_numpy()
     lats, lons = grid.centres_of(cell)
     place = {"lat": lats, "lon": lons}
@@ -133,7 +133,7 @@ def top_cells(
         notes.append(f"the scan is provisional or partial, so a cell that is not listed may have some: {_listed(doubtful)}")
     if not table.num_rows:
         rest = "; more may be in what is not known" if notes else ""
-        notes.insert(0, f"no cell has a scene in the {len(found)} known {'partition' if len(found) == 1 else 'partitions'}{rest}")
+        notes.insert(0, f"no cell has a scene in the {len(paths)} known {'partition' if len(paths) == 1 else 'partitions'}{rest}")
     return table.replace_schema_metadata({_NOTES: json.dumps(notes)})
 
 

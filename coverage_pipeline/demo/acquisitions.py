@@ -138,12 +138,12 @@ def _sentinel_2_scenes() -> dict[str, Any]:
     piece_of = np.tile(np.arange(len(angle) - 1), mission.orbits)
     flat = shapely.polygons(np.stack([rings.reshape(-1, 4), np.tile(ring_lat, (mission.orbits, 1))], -1))
     tree = shapely.STRtree(tiles)
-    found = [
+    acquisitions = [
         np.stack([track_of[hit[0]], piece_of[hit[0]], hit[1]])
         for shift in (-360.0, 0.0, 360.0)
         for hit in [tree.query(shapely.transform(flat, lambda c, shift=shift: c + np.array([shift, 0.0])), predicate="intersects")]
     ]
-    track, piece, tile = np.concatenate(found, axis=1)
+    track, piece, tile = np.concatenate(acquisitions, axis=1)
     order = np.lexsort((piece, tile, track))
     track, piece, tile = track[order], piece[order], tile[order]
     start = np.flatnonzero(np.r_[True, (np.diff(track) != 0) | (np.diff(tile) != 0)])

@@ -93,8 +93,8 @@ def _percent(value: object) -> float:
 
 
 def _from_geojson(geometries: Sequence[Mapping[str, Any]]) -> Geometries:
-    found: Geometries = shapely.from_geojson(np.array([json.dumps(geometry) for geometry in geometries], dtype=object))
-    return found
+    footprints: Geometries = shapely.from_geojson(np.array([json.dumps(geometry) for geometry in geometries], dtype=object))
+    return footprints
 
 
 def _biased_subset(

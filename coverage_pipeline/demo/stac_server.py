@@ -31,10 +31,10 @@ def free_port() -> int:
 
 def _rustac() -> str:
     beside = Path(sys.executable).with_name("rustac")
-    found = str(beside) if beside.exists() else shutil.which("rustac")
-    if not found:
+    program = str(beside) if beside.exists() else shutil.which("rustac")
+    if not program:
         raise ServingError("the command rustac is missing: install the extra demo (pip install 'coverage-planner[demo]')")
-    return found
+    return program
 
 
 @contextmanager

@@ -73,9 +73,9 @@ def _land_tree() -> shapely.STRtree:
 
 
 def touches_land(footprints: Geometries) -> NDArray[np.bool_]:
-    found = np.zeros(len(footprints), bool)
-    found[_land_tree().query(footprints, predicate="intersects")[0]] = True
-    return found
+    on_land = np.zeros(len(footprints), bool)
+    on_land[_land_tree().query(footprints, predicate="intersects")[0]] = True
+    return on_land
 
 
 def on_land(lat: Floats, lon: Floats) -> NDArray[np.bool_]:

@@ -55,9 +55,9 @@ def ragged_from_wkb(column: pa.Array | pa.ChunkedArray) -> RaggedArrays:
     nothing, no_coords = np.zeros(0, np.int64), np.zeros((0, 2))
     sizes = np.zeros(4, np.int64)
     for data, offsets in buffers:
-        problem, found = _walk(data, offsets, sizes, no_coords, nothing, nothing, nothing, False)
+        problem, count = _walk(data, offsets, sizes, no_coords, nothing, nothing, nothing, False)
         if problem:
-            raise ValueError(f"geometry of row {sizes[3]} can't be read from its WKB: {_REASONS[problem].format(found)}")
+            raise ValueError(f"geometry of row {sizes[3]} can't be read from its WKB: {_REASONS[problem].format(count)}")
     # The walk found room in the bytes for all it counted, so these are never larger than a small multiple of the column.
     coords = np.empty((sizes[0], 2))
     ring_offsets, polygon_offsets, geometry_offsets = (np.zeros(size + 1, np.int64) for size in sizes[1:])
@@ -151,11 +151,11 @@ def _walk(data, offsets, sizes, coords, ring_offsets, polygon_offsets, geometry_
         at, end = offsets[row], offsets[row + 1]
         if not 0 <= at <= end <= len(data):
             return _OUTSIDE, np.int64(0)
-        problem, found, kind, size, little, at = _header(data, at, end)
+        problem, detail, kind, size, little, at = _header(data, at, end)
         if problem:
-            return problem, found
+            return problem, detail
         if kind == 0:
-            return _KIND, found
+            return _KIND, detail
         parts = np.int64(1)
         if kind == _MULTIPOLYGON:
             problem, parts = _count(data, at, end, little, 9)  # a header and a count
@@ -164,11 +164,11 @@ def _walk(data, offsets, sizes, coords, ring_offsets, polygon_offsets, geometry_
             at += 4
         for _ in range(parts):
             if kind == _MULTIPOLYGON:  # each part has a header of its own
-                problem, found, part_kind, size, little, at = _header(data, at, end)
+                problem, detail, part_kind, size, little, at = _header(data, at, end)
                 if problem:
-                    return problem, found
+                    return problem, detail
                 if part_kind != _POLYGON:
-                    return _PART, found
+                    return _PART, detail
             problem, rings = _count(data, at, end, little, 4)
             if problem:
                 return problem, rings

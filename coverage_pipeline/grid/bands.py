@@ -76,8 +76,8 @@ _WORTH_A_THREAD = 1_000_000
 
 def check_rows(rows: tuple[int, int] | None, grid: GridSpec) -> None:
     if rows is not None and (grid.h3_res is not None or not 0 <= rows[0] <= rows[1] <= grid.shape[0]):
-        there = "H3 cells have no rows" if grid.h3_res is not None else f"the grid has rows 0 to {grid.shape[0]}"
-        raise ValueError(f"rows {rows}: {there}")
+        rows_in_words = "H3 cells have no rows" if grid.h3_res is not None else f"the grid has rows 0 to {grid.shape[0]}"
+        raise ValueError(f"rows {rows}: {rows_in_words}")
 
 
 def run_in_bands[T](

@@ -100,8 +100,8 @@ def ragged_arrays(
     polygonal = np.isin(shapely.get_type_id(footprints), (3, 6))
     if not polygonal.all():
         i = int(np.flatnonzero(~polygonal)[0])
-        found = "missing" if footprints[i] is None else f"a {footprints[i].geom_type}"
-        raise ValueError(f"geometry {i} is {found}, not a polygon: use normalise_footprints and drop what it rejects")
+        kind = "missing" if footprints[i] is None else f"a {footprints[i].geom_type}"
+        raise ValueError(f"geometry {i} is {kind}, not a polygon: use normalise_footprints and drop what it rejects")
     _, coords, offsets = shapely.to_ragged_array(footprints, include_z=False)
     if len(offsets) == 2:
         offsets = (*offsets, np.arange(len(footprints) + 1))

@@ -246,17 +246,17 @@ def _sort_extents(extents, flags, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _add_range(ranges, found, row, first, last):  # type: ignore[no-untyped-def]
+def _add_range(ranges, count, row, first, last):  # type: ignore[no-untyped-def]
     """Append the columns first..last of a row, joined to the range before where the two meet; and the new number of ranges."""
-    if found and ranges[found - 1, 0] == row and first <= ranges[found - 1, 2] + 1:
-        ranges[found - 1, 2] = max(ranges[found - 1, 2], last)
-        return found
-    ranges[found, 0], ranges[found, 1], ranges[found, 2] = row, first, last
-    return found + 1
+    if count and ranges[count - 1, 0] == row and first <= ranges[count - 1, 2] + 1:
+        ranges[count - 1, 2] = max(ranges[count - 1, 2], last)
+        return count
+    ranges[count, 0], ranges[count, 1], ranges[count, 2] = row, first, last
+    return count + 1
 
 
 @njit(cache=True, nogil=True)
-def _touched(row, extents, flags, n, window, lon_edges, ranges, found):  # type: ignore[no-untyped-def]
+def _touched(row, extents, flags, n, window, lon_edges, ranges, count):  # type: ignore[no-untyped-def]
     """Columns whose interior meets the footprint's within the open row: the x-extents of its clipped edges, and the gaps between
     them that lie inside (even-odd).
     """
@@ -267,8 +267,8 @@ def _touched(row, extents, flags, n, window, lon_edges, ranges, found):  # type:
             last = max(first, _cell_below(right, lon_edges))
             first, last = max(first, window[2]), min(last, window[3] - 1)
             if first <= last:
-                found = _add_range(ranges, found, row, first, last)
-        return found
+                count = _add_range(ranges, count, row, first, last)
+        return count
     _sort_extents(extents, flags, n)
     inside = False
     reached = -np.inf
@@ -286,14 +286,14 @@ def _touched(row, extents, flags, n, window, lon_edges, ranges, found):  # type:
                 last = max(first, _cell_below(right, lon_edges))
             first, last = max(first, window[2]), min(last, window[3] - 1)
             if first <= last:
-                found = _add_range(ranges, found, row, first, last)
+                count = _add_range(ranges, count, row, first, last)
         reached = max(reached, right)
         inside ^= flags[i, 0]
-    return found
+    return count
 
 
 @njit(cache=True, nogil=True)
-def _centred(row, extents, flags, n, window, ranges, found):  # type: ignore[no-untyped-def]
+def _centred(row, extents, flags, n, window, ranges, count):  # type: ignore[no-untyped-def]
     """Columns whose centre lies inside: between every odd crossing of the row's middle and the next. The extents' left ends are
     the first columns whose centre is not left of a crossing, so whole numbers.
     """
@@ -301,8 +301,8 @@ def _centred(row, extents, flags, n, window, ranges, found):  # type: ignore[no-
     for i in range(0, n - 1, 2):
         first, last = max(np.int64(extents[i, 0]), window[2]), min(np.int64(extents[i + 1, 0]), window[3]) - 1
         if first <= last:
-            found = _add_range(ranges, found, row, first, last)
-    return found
+            count = _add_range(ranges, count, row, first, last)
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -328,16 +328,16 @@ def _add_share(x0, y0, x1, y1, weight, lon_edges, shares):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _covered(row, low, high, window, min_share, shares, ranges, found):  # type: ignore[no-untyped-def]
+def _covered(row, low, high, window, min_share, shares, ranges, count):  # type: ignore[no-untyped-def]
     """Columns of which the footprint covers at least that share, from the columns between the row's outermost edges."""
     right = np.int64(0)
     least = np.int64(np.rint(min_share * SHARE_UNITS))
     for column in range(low, high + 1):
         if right + shares[column, 0] >= least and window[2] <= column < window[3]:
-            found = _add_range(ranges, found, row, column, column)
+            count = _add_range(ranges, count, row, column, column)
         right += shares[column, 1]
         shares[column, 0] = shares[column, 1] = 0
-    return found
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -379,7 +379,7 @@ def _footprint_ranges(coords, ring_offsets, signs, ring_from, ring_to, grid, wor
             starting[first] = edges
             edges += 1
             row_from, row_to = min(row_from, first), max(row_to, min(last, window[1] - 1))
-    found = 0
+    count = 0
     n_active = 0
     for row in range(row_from, row_to + 1):
         edge = starting[row]
@@ -393,9 +393,9 @@ def _footprint_ranges(coords, ring_offsets, signs, ring_from, ring_to, grid, wor
         n = n_active
         n_active = 0
         most = 2 * n + 1 if rule != FRACTION else window[3] - window[2] + 1
-        if found + most > len(ranges):
+        if count + most > len(ranges):
             grown = np.empty((2 * len(ranges) + most, 3), np.int64)
-            grown[:found] = ranges[:found]
+            grown[:count] = ranges[:count]
             ranges = grown
         crossings = 0
         west, east = len(lons), -1
@@ -423,12 +423,12 @@ def _footprint_ranges(coords, ring_offsets, signs, ring_from, ring_to, grid, wor
                 active[n_active] = edge
                 n_active += 1
         if rule == TOUCH:
-            found = _touched(row, extents, flags, n, window, lon_edges, ranges, found)
+            count = _touched(row, extents, flags, n, window, lon_edges, ranges, count)
         elif rule == CENTER:
-            found = _centred(row, extents, flags, crossings, window, ranges, found)
+            count = _centred(row, extents, flags, crossings, window, ranges, count)
         else:
-            found = _covered(row, west, east, window, min_share, shares, ranges, found)
-    return ranges, found
+            count = _covered(row, west, east, window, min_share, shares, ranges, count)
+    return ranges, count
 
 
 @njit(cache=True, nogil=True)
@@ -464,12 +464,12 @@ def covered_ranges(coords, ring_offsets, geometry_rings, signs, which, grid):  #
     out = np.empty((64, 4), np.int64)
     size = 0
     for g in which:
-        ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
-        if size + found > len(out):
-            grown = np.empty((2 * len(out) + found, 4), np.int64)
+        ranges, count = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
+        if size + count > len(out):
+            grown = np.empty((2 * len(out) + count, 4), np.int64)
             grown[:size] = out[:size]
             out = grown
-        for i in range(found):
+        for i in range(count):
             out[size, 0], out[size, 1], out[size, 2], out[size, 3] = g, ranges[i, 0], ranges[i, 1], ranges[i, 2]
             size += 1
     return out[:size]
@@ -482,8 +482,8 @@ def mark(coords, ring_offsets, geometry_rings, signs, grid, mask):  # type: igno
     workspace = _workspace(_most_edges(ring_offsets, geometry_rings), len(grid[2]), len(grid[3]))
     ranges = np.empty((64, 3), np.int64)
     for g in range(len(geometry_rings) - 1):
-        ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
-        for i in range(found):
+        ranges, count = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
+        for i in range(count):
             mask[ranges[i, 0] - window[0], ranges[i, 1] - window[2] : ranges[i, 2] - window[2] + 1] = True
 
 
@@ -496,8 +496,8 @@ def latest(coords, ring_offsets, geometry_rings, signs, grid, values):  # type: 
     ranges = np.empty((64, 3), np.int64)
     for g in range(len(geometry_rings) - 1):
         value = values[g]
-        ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
-        for i in range(found):
+        ranges, count = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
+        for i in range(count):
             row = found_latest[ranges[i, 0] - window[0]]
             for column in range(ranges[i, 1] - window[2], ranges[i, 2] - window[2] + 1):
                 if not row[column] >= value:  # NaN, too
@@ -529,8 +529,8 @@ def statistics(coords, ring_offsets, geometry_rings, signs, grid, day, cloud, kn
         seen = np.int64(1) + (np.int64(is_clear) << 32)
         lines = np.int64(is_unknown) + (np.int64(known[g]) << 32)
         percent = cloud[g] if known[g] else np.int64(0)
-        ranges, found = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
-        for i in range(found):
+        ranges, count = _footprint_ranges(coords, ring_offsets, signs, geometry_rings[g], geometry_rings[g + 1], grid, workspace, ranges)
+        for i in range(count):
             row, first, end = ranges[i, 0] - window[0], ranges[i, 1] - window[2], ranges[i, 2] + 1 - window[2]
             row_touched[row] = True
             tallies[row, first, 0] += seen

@@ -42,8 +42,8 @@ def observations(mask: xr.DataArray) -> xr.DataArray:
 
     NaN where the mask is not known. An observation is a day, not a scene: design section 4.
     """
-    found = xr.apply_ufunc(_observations, _masks(mask), dask="parallelized", output_dtypes=[np.float32])
-    return _figure(found, "observations", "days with an observation in the month", "1")
+    observations = xr.apply_ufunc(_observations, _masks(mask), dask="parallelized", output_dtypes=[np.float32])
+    return _figure(observations, "observations", "days with an observation in the month", "1")
 
 
 def combined(mask: xr.DataArray, dim: str = "sensor") -> xr.DataArray:
@@ -52,8 +52,8 @@ def combined(mask: xr.DataArray, dim: str = "sensor") -> xr.DataArray:
     The combined cadence of several sensors. Not known where any of them is not known: select the sensors that count first.
     """
     mask = _whole(_masks(mask), dim)
-    found = xr.apply_ufunc(_combined, mask, input_core_dims=[[dim]], dask="parallelized", output_dtypes=[np.uint32])
-    return _mask(found, "combined", f"days observed by any {dim}")
+    combined = xr.apply_ufunc(_combined, mask, input_core_dims=[[dim]], dask="parallelized", output_dtypes=[np.uint32])
+    return _mask(combined, "combined", f"days observed by any {dim}")
 
 
 def lacking(available: xr.DataArray, held: xr.DataArray) -> xr.DataArray:
@@ -62,8 +62,8 @@ def lacking(available: xr.DataArray, held: xr.DataArray) -> xr.DataArray:
     Not known where either is not known. Both must have the same coordinates: months that only one has are refused by xarray,
     never dropped.
     """
-    found = xr.apply_ufunc(_lacking, _masks(available), _masks(held), dask="parallelized", output_dtypes=[np.uint32])
-    return _mask(found, "lacking", "days available and not held")
+    lacking = xr.apply_ufunc(_lacking, _masks(available), _masks(held), dask="parallelized", output_dtypes=[np.uint32])
+    return _mask(lacking, "lacking", "days available and not held")
 
 
 def longest_wait(mask: xr.DataArray) -> xr.DataArray:
@@ -74,8 +74,8 @@ def longest_wait(mask: xr.DataArray) -> xr.DataArray:
     """
     mask = _masks(mask)
     days = mask["time"].dt.days_in_month.astype(np.uint8)
-    found = xr.apply_ufunc(_longest_wait, mask, days, dask="parallelized", output_dtypes=[np.float32])
-    return _figure(found, "longest_wait", "longest run of days without an observation in the month", "days")
+    waits = xr.apply_ufunc(_longest_wait, mask, days, dask="parallelized", output_dtypes=[np.float32])
+    return _figure(waits, "longest_wait", "longest run of days without an observation in the month", "days")
 
 
 def longest_wait_across(mask: xr.DataArray, dim: str = "time") -> xr.DataArray:
@@ -138,10 +138,10 @@ def _across(kernel: Callable[..., NDArray[np.float32]], mask: xr.DataArray, dim:
     months = tuple(Month.of(instant) for instant in np.atleast_1d(mask[dim].values))
     if len(set(months)) < len(months):
         raise RevisitError(f"{mask.name or 'the array'} has a month twice along {dim}; combine or drop one, then ask again")
-    found = xr.apply_ufunc(
+    figures = xr.apply_ufunc(
         kernel, mask, input_core_dims=[[dim]], kwargs={"months": months}, dask="parallelized", output_dtypes=[np.float32]
     )
-    return _figure(found, name, long_name, "days")
+    return _figure(figures, name, long_name, "days")
 
 
 def _figure(array: xr.DataArray, name: str, long_name: str, units: str) -> xr.DataArray:

@@ -192,8 +192,8 @@ def latest_in_bands(
         return iter([(cells, latest[cells])])
 
     def work(which: NDArray[np.int64], band: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        found = kernel.latest(*footprints.near(which), grid.kernel_grid(band), values[which]).reshape(-1)
-        cells = np.flatnonzero(~np.isnan(found))
-        return cells + (band[0] - grid.window[0]) * grid.shape[1], found[cells]
+        instants = kernel.latest(*footprints.near(which), grid.kernel_grid(band), values[which]).reshape(-1)
+        cells = np.flatnonzero(~np.isnan(instants))
+        return cells + (band[0] - grid.window[0]) * grid.shape[1], instants[cells]
 
     return run_in_bands(footprints, np.arange(footprints.count), grid, rows, engine or Engine(), work)

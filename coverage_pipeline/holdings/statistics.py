@@ -72,11 +72,11 @@ def held_tables(
         seen = np.concatenate([np.empty(0, np.int64), *(cells for cells, _ in found)])
         latest = np.concatenate([np.empty(0), *(values for _, values in found)])
         held_cells = stats["cell"].to_numpy()
-        first, there = _strip_of(rows, grid)
-        there[held_cells - first] = True  # a union by marking: both are within the strip, and sorting or hashing millions takes seconds
-        there[seen - first] = True
-        place = np.cumsum(there) - 1
-        cells = np.flatnonzero(there) + first
+        first, strip = _strip_of(rows, grid)
+        strip[held_cells - first] = True  # a union by marking: both are within the strip, and sorting or hashing millions takes seconds
+        strip[seen - first] = True
+        place = np.cumsum(strip) - 1
+        cells = np.flatnonzero(strip) + first
         at = place[held_cells - first]
         last_held = np.full(len(cells), np.nan)
         last_held[place[seen - first]] = latest

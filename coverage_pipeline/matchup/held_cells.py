@@ -112,8 +112,8 @@ def write_holdings_stats(
     scenes, scan = read_scenes(path, columns)
     matchup, stored = read_parquet(store.matchup(sensor.key, month), ["holdings", "share"])
     match = MatchupMetadata.of(stored)
-    for name, made_from, found in (("scan", match.scan_run, scan.run), ("extract", match.holdings_run, extract.run)):
-        if made_from != found:
+    for name, made_from, run in (("scan", match.scan_run, scan.run), ("extract", match.holdings_run, extract.run)):
+        if made_from != run:
             raise PlannerError(
                 f"{sensor.key} {month}: matchup was made from another {name} than the one that is there; materialise matchup again"
             )

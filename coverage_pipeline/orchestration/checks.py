@@ -35,7 +35,7 @@ def planner_checks(sensor_months: dg.MultiPartitionsDefinition, automation: Auto
             duckdb,
             "SELECT count(*) - count(DISTINCT scene_key) FROM scenes",
             lambda plan, part: {"scenes": (plan.store.scenes(part.sensor.key, part.month), ["scene_key"])},
-            said="scenes_listed_twice",
+            title="scenes_listed_twice",
             severity=dg.AssetCheckSeverity.ERROR,
         )
 
@@ -56,7 +56,7 @@ def planner_checks(sensor_months: dg.MultiPartitionsDefinition, automation: Auto
             duckdb,
             "SELECT count(*) FROM held h LEFT JOIN available a USING (cell) WHERE h.scenes > coalesce(a.scenes, 0)",
             sources,
-            said="cells_holding_more_than_listed",
+            title="cells_holding_more_than_listed",
             severity=dg.AssetCheckSeverity.WARN,
         )
 
@@ -70,7 +70,7 @@ def _counted(
     query: str,
     sources: Sources,
     *,
-    said: str,
+    title: str,
     severity: dg.AssetCheckSeverity,
 ) -> dg.AssetCheckResult:
     """Passes where the query counts nothing in any partition of the run; partitions whose files are not there yet are named."""
@@ -88,7 +88,7 @@ def _counted(
             unreadable.append(f"{part.key}: {error}")
             continue
         count += _asked(duckdb, query, tables) if tables else 0
-    metadata: dict[str, Any] = {said: count}
+    metadata: dict[str, Any] = {title: count}
     words = []
     if unreadable:
         words.append("cannot be checked: " + "; ".join(unreadable))

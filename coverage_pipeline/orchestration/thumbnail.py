@@ -33,12 +33,12 @@ def map_png(table: pa.Table, column: str, grid: GridSpec) -> bytes:
     field = np.zeros((_WIDTH // 2, _WIDTH))
     np.maximum.at(field, (y, x), values)
     picture = np.where(_land()[..., None], _LAND, _NOTHING).astype(np.uint8)
-    there = field > 0
-    if there.any():
-        shade = np.sqrt(field[there] / field.max()) * (len(_RAMP) - 1)
+    is_covered = field > 0
+    if is_covered.any():
+        shade = np.sqrt(field[is_covered] / field.max()) * (len(_RAMP) - 1)
         low = np.minimum(shade.astype(int), len(_RAMP) - 2)
         part = (shade - low)[:, None]
-        picture[there] = (_RAMP[low] * (1 - part) + _RAMP[low + 1] * part).astype(np.uint8)
+        picture[is_covered] = (_RAMP[low] * (1 - part) + _RAMP[low + 1] * part).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(picture[::-1]).convert("P", palette=Image.Palette.ADAPTIVE, colors=32).save(out, "PNG", optimize=True)
     return out.getvalue()

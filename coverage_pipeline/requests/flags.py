@@ -38,12 +38,12 @@ def request_kind(sensor: str, *, unmet_supply: int, sensors: Mapping[str, Covera
 
     Raises ``SensorError`` for an unknown sensor and ``ValueError`` for a supply that is not known (negative).
     """
-    found = _sensor(sensor, sensors)
+    known = _sensor(sensor, sensors)
     if unmet_supply < 0:
         raise ValueError(f"unmet_supply {unmet_supply} means not known: no request follows from it")
     if unmet_supply > 0:
         return "ingest"
-    return "task" if found.taskable else "none"
+    return "task" if known.taskable else "none"
 
 
 def taskable_mask(ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, CoverageSensor] = COVERAGE_SENSORS) -> xr.DataArray:
@@ -90,12 +90,12 @@ def flag_for_request(
     is one row. Raises ``RequestError`` for ``none``, a window that is reversed or, for ``task``, not wholly in the future, a
     geometry that is empty, or a store that cannot be written; ``SensorError`` for a sensor that is unknown.
     """
-    found = _sensor(sensor, sensors)
+    known = _sensor(sensor, sensors)
     if kind not in get_args(RequestKind) or kind == "none":
         raise RequestError(f"kind {kind!r} asks for nothing: use 'ingest' or 'task'")
-    if kind == "task" and not found.taskable:
+    if kind == "task" and not known.taskable:
         raise RequestError(f"{sensor} cannot be pointed: it images everything on fixed orbits; wait, or ingest what exists")
-    if kind == "ingest" and not found.available_sources:
+    if kind == "ingest" and not known.available_sources:
         raise RequestError(f"{sensor} has no public catalogue to ingest from")
     first, last = as_date(window[0]), as_date(window[1])
     if last < first:

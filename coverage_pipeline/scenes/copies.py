@@ -94,10 +94,10 @@ def _is_stand_in(rows: pa.Table, group: NDArray[np.int64], shapes: NDArray[np.ob
     whole[whole] = shapely.get_num_coordinates(shapely.simplify(shapes[whole], _CORNER_DEGREES)) == 5
     if not whole.any():
         return box
-    here = pd.DataFrame({"group": group, "baseline": rows["baseline"].to_pandas().fillna("")})
-    smaller = here[~whole & ~box]
-    is_beside_smaller = here["group"].isin(smaller["group"]).to_numpy()
-    same = pd.MultiIndex.from_frame(here).isin(pd.MultiIndex.from_frame(smaller)) & (here["baseline"] != "").to_numpy()
+    frame = pd.DataFrame({"group": group, "baseline": rows["baseline"].to_pandas().fillna("")})
+    smaller = frame[~whole & ~box]
+    is_beside_smaller = frame["group"].isin(smaller["group"]).to_numpy()
+    same = pd.MultiIndex.from_frame(frame).isin(pd.MultiIndex.from_frame(smaller)) & (frame["baseline"] != "").to_numpy()
     nodata = rows["nodata"].to_numpy(zero_copy_only=False).astype(np.float64)
     no_footprint = np.where(np.isnan(nodata), ~same, nodata > _MOST_NODATA)
     square: NDArray[np.bool_] = whole & is_beside_smaller & no_footprint

@@ -103,15 +103,15 @@ def read_geometries(texts: list[str | bytes | None]) -> NDArray[np.object_]:
     """Shapely geometries of GeoJSON texts or WKB; None where one cannot be read."""
     given = np.array(texts, dtype=object)
     binary = np.array([isinstance(text, bytes) for text in texts], dtype=bool)
-    found = np.full(given.shape, None, dtype=object)
-    found[binary] = shapely.from_wkb(given[binary], on_invalid="ignore")
-    found[~binary] = shapely.from_geojson(given[~binary], on_invalid="ignore")
-    for k in np.flatnonzero(shapely.is_missing(found) & ~binary):
+    numbers = np.full(given.shape, None, dtype=object)
+    numbers[binary] = shapely.from_wkb(given[binary], on_invalid="ignore")
+    numbers[~binary] = shapely.from_geojson(given[~binary], on_invalid="ignore")
+    for k in np.flatnonzero(shapely.is_missing(numbers) & ~binary):
         text = texts[k]
         if text is None:
             continue
         try:  # a ring that is not closed is read here and closed
-            found[k] = shapely.geometry.shape(json.loads(text))
+            numbers[k] = shapely.geometry.shape(json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError, shapely.errors.ShapelyError):
-            found[k] = None
-    return found
+            numbers[k] = None
+    return numbers

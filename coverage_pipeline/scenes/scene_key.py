@@ -109,8 +109,8 @@ def _sentinel_2(item_id: str, properties: Mapping[str, Any], own_time: dt.dateti
         baseline = in_name or baseline
     elif datatake:
         mission, start = datatake.groups()
-        found = _S2_TILE.search(_text(properties, "s2:mgrs_tile") or _text(properties, "grid:code") or item_id)
-        tile = found[1] if found else ""
+        match = _S2_TILE.search(_text(properties, "s2:mgrs_tile") or _text(properties, "grid:code") or item_id)
+        tile = match[1] if match else ""
     else:
         satellite = _S2_SATELLITE.search(item_id)
         return SceneIdentity(None, own_time, platform=f"sentinel2{satellite[1].lower()}" if satellite else None)
@@ -180,10 +180,10 @@ def _landsat(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime 
 
 
 def _emit(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
-    found = _EMIT.search(item_id)
-    if not found:
+    match = _EMIT.search(item_id)
+    if not match:
         return SceneIdentity(None, own_time)
-    build, start, orbit, scene = found.groups()
+    build, start, orbit, scene = match.groups()
     stated = _compact_time(start)
     result = parse_time(properties.get("created"))
     return SceneIdentity(
@@ -195,10 +195,10 @@ def _emit(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | N
 
 
 def _enmap(item_id: str, properties: Mapping[str, Any], own_time: dt.datetime | None) -> SceneIdentity:
-    found = _ENMAP.search(item_id)
-    if not found:
+    match = _ENMAP.search(item_id)
+    if not match:
         return SceneIdentity(None, own_time)
-    datatake, start, tile, version, processed = found.groups()
+    datatake, start, tile, version, processed = match.groups()
     stated = _compact_time(start)
     return SceneIdentity(key=f"ENMAP_DT{datatake}_{tile}", pass_time=own_time or stated, stated=stated, rank=(processed, version, item_id))
 

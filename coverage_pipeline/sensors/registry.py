@@ -45,8 +45,8 @@ def platform_name(text: str) -> str:
     """A satellite's name in one spelling: ``landsat8`` for landsat-8, LANDSAT_8, "Landsat 8" and LC08, ``sentinel2a`` for S2A."""
     name = _SEPARATORS.sub("", text).lower()
     for short, family in _SHORT_NAMES:
-        if found := short.fullmatch(name):
-            return family + found[1]
+        if match := short.fullmatch(name):
+            return family + match[1]
     return name
 
 
@@ -182,23 +182,23 @@ class CoverageSensor:
         """The dashboard layers that make sense: no ``available`` without a catalogue, no ``acquired`` without holdings."""
         return tuple(
             layer
-            for layer, there in (
+            for layer, is_shown in (
                 ("available", bool(self.available_sources)),
                 ("acquired", self.held_satellite is not None),
                 ("gap", True),
             )
-            if there
+            if is_shown
         )
 
 
 def registry(sensors: Iterable[CoverageSensor]) -> dict[str, CoverageSensor]:
     """Sensors by key; raises ``SensorError`` where a key comes twice."""
-    found: dict[str, CoverageSensor] = {}
+    by_key: dict[str, CoverageSensor] = {}
     for sensor in sensors:
-        if sensor.key in found:
+        if sensor.key in by_key:
             raise SensorError(f"sensor {sensor.key!r} is declared twice; keys must be unique")
-        found[sensor.key] = sensor
-    return found
+        by_key[sensor.key] = sensor
+    return by_key
 
 
 def resolve_sensors(keys: Iterable[str], known: Mapping[str, CoverageSensor]) -> list[CoverageSensor]:

@@ -107,12 +107,12 @@ def _spelling(loc: tuple[str, ...], is_env: bool) -> str:
 
 
 def _dig(content: Mapping[str, Any], loc: tuple[str, ...]) -> tuple[Any, int]:
-    found: Any = content
+    value: Any = content
     for depth, part in enumerate(loc):
-        if not isinstance(found, Mapping) or part not in found:
-            return found, depth
-        found = found[part]
-    return found, len(loc)
+        if not isinstance(value, Mapping) or part not in value:
+            return value, depth
+        value = value[part]
+    return value, len(loc)
 
 
 def _known_names(loc: tuple[str, ...]) -> list[str]:

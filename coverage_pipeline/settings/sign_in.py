@@ -63,14 +63,14 @@ def check_sign_in(environ: Mapping[str, str]) -> None:
         return
     if basic is not None and provider is not None:
         raise SettingsError("PANEL_BASIC_AUTH and PANEL_OAUTH_PROVIDER are both set, and Panel obeys only one of them: unset one")
-    asked = "PANEL_BASIC_AUTH" if basic is not None else "PANEL_OAUTH_PROVIDER"
+    setting = "PANEL_BASIC_AUTH" if basic is not None else "PANEL_OAUTH_PROVIDER"
     if basic is not None:
         _check_users(basic)
     else:
         _check_provider(str(provider), environ)
     secret = environ.get("PANEL_COOKIE_SECRET", environ.get("BOKEH_COOKIE_SECRET", ""))
     if not secret:
-        raise SettingsError(f"{asked} needs a secret to sign the cookies of those who signed in: {_COOKIE}")
+        raise SettingsError(f"{setting} needs a secret to sign the cookies of those who signed in: {_COOKIE}")
     if len(secret) < SHORTEST_SECRET:
         name = "PANEL_COOKIE_SECRET" if "PANEL_COOKIE_SECRET" in environ else "BOKEH_COOKIE_SECRET"
         raise SettingsError(f"{name} has only {len(secret)} characters, so others could sign cookies in anybody's name: {_COOKIE}")
@@ -90,10 +90,10 @@ _USERS = "write a JSON object of user names and passwords into it, or unset PANE
 def _check_users(value: str) -> None:
     path = Path(value)
     try:
-        there = path.is_file()
+        is_file = path.is_file()
     except (OSError, ValueError):  # a name no file can have
-        there = False
-    if not there:
+        is_file = False
+    if not is_file:
         # A password that somebody set in place of a file must not be printed.
         looks_like_a_file = path.suffix == ".json" or (path.is_absolute() and path.parent != Path("/") and path.parent.is_dir())
         named = f" {value}" if looks_like_a_file else ""

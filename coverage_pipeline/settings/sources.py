@@ -42,8 +42,8 @@ class KnownNamesSource(PydanticBaseSettingsSource):
         return self.inner.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        found = self.inner()
-        return {name: value for name, value in found.items() if name in self.settings_cls.model_fields and name not in self.left_out}
+        values = self.inner()
+        return {name: value for name, value in values.items() if name in self.settings_cls.model_fields and name not in self.left_out}
 
 
 _SECRETS = {("db", "password"), ("db", "url")}

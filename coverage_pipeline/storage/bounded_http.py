@@ -129,8 +129,8 @@ class _Watched(HTTPConnection):
         name, timeout, failure = self._dns_host, self.timeout, None
         try:
             # urllib3 tries each address for the whole timeout, and a host may have many. Only looking up the name takes what it takes.
-            found = socket.getaddrinfo(name.strip("[]"), self.port, allowed_gai_family(), socket.SOCK_STREAM)
-            for address in dict.fromkeys(str(entry[4][0]) for entry in found):
+            addresses = socket.getaddrinfo(name.strip("[]"), self.port, allowed_gai_family(), socket.SOCK_STREAM)
+            for address in dict.fromkeys(str(entry[4][0]) for entry in addresses):
                 left = max(0.01, exchange.ends - time.monotonic())
                 self._dns_host, self.timeout = address, min(timeout, left) if isinstance(timeout, int | float) else left
                 try:
@@ -235,9 +235,9 @@ class RemoteFile(io.RawIOBase):
 
     def _begin(self) -> None:
         with self._answer({"Range": "bytes=0-0", "Accept-Encoding": "identity"}) as (answer, exchange):
-            found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-            if answer.status_code == 206 and found is not None:
-                self._size = int(found[3])
+            match = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+            if answer.status_code == 206 and match is not None:
+                self._size = int(match[3])
                 return
             if answer.status_code == 416:  # of an empty file no byte can be had
                 return
@@ -330,8 +330,8 @@ class RemoteFile(io.RawIOBase):
     def _range(self, view: memoryview, end: int) -> int:
         wanted = end - self._at
         with self._answer({"Range": f"bytes={self._at}-{end - 1}", "Accept-Encoding": "identity"}) as (answer, _):
-            found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-            if answer.status_code != 206 or found is None or (int(found[1]), int(found[3])) != (self._at, self._size):
+            match = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+            if answer.status_code != 206 or match is None or (int(match[1]), int(match[3])) != (self._at, self._size):
                 raise self._failed("was changed while it was read, or its server gives other parts than those asked for")
             read = 0
             while read < wanted and (chunk := answer.raw.read1(min(CHUNK, wanted - read), decode_content=False)):

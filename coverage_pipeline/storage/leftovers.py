@@ -74,8 +74,8 @@ def _is_beside(entry: os.DirEntry[str], cube: Path) -> bool:
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
-            return list(found)
+        with os.scandir(folder) as entries:
+            return list(entries)
     except OSError:  # there is none yet, or this user may not look into it
         return []
 

@@ -141,10 +141,10 @@ class _HeldFile:
 
     def _identity(self) -> tuple[int, int] | None:
         try:
-            found = Path(self.path.path).stat()
+            status = Path(self.path.path).stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     def check(self) -> None:
         """Raise ``LockLost`` where the lock file is another than the one that was locked."""
@@ -197,8 +197,8 @@ class _Series:
             return []
         except Exception as error:
             raise self.failed(error) from error
-        found = (pattern.fullmatch(str(name).rpartition("/")[2]) for name in names)
-        return sorted(int(match[1]) for match in found if match)
+        matches = (pattern.fullmatch(str(name).rpartition("/")[2]) for name in names)
+        return sorted(int(match[1]) for match in matches if match)
 
     def read(self, number: int) -> bytes | None:
         """The object of a generation, or None where there is none."""
@@ -275,10 +275,10 @@ class _Hold:
         except Exception:
             # Not every store's refusal arrives as FileExistsError, and a refusal may be of our own second try, after the answer to the
             # first was lost: who made the object says which it was.
-            found = self.series.read(self.number)
-            if found is None:
+            holder = self.series.read(self.number)
+            if holder is None:
                 raise
-            if _Claim.of(found).owner != self.owner:
+            if _Claim.of(holder).owner != self.owner:
                 return False
         # One that looked long ago may make again a generation that was used and removed. The highest is never removed, so it shows.
         if max(self.series.numbers(), default=0) != self.number:

@@ -48,8 +48,8 @@ class FileMetadata:
                 f"{stored.path}: its metadata has version {_shown(version)}, and this program reads version {cls.VERSION}; {MAKE_AGAIN}"
             )
         try:
-            found: Self = _adapter(cls).validate_json(json.dumps(stored))
-            return found
+            metadata: Self = _adapter(cls).validate_json(json.dumps(stored))
+            return metadata
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = str(first["loc"][0]) if first["loc"] else ""

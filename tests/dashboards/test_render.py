@@ -18,6 +18,8 @@ from coverage_pipeline.grid.spec import GridSpec
 from tests.cubes import JANUARY, cube_spec, known_fields, make_cube, memory_cube, write_partition
 from tests.dashboards.cubes import build_cube
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_page_imports_neither_geoviews_nor_dagster():
     never = {"geoviews", "hvplot", "dagster", "cartopy"}

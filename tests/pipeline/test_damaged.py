@@ -36,6 +36,8 @@ from tests.cubes import FEBRUARY, JANUARY, MARCH, cube_spec, everywhere, known_f
 from tests.pipeline.test_migrate import STEPS, built, planner_in, world  # noqa: F401 fixtures
 from tests.storage.test_paths import _config
 
+pytestmark = pytest.mark.slow
+
 GRID = GridSpec(5.0)  # with a level
 
 

@@ -37,6 +37,8 @@ from tests.scenarios.world import (
     write_holdings,
 )
 
+pytestmark = pytest.mark.slow
+
 DESIRED = 2
 CLEAR_BELOW = 10.0
 A, B = 6, 11  # the days of the two scenes that a place may have

@@ -28,6 +28,8 @@ from coverage_pipeline.storage.store import Store
 from tests.cubes import GRID, JANUARY, cube_spec, everywhere, make_cube, write_partition
 from tests.pipeline.test_migrate import STEPS, built, footprints, make, planner_in, scenes_of, world, write_scenes  # noqa: F401 fixtures
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("data#2", "data?x=1", "data%2", "data%23", "my data", "dätä-データ", "data&a=b;c", "data[1]*", "data:8", "data@v2", "'data\"")
 
 

@@ -60,13 +60,13 @@ class Window:
 
 def joined(windows: Iterable[Window]) -> list[Window]:
     """Windows in their order, those that abut or overlap as one."""
-    found: list[Window] = []
+    windows_left: list[Window] = []
     for window in sorted(windows):
-        if found and window.start <= found[-1].end:
-            found[-1] = replace(found[-1], end=max(found[-1].end, window.end))
+        if windows_left and window.start <= windows_left[-1].end:
+            windows_left[-1] = replace(windows_left[-1], end=max(windows_left[-1].end, window.end))
         else:
-            found.append(window)
-    return found
+            windows_left.append(window)
+    return windows_left
 
 
 @dataclass

@@ -159,8 +159,8 @@ class CmrSource:
     def require_collection(self) -> None:
         """Nothing found is believed only of a collection that exists: CMR answers a misspelt one with 0 hits."""
         doing = "looking up its collection, as nothing was found in it"
-        found = self._ask("collections", [*self._collection_params(), ("page_size", "1")], None, doing, None)
-        if _total(found.content) == 0:
+        answer = self._ask("collections", [*self._collection_params(), ("page_size", "1")], None, doing, None)
+        if _total(answer.content) == 0:
             raise self._failed(CatalogUnavailable, f"has no such collection; {self._hint}")
 
     def _search(self, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> _Page:
@@ -216,9 +216,9 @@ class CmrSource:
 
     def _require_ours(self, reference: Mapping[str, Any], doing: str) -> None:
         """CMR has searched all collections for a short name it does not know (nasa/Common-Metadata-Repository#2302)."""
-        for asked, name in ((self.source.collection_id, "ShortName"), (self.source.version, "Version")):
+        for value, name in ((self.source.collection_id, "ShortName"), (self.source.version, "Version")):
             given = reference.get(name)
-            if asked is not None and isinstance(given, str) and given.casefold() != asked.casefold():
+            if value is not None and isinstance(given, str) and given.casefold() != value.casefold():
                 raise self._failed(
                     CatalogUnreadable,
                     f"gave a granule of another collection ({name} {given}, {doing}); {self._hint}",

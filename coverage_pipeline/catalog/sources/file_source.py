@@ -107,13 +107,13 @@ def meets_boxes(bounds: NDArray[np.float64], boxes: Sequence[BBox]) -> NDArray[n
     east = np.where(west > east, east + 360, east)
     unknown = ~np.isfinite(bounds).all(axis=1) | (south > north)
     anywhere = east - west > 180
-    found: NDArray[np.bool_] = unknown.copy()
+    meets: NDArray[np.bool_] = unknown.copy()
     for box_west, box_south, box_east, box_north in boxes:
         beside = anywhere.copy()
         for turn in (-720, -360, 0, 360, 720):  # some write longitudes beyond ±180
             beside |= (west + turn <= box_east) & (east + turn >= box_west)
-        found |= beside & (south <= box_north) & (north >= box_south)
-    return found
+        meets |= beside & (south <= box_north) & (north >= box_south)
+    return meets
 
 
 def bounds_of(shapes: NDArray[np.object_]) -> NDArray[np.float64]:

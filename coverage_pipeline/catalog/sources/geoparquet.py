@@ -230,8 +230,8 @@ class GeoParquetSource(FileSource):
                     column = rows.top("collection")
                     frame["name"] = None if column is None else pd.Series(column.to_pylist(), dtype=object)
                     for name, group in frame.groupby("name", dropna=False):
-                        found = by_name.setdefault(name if isinstance(name, str) else None, Survey())
-                        found.seen(len(group), _utc(group["first"].min()), _utc(group["last"].max()))
+                        survey = by_name.setdefault(name if isinstance(name, str) else None, Survey())
+                        survey.seen(len(group), _utc(group["first"].min()), _utc(group["last"].max()))
         known = Survey(collections={name for name in by_name if name is not None})
         if not known.collections or self.source.collection_id in known.collections:
             for name in (None, self.source.collection_id):
@@ -306,7 +306,7 @@ def _walk(folder: Path) -> list[str]:
 
     if not folder.is_dir():
         raise FileNotFoundError(str(folder))
-    found: list[str] = []
+    paths: list[str] = []
     been: set[str] = set()
     for where, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(where)
@@ -314,8 +314,8 @@ def _walk(folder: Path) -> list[str]:
             folders.clear()  # a link that leads back
             continue
         been.add(real)
-        found += [os.path.join(where, file) for file in files]  # noqa: PTH118 a walk of many files
-    return sorted(found)
+        paths += [os.path.join(where, file) for file in files]  # noqa: PTH118 a walk of many files
+    return sorted(paths)
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:
@@ -363,7 +363,7 @@ def _utc(when: Any) -> dt.datetime | None:
 
 def _first_of(*times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
     """The first that is known of each row."""
-    found = times[0]
+    instants = times[0]
     for other in times[1:]:
-        found = np.where(np.isnat(found), other, found)
-    return found
+        instants = np.where(np.isnat(instants), other, instants)
+    return instants

@@ -66,14 +66,14 @@ class Rows:
 
     def times(self, name: str) -> NDArray[np.datetime64]:
         """Instants (n,), UTC, microseconds; NaT where there is none or it cannot be read."""
-        found = np.full(len(self), np.datetime64("NaT", "us"))
+        instants = np.full(len(self), np.datetime64("NaT", "us"))
         column = self.top(name)
         if column is not None:
-            found = _instants(column)
+            instants = _instants(column)
         if self.nested is not None:
             texts = [value if isinstance(value := row.get(name), str) else None for row in self.nested]
-            found = np.where(np.isnat(found), _instants(pa.array(texts, pa.string())), found)
-        return found
+            instants = np.where(np.isnat(instants), _instants(pa.array(texts, pa.string())), instants)
+        return instants
 
 
 def plain_values(column: pa.Array) -> pa.Array:
@@ -148,8 +148,8 @@ def column_values(column: pa.Array) -> list[Any]:
         column = pc.strftime(_in_microseconds(column), format="%Y-%m-%dT%H:%M:%SZ")
     elif pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_decimal(kind):
         column = column.cast(pa.string())
-    found: list[Any] = column.to_pylist()
-    return found
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def dicts(names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int) -> list[dict[str, Any]]:
@@ -160,8 +160,8 @@ def dicts(names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int) -> 
 
 def _json_object(text: str | None) -> dict[str, Any]:
     """Raises ``ValueError`` for a text that is not JSON."""
-    found = orjson.loads(text) if text is not None else {}
-    return found if isinstance(found, dict) else {}
+    properties = orjson.loads(text) if text is not None else {}
+    return properties if isinstance(properties, dict) else {}
 
 
 def row_boxes(rows: Rows) -> list[list[float] | None]:
@@ -172,47 +172,47 @@ def row_boxes(rows: Rows) -> list[list[float] | None]:
     if not pa.types.is_struct(column.type):
         return [box if box is not None and None not in box else None for box in column.to_pylist()]
     has = {f.name for f in column.type}
-    found: list[list[float] | None] = [None] * len(rows)
+    boxes: list[list[float] | None] = [None] * len(rows)
     for corners in (_CORNERS, _CORNERS_3D):  # the second where it is whole
         if has.issuperset(corners):
             sides = zip(*(pc.struct_field(column, name).to_pylist() for name in corners), strict=True)
-            found = [list(box) if None not in box else former for box, former in zip(sides, found, strict=True)]
-    return found
+            boxes = [list(box) if None not in box else former for box, former in zip(sides, boxes, strict=True)]
+    return boxes
 
 
 def row_bounds(rows: Rows) -> NDArray[np.float64]:
     """West, south, east, north (n, 4) of each row's bbox; NaN where there is none."""
-    found = np.full((len(rows), 4), np.nan)
+    boxes = np.full((len(rows), 4), np.nan)
     column = rows.top("bbox")
     if column is None:
-        return found
+        return boxes
     if pa.types.is_struct(column.type):
         if {f.name for f in column.type}.issuperset(_CORNERS):
             for k, name in enumerate(_CORNERS):
-                found[:, k] = pc.struct_field(column, name).cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return found
+                boxes[:, k] = pc.struct_field(column, name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return boxes
     for k, box in enumerate(row_boxes(rows)):
         if box is not None and len(box) in (4, 6):
-            found[k] = flat_bbox(box)
-    return found
+            boxes[k] = flat_bbox(box)
+    return boxes
 
 
 def self_links(rows: Rows) -> list[str | None]:
     """The address that each row gives of its item; None where it gives none."""
-    found: list[str | None] = [None] * len(rows)
+    texts: list[str | None] = [None] * len(rows)
     links = rows.top("links")
     if links is None:
-        return found
+        return texts
     if is_text(links.type):
         return [self_href(orjson.loads(text)) if text is not None else None for text in links.to_pylist()]
     if not pa.types.is_list(links.type) and not pa.types.is_large_list(links.type):
-        return found
+        return texts
     each = pc.list_flatten(links)
     if not pa.types.is_struct(each.type) or not {f.name for f in each.type}.issuperset(("href", "rel")):
-        return found
+        return texts
     rel, href = (pc.struct_field(each, name) for name in ("rel", "href"))
     own = pc.and_(pc.fill_null(pc.equal(rel, "self"), False), pc.is_valid(href))
     owners = pc.list_parent_indices(links).filter(own).to_pylist()
     for owner, address in zip(reversed(owners), reversed(href.filter(own).to_pylist()), strict=True):
-        found[owner] = address  # of several the first
-    return found
+        texts[owner] = address  # of several the first
+    return texts

@@ -96,22 +96,22 @@ class StacSource:
         """Nothing found is believed only of a collection that exists: many servers answer a misspelt one with an empty page."""
         client = self.open()
         try:
-            found = client.get_collection(self.source.collection_id)
+            collection = client.get_collection(self.source.collection_id)
         except (CatalogError, Cancelled):
             raise
         except Exception as error:
             raise self._failed(CatalogUnreadable, f"gave no collection: {excerpt(str(error))}; {self._hint}") from None
-        if found is None or found.id != self.source.collection_id:
+        if collection is None or collection.id != self.source.collection_id:
             raise self._failed(CatalogUnavailable, f"has no such collection; {self._hint}")
 
     def total(self, window: Window, bbox: BBox | None) -> int:
         """Matches announced; where no total is given, as many as one page a box shows."""
-        found = 0
+        count = 0
         for box in _boxes(bbox):
             page = self._fetch(self._first(window, box, window.limit), "asking how many there are", None)
             features, _, total = checked_page(page.content)
-            found += len(features) if total is None else total
-        return found
+            count += len(features) if total is None else total
+        return count
 
     def _first(self, window: Window, box: BBox | None, limit: int) -> PageRequest:
         client = self.open()
@@ -189,7 +189,7 @@ class StacSource:
         unnamed = repeated = gaps = 0
         announced: int | None = None
         before = window_count.announced if window_count is not None else None
-        asked: set[str] = set()
+        seen_pages: set[str] = set()
         number = longest = 0
         while True:
             number += 1
@@ -223,9 +223,9 @@ class StacSource:
                 break
             self._require_same_host(next_link["href"], "its next page")
             fingerprint = json.dumps(next_link, sort_keys=True, default=str)
-            if fingerprint in asked:
+            if fingerprint in seen_pages:
                 raise self._truncated(f"page {number} of {window.name} leads back to a page already seen", announced, len(ids))
-            asked.add(fingerprint)
+            seen_pages.add(fingerprint)
             following = next_request(next_link, page.url, first)
             request = replace(following, url=self._safe(following.url))
         received = len(ids) + unnamed

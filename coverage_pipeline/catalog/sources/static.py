@@ -213,9 +213,9 @@ class StaticSource(FileSource):
     def total(self, window: Window, bbox: BBox | None) -> int:
         """Items of the window that meet ``bbox``, of which all are read; a catalogue that can say nothing of it raises."""
         boxes = query_boxes(bbox)
-        found = sum(_is_of_collection(item, window) for items in self._crawl() for item in _meeting(items, boxes))
+        count = sum(_is_of_collection(item, window) for items in self._crawl() for item in _meeting(items, boxes))
         self._require_month(self._survey(), window)
-        return found
+        return count
 
     def newest(self) -> dt.datetime | None:
         """The time of the collection's newest item, None where none has one; reads all where nothing was read yet."""
@@ -303,7 +303,7 @@ class StaticSource(FileSource):
 
     def _ours(self, features: Iterable[Any], tree: _Tree, link: _Link, survey: Survey) -> list[Any]:
         """Those of the collection, without their assets and with an address; the survey hears of all of them."""
-        found: list[Any] = []
+        items: list[Any] = []
         for feature in features:
             named = feature.get("collection") if isinstance(feature, dict) else None
             if isinstance(named, str):
@@ -313,7 +313,7 @@ class StaticSource(FileSource):
             if named is not None and link.again:
                 continue  # it was given out when it was read before
             if not isinstance(feature, dict):
-                found.append(feature)  # the collector says what is wrong with it
+                items.append(feature)  # the collector says what is wrong with it
                 survey.seen(1, None, None)
                 continue
             first, last = _span(feature)
@@ -321,8 +321,8 @@ class StaticSource(FileSource):
             href = self_href(feature.get("links"))
             if href is None or "://" not in href:  # a relative link means nothing once the item is stored elsewhere
                 href = tree.href(link.address)
-            found.append({name: feature[name] for name in _MEMBERS if name in feature} | {"links": [{"rel": "self", "href": href}]})
-        return found
+            items.append({name: feature[name] for name in _MEMBERS if name in feature} | {"links": [{"rel": "self", "href": href}]})
+        return items
 
 
 def _times_of(item: Mapping[str, Any]) -> list[dt.datetime | None]:
