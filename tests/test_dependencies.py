@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -53,6 +54,7 @@ CORE = declared(PROJECT["dependencies"])
 EXTRAS = {extra: declared(texts) for extra, texts in PROJECT["optional-dependencies"].items()}
 
 
+@cache
 def imports(folder: str) -> dict[str, set[str]]:
     """Distributions that a folder's files import, each with the files: a namespace of several counts as the one of its own name."""
     known = packages_distributions()

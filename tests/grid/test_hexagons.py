@@ -25,6 +25,8 @@ from coverage_pipeline.grid.statistics import cell_statistics, latest_in_cells
 from coverage_pipeline.grid.touch import footprint_to_cells, touched
 from tests.shared_data import item_files, read_items
 
+pytestmark = pytest.mark.slow
+
 RULES = ["touch", "center", "fraction"]
 WORLD = box(-180, -90, 180, 90)
 POLAR_CAP = Polygon([(lon, 85) for lon in range(-180, 180, 10)])

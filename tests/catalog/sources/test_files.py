@@ -46,6 +46,8 @@ from coverage_pipeline.storage.store import Store
 from tests.catalog.items import item, sensor, square
 from tests.shared_data import read_items, shared_data
 
+pytestmark = pytest.mark.slow
+
 JANUARY = Month(2025, 1)
 WINDOW = Window(JANUARY.start - dt.timedelta(hours=1), JANUARY.end + dt.timedelta(hours=1), 100)
 IMPATIENT = ScanOptions(Patience(timeout_seconds=2, retries=1, backoff_seconds=0.01), cross_check=False)
