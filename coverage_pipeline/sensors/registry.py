@@ -137,6 +137,8 @@ class CoverageSensor:
     """Days after a month's end until its catalogue may be called complete."""
     former_revisits: tuple[tuple[Month, float], ...] = ()
     """Revisits of earlier months, in order: the last month of each period, and days. Later months have ``nominal_revisit_days``."""
+    swath_km: float | None = None
+    """Width of what one pass images, km; a target wider than it is too large for the sensor. None: not known."""
     min_sun: float | None = None
     """Least elevation of the sun at which scenes are made, degrees; None: it is not limited by the sun, or the limit is not known."""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -159,6 +161,8 @@ class CoverageSensor:
         until = [month for month, _ in self.former_revisits]
         if until != sorted(set(until)) or not all(days > 0 for _, days in self.former_revisits):
             raise SensorError(f"sensor {self.key}: former_revisits must name later months one after the other, and days > 0")
+        if self.swath_km is not None and not 0 < self.swath_km < math.inf:
+            raise SensorError(f"sensor {self.key}: swath_km {self.swath_km} must be > 0, or left out where it is not known")
         if self.min_sun is not None and not -90 <= self.min_sun <= 90:
             raise SensorError(f"sensor {self.key}: min_sun {self.min_sun} must be an elevation, -90..90 degrees")
         if self.max_scene_km2 is not None and not self.max_scene_km2 > 0:
@@ -236,6 +240,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 family="emit",
                 reach=(-52.0, 52.0),
                 max_scene_km2=40_000,  # 75 km × 75 km, and 150 km long at the end of an orbit segment; up to 12,400 recorded
+                swath_km=75.0,
                 first_month=Month(2022, 8),
                 publication_lag_days=10,
                 sources={
@@ -244,6 +249,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "nominal_revisit_days": "https://ecostress.jpl.nasa.gov/mission",
                     "taskable": "https://earth.jpl.nasa.gov/emit/data/data-portal/coverage-and-forecasts/",
                     "reach": "https://lpdaac.usgs.gov/products/emitl1bradv001/",
+                    "swath_km": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
                     "max_scene_km2": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
                     "first_month": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
                     "cloud": "https://lpdaac.usgs.gov/products/emitl2arflv001/",
@@ -260,6 +266,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 family="enmap",
                 reach=(-80.0, 80.0),
                 max_scene_km2=90_000,  # tiles of 30 km × 30 km (up to 1,200 recorded), cut from data takes of at most 30 km × 1,000 km
+                swath_km=30.0,
                 first_month=Month(2022, 4),
                 publication_lag_days=10,
                 sources={
@@ -267,6 +274,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "nominal_revisit_days": "https://www.enmap.org/mission/",
                     "taskable": "https://www.enmap.org/data_access/",
                     "reach": "https://www.enmap.org/mission/",
+                    "swath_km": "https://www.enmap.org/mission/",
                     "max_scene_km2": "https://www.enmap.org/mission/",
                     "first_month": "https://geoservice.dlr.de/eoc/ogc/stac/v1/collections/ENMAP_HSI_L2A",
                     "cloud": "https://geoservice.dlr.de/eoc/ogc/stac/v1/collections/ENMAP_HSI_L2A",
@@ -282,12 +290,14 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 taskable=True,
                 reach=(-70.0, 70.0),
                 max_scene_km2=25_000,  # 30 km × 30 km, or strips of up to 30 km × 240 km
+                swath_km=30.0,
                 first_month=Month(2019, 5),
                 sources={
                     "available_sources": "https://prisma.asi.it/",
                     "nominal_revisit_days": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
                     "taskable": "https://prisma.asi.it/",
                     "reach": "https://doi.org/10.1109/IGARSS.2016.7729033",
+                    "swath_km": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
                     "max_scene_km2": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
                     "first_month": "https://www.eoportal.org/satellite-missions/prisma-hyperspectral",
                     "cloud": "https://prisma.asi.it/",
@@ -309,6 +319,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 family="landsat",
                 reach=(-82.7, 82.7),
                 max_scene_km2=100_000,  # 185 km × 180 km; up to 40,300 recorded, and their bounding boxes up to 64,600
+                swath_km=185.0,
                 first_month=Month(2013, 3),
                 publication_lag_days=16,
                 sources={
@@ -318,6 +329,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "min_sun": "https://www.usgs.gov/landsat-missions/landsat-collection-2-surface-reflectance",
                     "taskable": "https://www.usgs.gov/landsat-missions/landsat-acquisitions",
                     "reach": "https://landsat.gsfc.nasa.gov/about/the-worldwide-reference-system/",
+                    "swath_km": "https://www.usgs.gov/landsat-missions/landsat-9",
                     "max_scene_km2": "https://www.usgs.gov/landsat-missions/landsat-9",
                     "first_month": "https://www.usgs.gov/landsat-missions/landsat-8",
                     "cloud": "https://planetarycomputer.microsoft.com/dataset/landsat-c2-l2",
@@ -340,6 +352,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                 family="sentinel-2",
                 reach=(-56.0, 84.0),
                 max_scene_km2=36_000,  # tiles of 110 km × 110 km; up to 12,100 recorded, and their bounding boxes up to 15,400
+                swath_km=290.0,
                 first_month=Month(2015, 6),
                 publication_lag_days=4,
                 sources={
@@ -349,6 +362,7 @@ COVERAGE_SENSORS: Mapping[str, CoverageSensor] = MappingProxyType(
                     "min_sun": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "taskable": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "reach": "https://sentiwiki.copernicus.eu/web/s2-mission",
+                    "swath_km": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "max_scene_km2": "https://sentiwiki.copernicus.eu/web/s2-products",
                     "first_month": "https://sentiwiki.copernicus.eu/web/s2-mission",
                     "cloud": "https://sentiwiki.copernicus.eu/web/s2-products",

@@ -65,6 +65,23 @@ class Store:
         return (self.derived or self.root) / "matchup" / sensor / f"{month.key}.parquet"
 
     @property
+    def targets(self) -> UPath:
+        """The targets as they were last read, with their digest."""
+        return self.root / "targets.parquet"
+
+    def target_stats(self, sensor: str, month: Month) -> UPath:
+        """Coverage of each target, one row a target."""
+        return self.root / "targets" / sensor / f"{month.key}.parquet"
+
+    def backlog(self, sensor: str, month: Month) -> UPath:
+        """Scenes worth getting, one row a scene."""
+        return self.root / "backlog" / sensor / f"{month.key}.parquet"
+
+    def summary(self, sensor: str, month: Month) -> UPath:
+        """Headline figures of one sensor and month, one row a group of targets; the history stands beside it."""
+        return self.root / "summary" / sensor / f"{month.key}.parquet"
+
+    @property
     def requests(self) -> Path:
         """The request store, a local SQLite file (below the root, or ``data`` where the root is an object store)."""
         return Path(self.root.path if is_local(self.root) else "data") / "requests.sqlite"
