@@ -74,7 +74,7 @@ def compute_gap(
     held_known, not_held = _holdings_knowledge(ds)
 
     deficit, priority, action = xr.apply_ufunc(
-        _gap,
+        gap_of_masks,
         ds["held_clear_days"],
         ds["ingestable_days"],
         ds["check_days"],
@@ -133,7 +133,7 @@ def _holdings_knowledge(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return ((status == HOLDINGS_STATUS.index("read")) & cell) | not_held, not_held
 
 
-def _gap(
+def gap_of_masks(
     held_clear_days: NDArray[np.uint32],
     ingestable_days: NDArray[np.uint32],
     check_days: NDArray[np.uint32],
@@ -149,7 +149,11 @@ def _gap(
     *,
     weights: Mapping[str, float],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    """Deficit, priority and action of arrays that broadcast against each other. The order of the table is the order here."""
+    """Deficit, priority and action (places in ``ACTIONS``) of arrays that broadcast against each other, by the table of design section 4.
+
+    Masks are ``uint32`` day masks, bit 31 where not known. ``absence_counts``: nothing found means that nothing exists. ``not_held``: the
+    sensor is not in the holdings at all, a known zero. A NaN in ``desired`` is out of scope; a deficit that is not known is NaN.
+    """
     result: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
     with np.errstate(invalid="ignore"):  # the compiler divides before it asks whether there is a number
         result = _gap_of_cell(

@@ -10,16 +10,13 @@ from coverage_pipeline.holdings.metadata import HoldingsStatus
 from coverage_pipeline.scenes.schema import ScanStatus
 from coverage_pipeline.storage.metadata import FileMetadata
 
-DAYS_NOT_KNOWN = 1 << 31
-"""A day mask that is not known: bit 31 alone (design section 4)."""
 TARGET_SCENE = pa.struct(
     [
         pa.field("scene_key", pa.string()),
         pa.field("day", pa.uint8()),  # 1..31, UTC, of the pass time
         pa.field("share", pa.float32()),  # of the target's area under the scene
         pa.field("clear", pa.bool_()),  # null: its cloud is not known
-        pa.field("held", pa.bool_()),  # whole within the target; null: the holdings are not known
-        pa.field("missing_share", pa.float32()),  # of the target's area under what is not held of the scene; null as held
+        pa.field("held", pa.bool_()),  # whole; null: the holdings are not known
     ]
 )
 TARGET_STATS_SCHEMA = pa.schema(
@@ -33,9 +30,8 @@ TARGET_STATS_SCHEMA = pa.schema(
         pa.field("unknown_days", pa.uint32(), nullable=False),  # of unknown cloud, held or not
         pa.field("ingestable_days", pa.uint32(), nullable=False),  # held clear < min_cover <= held clear with unheld clear
         pa.field("check_days", pa.uint32(), nullable=False),  # neither, and the scenes of unknown cloud with the clear ones reach it
-        pa.field("best_share", pa.float32()),  # largest share of one day under available scenes; null: not known
+        pa.field("best_share", pa.float64()),  # largest share of one day under listed scenes; null: not known
         pa.field("scenes", pa.list_(TARGET_SCENE), nullable=False),  # of the month, by day and key
-        pa.field("held_unlisted", pa.int32(), nullable=False),  # holdings over the target that no catalogue lists
         pa.field("desired", pa.float64(), nullable=False),  # clear observations wanted in the month; 0 out of season
         pa.field("deficit", pa.int16(), nullable=False),  # -1: not known
         pa.field("ingestable", pa.int16(), nullable=False),  # number of ingestable days; -1: not known

@@ -1,0 +1,193 @@
+"""Which days cover each target: the share of its area under the union of a day's scenes, for several kinds of scenes at once.
+
+Overlays stay in longitude and latitude, where the edges of targets and footprints are straight by definition (design section 4). Areas are
+measured on the ellipsoid (``geometry.ellipsoid``). An equal-area projection with densified edges gives the same shares, more slowly.
+``geopandas.overlay`` lost: it makes a table row of every intersection, and has no union by day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
+from coverage_pipeline.grid.daymask import day_bit
+
+ROUNDING = 1e-9
+"""A share this much below ``min_cover`` still reaches it: areas are sums of many terms."""
+
+# Kinds of scenes, as bits of ``Pieces.kinds``.
+KINDS = tuple(np.uint8(1 << bit) for bit in range(8))
+AVAILABLE, CLEAR, HELD, HELD_CLEAR, UNKNOWN_CLOUD, CLEAR_ANYWHERE, MAYBE_CLEAR, HELD_MAYBE_CLEAR = KINDS
+"""Listed; listed and clear; held; held and clear; of unknown cloud, listed or held; held clear, or clear and not held; that or of unknown
+cloud; held and clear or of unknown cloud."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Footprints of scenes, of holdings, and of missing parts: all that can cover a target on some day."""
+
+    bounds: NDArray[np.float64]
+    """West, south, east, north of each, ``(pieces, 4)``, degrees."""
+    wkb: NDArray[np.object_]
+    """Each one's outline as WKB, EPSG:4326, normalised."""
+    day: NDArray[np.uint8]
+    """UTC day of the month, 1..31."""
+    kinds: NDArray[np.uint8]
+    """Bits of the kinds that it counts for."""
+
+
+@dataclass(frozen=True)
+class TargetDays:
+    """What covers the targets, day by day."""
+
+    masks: dict[np.uint8, NDArray[np.uint32]]
+    """By kind the days on which the union of its pieces reaches ``min_cover``, ``(targets,)``."""
+    best_share: NDArray[np.float64]
+    """Largest share of one day under listed scenes, ``(targets,)``."""
+    pair_target: NDArray[np.int64]
+    """Index of the target of each pair of a target and a piece whose interiors meet, ascending."""
+    pair_piece: NDArray[np.int64]
+    pair_share: NDArray[np.float64]
+    """Share of the target's area under that piece alone."""
+
+
+def covered_days(targets: NDArray[np.object_], min_cover: NDArray[np.float64], pieces: Pieces) -> TargetDays:
+    """The days on which each kind of pieces covers each target.
+
+    ``targets`` are Polygons or MultiPolygons in degrees, cut at the antimeridian, ``(targets,)``; ``min_cover`` their shares, 0..1.
+    """
+    area = ellipsoid_km2(targets)
+    target, piece = _candidates(targets, pieces.bounds)
+    shapes = np.full(len(pieces.wkb), None, dtype=object)
+    used = np.unique(piece)
+    shapes[used] = shapely.from_wkb(pieces.wkb[used])
+    shapely.prepare(targets)
+    meets = shapely.intersects(targets[target], shapes[piece])
+    target, piece = target[meets], piece[meets]
+    share = _shares(targets, shapes, target, piece, area)
+    overlaps = share > 0  # others share a border only
+    target, piece, share = target[overlaps], piece[overlaps], share[overlaps]
+    # One group a target and day, in that order.
+    group_key = target * 32 + pieces.day[piece]
+    order = np.lexsort((piece, group_key))
+    target, piece, share, group_key = target[order], piece[order], share[order], group_key[order]
+    keys, group = np.unique(group_key, return_inverse=True)
+    group_target = keys // 32
+    day = day_bit(keys % 32)
+    reached = {}
+    unions = _Unions(targets, shapes, area, target, piece, share, group, len(keys))
+    best = np.zeros(len(targets))
+    for kind in KINDS:
+        members = (pieces.kinds[piece] & kind) != 0
+        wanted = min_cover[group_target] - ROUNDING
+        shares = unions.shares(members, None if kind == AVAILABLE else wanted)
+        if kind == AVAILABLE:
+            np.maximum.at(best, group_target, shares)
+        mask = np.zeros(len(targets), np.uint32)
+        np.bitwise_or.at(mask, group_target, np.where((shares >= wanted) & (shares > 0), day, np.uint32(0)))
+        reached[kind] = mask
+    return TargetDays(reached, np.minimum(best, 1.0), target, piece, share)
+
+
+def _candidates(targets: NDArray[np.object_], bounds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of a target and a piece whose bounding boxes meet, each once."""
+    parts, owner = shapely.get_parts(targets, return_index=True)  # a target cut at ±180 has a box around the globe
+    if not len(parts) or not len(bounds):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    tree = shapely.STRtree(parts)
+    piece, part = tree.query(shapely.box(*bounds.T))
+    pairs = np.unique(owner[part].astype(np.int64) * len(bounds) + piece)
+    return pairs // len(bounds), pairs % len(bounds)
+
+
+def _shares(
+    targets: NDArray[np.object_],
+    shapes: NDArray[np.object_],
+    target: NDArray[np.int64],
+    piece: NDArray[np.int64],
+    area: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Share of each pair's target under its piece. Most pairs are decided without an overlay: the one lies within the other."""
+    share = np.zeros(len(target))
+    whole = shapely.covered_by(targets[target], shapes[piece])
+    share[whole] = 1.0
+    inside = ~whole & shapely.contains_properly(targets[target], shapes[piece])
+    rows = np.flatnonzero(inside)
+    share[rows] = ellipsoid_km2(shapes[piece[rows]]) / area[target[rows]]
+    rows = np.flatnonzero(~whole & ~inside)
+    share[rows] = ellipsoid_km2(shapely.intersection(targets[target[rows]], shapes[piece[rows]])) / area[target[rows]]
+    return np.minimum(share, 1.0)
+
+
+class _Unions:
+    """Shares of groups of pairs under the union of some of their pieces, each union made once."""
+
+    def __init__(
+        self,
+        targets: NDArray[np.object_],
+        shapes: NDArray[np.object_],
+        area: NDArray[np.float64],
+        target: NDArray[np.int64],
+        piece: NDArray[np.int64],
+        share: NDArray[np.float64],
+        group: NDArray[np.int64],
+        groups: int,
+    ) -> None:
+        self.targets, self.shapes, self.area = targets, shapes, area
+        self.target, self.piece, self.share, self.group, self.groups = target, piece, share, group, groups
+        # A sum of random numbers tells sets of pieces apart, so that the kinds of a cloudless day share one union.
+        self.token = np.random.default_rng(0).integers(1, 1 << 62, len(piece), dtype=np.int64)
+        self.known_token = np.empty(0, np.int64)
+        self.known_share = np.empty(0)
+
+    def shares(self, members: NDArray[np.bool_], wanted: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """The share of each group's target under the union of its members, ``(groups,)``.
+
+        With ``wanted`` the share only tells whether that is reached: a union is made where neither the largest member nor the sum of all
+        members decides.
+        """
+        rows = np.flatnonzero(members)
+        group = self.group[rows]
+        share = self.share[rows]
+        largest, total = np.zeros(self.groups), np.zeros(self.groups)
+        np.maximum.at(largest, group, share)
+        np.add.at(total, group, share)
+        count = np.bincount(group, minlength=self.groups)
+        open_ = (count > 1) & (largest < 1.0)
+        if wanted is not None:
+            open_ &= (largest < wanted) & (total >= wanted)
+        rows = rows[open_[group]]
+        if len(rows):
+            numbers, inner = np.unique(self.group[rows], return_inverse=True)
+            token = np.zeros(len(numbers), np.int64)
+            np.add.at(token, inner, self.token[rows])
+            place = np.searchsorted(self.known_token, token)
+            place_in = np.minimum(place, max(len(self.known_token) - 1, 0))
+            seen = self.known_token[place_in] == token if len(self.known_token) else np.zeros(len(token), bool)
+            largest[numbers[seen]] = self.known_share[place_in[seen]]
+            new = np.flatnonzero(~seen)
+            if len(new):
+                chosen = ~seen[inner]
+                _, again = np.unique(inner[chosen], return_inverse=True)
+                result = self._union_shares(rows[chosen], again, len(new))
+                largest[numbers[new]] = result
+                tokens, results = np.concatenate([self.known_token, token[new]]), np.concatenate([self.known_share, result])
+                sort = np.argsort(tokens)
+                self.known_token, self.known_share = tokens[sort], results[sort]
+        return largest
+
+    def _union_shares(self, rows: NDArray[np.int64], group: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
+        """Exact shares of the unions of ``rows``, which belong to groups 0 … ``groups`` − 1, in order."""
+        first = np.unique(group, return_index=True)[1]
+        target = self.target[rows[first]]
+        together = shapely.geometrycollections(self.shapes[self.piece[rows]], indices=group)
+        union = shapely.union_all(together[:, None], axis=1)
+        covers = shapely.covered_by(self.targets[target], union)
+        share = np.ones(groups)
+        rest = np.flatnonzero(~covers)
+        share[rest] = ellipsoid_km2(shapely.intersection(self.targets[target[rest]], union[rest])) / self.area[target[rest]]
+        return np.minimum(share, 1.0)

@@ -1,0 +1,288 @@
+"""Target statistics of one sensor and month: made from footprints, never from cells, because a small site is a corner of a cell."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from coverage_pipeline.cube.schema import ACTIONS
+from coverage_pipeline.demand import target_days as kinds
+from coverage_pipeline.demand.gap import gap_of_masks
+from coverage_pipeline.demand.target_days import Pieces, TargetDays, covered_days
+from coverage_pipeline.demand.target_schema import TARGET_SCENE, TARGET_STATS_SCHEMA, TargetStatsMetadata
+from coverage_pipeline.demand.target_size import too_large
+from coverage_pipeline.demand.target_table import Targets
+from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry.bbox import split_bbox
+from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
+from coverage_pipeline.geometry.wkb import ragged_from_wkb
+from coverage_pipeline.grid.daymask import DAYS, UNKNOWN, observations
+from coverage_pipeline.holdings.metadata import KNOWN_HOLDINGS, HoldingsMetadata, HoldingsStatus
+from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA
+from coverage_pipeline.matchup.held_cells import held_scenes
+from coverage_pipeline.matchup.metadata import MatchupMetadata
+from coverage_pipeline.matchup.month import scenes_not_held
+from coverage_pipeline.months import Month
+from coverage_pipeline.scenes.schema import ScanStatus
+from coverage_pipeline.scenes.statistics import is_clear, read_scenes
+from coverage_pipeline.sensors.registry import CoverageSensor
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet, write_parquet
+
+SCENE_COLUMNS = ["scene_key", "pass_time", "in_month", "cloud_cover", "geometry"]
+"""Columns of the scenes file that ``target_statistics`` reads."""
+MATCHUP_COLUMNS = ["holdings", "share", "held", "missing"]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known of a sensor and month: of what was asked, and of what is held."""
+
+    scan_status: ScanStatus
+    bbox: Sequence[float] | None
+    """Area scanned: west, south, east, north, degrees; None: the globe."""
+    holdings_status: HoldingsStatus
+
+
+def target_statistics(
+    targets: Targets,
+    scenes: pa.Table,
+    matchup: pa.Table,
+    holdings: pa.Table,
+    sensor: CoverageSensor,
+    month: Month,
+    known: Knowledge,
+    *,
+    cloud_lt: float,
+    default_desired: float,
+) -> pa.Table:
+    """Coverage, deficit and action of each target for a sensor and month (``TARGET_STATS_SCHEMA``), in the targets' order.
+
+    ``scenes`` (``SCENE_COLUMNS``) and ``matchup`` (``MATCHUP_COLUMNS``) have one row a listed scene; ``holdings`` is the extract. A UTC day
+    counts where its scenes together cover ``min_cover`` of the target. ``default_desired`` is the sensor's cadence, for targets that state
+    none. The words are those of design section 4, with target in place of cell.
+    """
+    shapes = targets.table.geometry.to_numpy()
+    min_cover = targets.table["min_cover"].to_numpy(np.float64)
+    pieces, listed = _pieces(scenes, matchup, holdings, sensor, month, cloud_lt)
+    days = covered_days(shapes, min_cover, pieces)
+    of_scene = days.pair_piece < listed
+    touched = np.zeros(len(targets), bool)
+    touched[days.pair_target[of_scene]] = True
+    catalog_known = _contained(shapes, known.bbox) & (known.scan_status not in ("not_scanned", "not_applicable"))
+    if known.scan_status == "partial":  # what was found counts; that nothing was found says nothing
+        catalog_known &= touched
+    holdings_known = np.full(len(targets), known.holdings_status in KNOWN_HOLDINGS)
+    masks = _masks(days, catalog_known, holdings_known, known.scan_status)
+    in_reach = _in_reach(shapes, min_cover, sensor) & sensor.flies_in(month)
+    desired = targets.desired(sensor.key, month, default_desired)
+    applicable = known.scan_status != "not_applicable"
+    absence_counts = catalog_known if known.scan_status == "complete" else np.full(len(targets), not applicable)
+    deficit, _, action = gap_of_masks(
+        masks["held_clear_days"],
+        masks["ingestable_days"],
+        masks["check_days"],
+        np.full(len(targets), np.nan, np.float32),
+        desired.astype(np.float32),
+        np.array(month.days, np.uint8),
+        in_reach,
+        np.array(sensor.taskable),
+        absence_counts,
+        holdings_known,
+        np.array(known.holdings_status == "not_held"),
+        1.0,
+        weights=DEFAULT_WEIGHTS,
+    )
+    deficit = np.where(np.isnan(deficit), -1, deficit).astype(np.int16)
+    ingestable = np.where(masks["ingestable_days"] == UNKNOWN, -1, observations(masks["ingestable_days"]).astype(np.int16))
+    remaining = np.where((deficit < 0) | (ingestable < 0), -1, np.maximum(0, deficit - ingestable))
+    return pa.table(
+        {
+            "target": pa.array(targets.table["id"].to_list(), pa.string()),
+            **{name: pa.array(mask, pa.uint32()) for name, mask in masks.items()},
+            "best_share": pa.array(days.best_share, pa.float64(), mask=~catalog_known),
+            "scenes": _scene_lists(days, of_scene, scenes, matchup, pieces, len(targets)),
+            "desired": pa.array(np.where(in_reach, desired, 0.0), pa.float64()),
+            "deficit": pa.array(deficit, pa.int16()),
+            "ingestable": pa.array(ingestable.astype(np.int16), pa.int16()),
+            "remaining": pa.array(remaining.astype(np.int16), pa.int16()),
+            "action": pa.array(np.array(ACTIONS, dtype=object)[action], pa.string()),
+            "catalog_known": pa.array(catalog_known),
+            "holdings_known": pa.array(holdings_known),
+            "in_reach": pa.array(in_reach),
+            "too_large": pa.array(too_large(targets, sensor)),
+            "area_km2": pa.array(targets.table["area_km2"].to_numpy(np.float64), pa.float64()),
+        }
+    ).cast(TARGET_STATS_SCHEMA)
+
+
+def write_target_stats(
+    sensor: CoverageSensor, month: Month, store: Store, targets: Targets, *, cloud_lt: float, default_desired: float
+) -> TargetStatsMetadata:
+    """Make one partition's target statistics from its scenes, matchup and holdings, and write them; returns the file's metadata.
+
+    Raises ``StoreError`` for a file that is missing or damaged, ``PlannerError`` where the matchup is of another scan or extract.
+    """
+    scenes, scan = read_scenes(store.scenes(sensor.key, month), SCENE_COLUMNS)
+    matchup, stored = read_parquet(store.matchup(sensor.key, month), MATCHUP_COLUMNS)
+    match = MatchupMetadata.of(stored)
+    holdings, stored = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
+    extract = HoldingsMetadata.of(stored)
+    for name, made_from, run in (("scan", match.scan_run, scan.run), ("extract", match.holdings_run, extract.run)):
+        if made_from != run:
+            raise PlannerError(
+                f"{sensor.key} {month}: matchup was made from another {name} than the one that is there; materialise matchup again"
+            )
+    table = target_statistics(
+        targets,
+        scenes,
+        matchup,
+        holdings,
+        sensor,
+        month,
+        Knowledge(scan.status, scan.bbox, extract.status),
+        cloud_lt=cloud_lt,
+        default_desired=default_desired,
+    )
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(table["action"]).to_pylist()}
+    metadata = TargetStatsMetadata(
+        sensor=sensor.key,
+        month=month.key,
+        targets_digest=targets.digest,
+        run=uuid.uuid4().hex,
+        scan_run=scan.run,
+        holdings_run=extract.run,
+        matchup_run=match.run,
+        scan_status=scan.status,
+        holdings_status=extract.status,
+        scanned_at=scan.scanned_at,
+        cloud_lt=cloud_lt,
+        targets=len(targets),
+        actions={action: counts.get(action, 0) for action in ACTIONS},
+    )
+    write_parquet(store.target_stats(sensor.key, month), table, metadata)
+    return metadata
+
+
+def _pieces(
+    scenes: pa.Table, matchup: pa.Table, holdings: pa.Table, sensor: CoverageSensor, month: Month, cloud_lt: float
+) -> tuple[Pieces, int]:
+    """All that can cover a target, the rows of ``scenes`` first; how many these are."""
+    in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
+    held = held_scenes(holdings, scenes, matchup) if holdings.num_rows else None
+    lacking = scenes_not_held(scenes, matchup)
+    tables: list[tuple[pa.ChunkedArray, pa.ChunkedArray, NDArray[np.uint8]]] = []
+
+    def add(table: pa.Table, cloud: str, if_any: int, if_clear: int, if_unknown: int, counts: NDArray[np.bool_] | None = None) -> None:
+        percent = table[cloud].to_numpy(zero_copy_only=False).astype(np.float64)
+        clear = is_clear(percent, cloud_lt, sensor.cloud)
+        bits = np.full(len(percent), if_any, np.uint8)
+        bits[clear] |= np.uint8(if_clear)
+        bits[np.isnan(percent) & ~clear] |= np.uint8(if_unknown)
+        tables.append((table["geometry"], table["pass_time"], bits if counts is None else np.where(counts, bits, 0).astype(np.uint8)))
+
+    clear_anywhere = int(kinds.CLEAR_ANYWHERE | kinds.MAYBE_CLEAR)
+    unclear = int(kinds.UNKNOWN_CLOUD | kinds.MAYBE_CLEAR)
+    held_maybe = int(kinds.HELD_MAYBE_CLEAR)
+    add(scenes, "cloud_cover", int(kinds.AVAILABLE), int(kinds.CLEAR), unclear, in_month)
+    if held is not None:
+        add(held, "cloud", int(kinds.HELD), int(kinds.HELD_CLEAR) | clear_anywhere | held_maybe, unclear | held_maybe)
+    add(lacking, "cloud_cover", 0, clear_anywhere, 0)
+    geometry = pa.chunked_array([chunk for column, _, _ in tables for chunk in column.chunks], pa.binary())
+    times = pa.chunked_array(
+        [chunk.cast(pa.timestamp("us", tz="UTC")) for _, column, _ in tables for chunk in column.chunks], pa.timestamp("us", tz="UTC")
+    )
+    bits = np.concatenate([bits for _, _, bits in tables])
+    rows = np.flatnonzero(bits)  # scenes of neighbouring months, and cloudy ones that are not held, count for nothing
+    chosen = geometry.take(pa.array(rows)) if len(rows) < len(bits) else geometry
+    bounds = np.full((len(bits), 4), np.nan)
+    bounds[rows] = wkb_bounds(chosen)
+    day = pc.day(times).to_numpy().astype(np.uint8)
+    return Pieces(bounds, geometry.to_numpy(zero_copy_only=False), day, bits), scenes.num_rows
+
+
+def wkb_bounds(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
+    """West, south, east, north of each outline (WKB polygons), ``(rows, 4)`` in degrees, without making a geometry of any."""
+    if not len(geometry):
+        return np.empty((0, 4))
+    coords, rings, polygons, geometries = ragged_from_wkb(geometry)
+    first = rings[polygons[geometries[:-1]]]
+    return np.column_stack([np.minimum.reduceat(coords, first, axis=0), np.maximum.reduceat(coords, first, axis=0)])
+
+
+def _masks(
+    days: TargetDays, catalog_known: NDArray[np.bool_], holdings_known: NDArray[np.bool_], scan_status: ScanStatus
+) -> dict[str, NDArray[np.uint32]]:
+    """The day masks of the table, ``UNKNOWN`` where not known."""
+    mask = days.masks
+    held_clear = np.where(holdings_known, mask[kinds.HELD_CLEAR], np.uint32(0))
+    ingestable = mask[kinds.CLEAR_ANYWHERE] & ~held_clear
+    check = mask[kinds.MAYBE_CLEAR] & ~held_clear & ~ingestable
+    both = catalog_known & holdings_known
+    # Where the catalogue is not known, held scenes of unknown cloud are still worth a look.
+    held_unclear = mask[kinds.HELD_MAYBE_CLEAR] & ~held_clear
+    check_elsewhere = np.where((held_unclear == 0) & (scan_status != "not_applicable"), UNKNOWN, held_unclear)
+    check_elsewhere = np.where(holdings_known, check_elsewhere, UNKNOWN)
+    result = {
+        "available_days": np.where(catalog_known, mask[kinds.AVAILABLE], UNKNOWN),
+        "clear_days": np.where(catalog_known, mask[kinds.CLEAR], UNKNOWN),
+        "held_days": np.where(holdings_known, mask[kinds.HELD], UNKNOWN),
+        "held_clear_days": np.where(holdings_known, held_clear, UNKNOWN),
+        "unknown_days": np.where(both, mask[kinds.UNKNOWN_CLOUD], UNKNOWN),
+        "ingestable_days": np.where(both, ingestable, UNKNOWN),
+        "check_days": np.where(both, check, check_elsewhere),
+    }
+    return {name: np.where(values == UNKNOWN, UNKNOWN, values & DAYS).astype(np.uint32) for name, values in result.items()}
+
+
+def _contained(shapes: NDArray[np.object_], bbox: Sequence[float] | None) -> NDArray[np.bool_]:
+    """Which targets the scanned box holds whole: scenes over what it cuts off were not asked for."""
+    if bbox is None:
+        return np.ones(len(shapes), bool)
+    box = shapely.union_all([shapely.box(*part) for part in split_bbox(bbox)])
+    return np.asarray(shapely.covers(box, shapes))
+
+
+def _in_reach(shapes: NDArray[np.object_], min_cover: NDArray[np.float64], sensor: CoverageSensor) -> NDArray[np.bool_]:
+    """Which targets the sensor can image, as to latitude: ``min_cover`` of the area lies within its reach."""
+    south, north = sensor.reach
+    bounds = shapely.bounds(shapes)
+    inside = (bounds[:, 1] >= south) & (bounds[:, 3] <= north)
+    cut = np.flatnonzero(~inside & (bounds[:, 1] < north) & (bounds[:, 3] > south))
+    if len(cut):
+        part = ellipsoid_km2(shapely.intersection(shapes[cut], shapely.box(-180, south, 180, north)))
+        inside[cut] = part >= (min_cover[cut] - kinds.ROUNDING) * ellipsoid_km2(shapes[cut])
+    return np.asarray(inside)
+
+
+def _scene_lists(
+    days: TargetDays, of_scene: NDArray[np.bool_], scenes: pa.Table, matchup: pa.Table, pieces: Pieces, targets: int
+) -> pa.ListArray:
+    """For each target its scenes, by day and key."""
+    target, piece, share = days.pair_target[of_scene], days.pair_piece[of_scene], days.pair_share[of_scene]
+    listed = (pieces.kinds[piece] & kinds.AVAILABLE) != 0
+    target, piece, share = target[listed], piece[listed], share[listed]
+    rank = pc.rank(scenes["scene_key"], tiebreaker="dense").to_numpy() if scenes.num_rows else np.empty(0, np.int64)
+    order = np.lexsort((rank[piece], pieces.day[piece], target))
+    target, piece, share = target[order], piece[order], share[order]
+    bits = pieces.kinds[piece]
+    values = pa.StructArray.from_arrays(
+        [
+            scenes["scene_key"].take(pa.array(piece)).combine_chunks(),
+            pa.array(pieces.day[piece], pa.uint8()),
+            pa.array(share.astype(np.float32)),
+            pa.array((bits & kinds.CLEAR) != 0, mask=(bits & kinds.UNKNOWN_CLOUD) != 0),
+            matchup["held"].take(pa.array(piece)).combine_chunks(),
+        ],
+        fields=list(TARGET_SCENE),
+    )
+    offsets = np.searchsorted(target, np.arange(targets + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
