@@ -2,22 +2,28 @@
 
 Overlays stay in longitude and latitude, where the edges of targets and footprints are straight by definition (design section 4). Areas are
 measured on the ellipsoid (``geometry.ellipsoid``). An equal-area projection with densified edges gives the same shares, more slowly.
-``geopandas.overlay`` lost: it makes a table row of every intersection, and has no union by day.
+``geopandas.overlay`` lost: it makes a geometry of every intersection, and has no union by day.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
+from coverage_pipeline.demand.target_kernel import convex_parts, rings_of, uncovered_km2
 from coverage_pipeline.grid.daymask import day_bit
 
 ROUNDING = 1e-9
 """A share this much below ``min_cover`` still reaches it: areas are sums of many terms."""
+
+_THREADS = min(4, os.cpu_count() or 1)
+_CHUNKS = 64
+"""Pieces of work that the threads take: groups differ in size by orders of magnitude."""
 
 # Kinds of scenes, as bits of ``Pieces.kinds``.
 KINDS = tuple(np.uint8(1 << bit) for bit in range(8))
@@ -60,16 +66,13 @@ def covered_days(targets: NDArray[np.object_], min_cover: NDArray[np.float64], p
 
     ``targets`` are Polygons or MultiPolygons in degrees, cut at the antimeridian, ``(targets,)``; ``min_cover`` their shares, 0..1.
     """
-    area = ellipsoid_km2(targets)
     target, piece = _candidates(targets, pieces.bounds)
     shapes = np.full(len(pieces.wkb), None, dtype=object)
     used = np.unique(piece)
     shapes[used] = shapely.from_wkb(pieces.wkb[used])
-    shapely.prepare(targets)
-    meets = shapely.intersects(targets[target], shapes[piece])
-    target, piece = target[meets], piece[meets]
-    share = _shares(targets, shapes, target, piece, area)
-    overlaps = share > 0  # others share a border only
+    cover = _Cover(targets, shapes)
+    share = cover.shares(target, piece, np.arange(len(target) + 1))
+    overlaps = share > ROUNDING  # others share a border only, or nothing
     target, piece, share = target[overlaps], piece[overlaps], share[overlaps]
     # One group a target and day, in that order.
     group_key = target * 32 + pieces.day[piece]
@@ -79,7 +82,7 @@ def covered_days(targets: NDArray[np.object_], min_cover: NDArray[np.float64], p
     group_target = keys // 32
     day = day_bit(keys % 32)
     reached = {}
-    unions = _Unions(targets, shapes, area, target, piece, share, group, len(keys))
+    unions = _Unions(cover, target, piece, share, group, len(keys))
     best = np.zeros(len(targets))
     for kind in KINDS:
         members = (pieces.kinds[piece] & kind) != 0
@@ -104,23 +107,38 @@ def _candidates(targets: NDArray[np.object_], bounds: NDArray[np.float64]) -> tu
     return pairs // len(bounds), pairs % len(bounds)
 
 
-def _shares(
-    targets: NDArray[np.object_],
-    shapes: NDArray[np.object_],
-    target: NDArray[np.int64],
-    piece: NDArray[np.int64],
-    area: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Share of each pair's target under its piece. Most pairs are decided without an overlay: the one lies within the other."""
-    share = np.zeros(len(target))
-    whole = shapely.covered_by(targets[target], shapes[piece])
-    share[whole] = 1.0
-    inside = ~whole & shapely.contains_properly(targets[target], shapes[piece])
-    rows = np.flatnonzero(inside)
-    share[rows] = ellipsoid_km2(shapes[piece[rows]]) / area[target[rows]]
-    rows = np.flatnonzero(~whole & ~inside)
-    share[rows] = ellipsoid_km2(shapely.intersection(targets[target[rows]], shapes[piece[rows]])) / area[target[rows]]
-    return np.minimum(share, 1.0)
+class _Cover:
+    """Shares of targets under unions of pieces."""
+
+    def __init__(self, targets: NDArray[np.object_], shapes: NDArray[np.object_]) -> None:
+        self.rings, self.parts = rings_of(targets), convex_parts(shapes)
+        nothing = np.zeros(len(targets) + 1, np.int64)
+        self.area = self._uncovered(np.arange(len(targets)), nothing[:0], nothing)
+
+    def shares(self, target: NDArray[np.int64], piece: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Share of each group's ``target`` under the union of its pieces ``piece[offsets[g]:offsets[g + 1]]``, 0..1."""
+        first = self.parts.first
+        count = (first[piece + 1] - first[piece]).astype(np.int64)
+        begin = np.concatenate([[0], np.cumsum(count)])
+        parts = np.repeat(first[piece] - begin[:-1], count) + np.arange(begin[-1])
+        uncovered = self._uncovered(target, parts, begin[offsets])
+        return np.clip(1.0 - uncovered / self.area[target], 0.0, 1.0)
+
+    def _uncovered(self, target: NDArray[np.int64], parts: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+        out = np.empty(len(target))
+        arguments = (
+            *self.rings,
+            self.parts.coords,
+            self.parts.offsets,
+            target.astype(np.int64),
+            parts.astype(np.int64),
+            offsets.astype(np.int64),
+        )
+        cuts = np.linspace(0, len(target), _CHUNKS + 1).astype(np.int64)
+        with ThreadPoolExecutor(_THREADS) as pool:  # the kernel lets go of the interpreter's lock
+            for _ in pool.map(lambda k: uncovered_km2(*arguments, cuts[k], cuts[k + 1], out), range(_CHUNKS)):
+                pass
+        return out
 
 
 class _Unions:
@@ -128,17 +146,14 @@ class _Unions:
 
     def __init__(
         self,
-        targets: NDArray[np.object_],
-        shapes: NDArray[np.object_],
-        area: NDArray[np.float64],
+        cover: _Cover,
         target: NDArray[np.int64],
         piece: NDArray[np.int64],
         share: NDArray[np.float64],
         group: NDArray[np.int64],
         groups: int,
     ) -> None:
-        self.targets, self.shapes, self.area = targets, shapes, area
-        self.target, self.piece, self.share, self.group, self.groups = target, piece, share, group, groups
+        self.cover, self.target, self.piece, self.share, self.group, self.groups = cover, target, piece, share, group, groups
         # A sum of random numbers tells sets of pieces apart, so that the kinds of a cloudless day share one union.
         self.token = np.random.default_rng(0).integers(1, 1 << 62, len(piece), dtype=np.int64)
         self.known_token = np.empty(0, np.int64)
@@ -182,12 +197,5 @@ class _Unions:
 
     def _union_shares(self, rows: NDArray[np.int64], group: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
         """Exact shares of the unions of ``rows``, which belong to groups 0 … ``groups`` − 1, in order."""
-        first = np.unique(group, return_index=True)[1]
-        target = self.target[rows[first]]
-        together = shapely.geometrycollections(self.shapes[self.piece[rows]], indices=group)
-        union = shapely.union_all(together[:, None], axis=1)
-        covers = shapely.covered_by(self.targets[target], union)
-        share = np.ones(groups)
-        rest = np.flatnonzero(~covers)
-        share[rest] = ellipsoid_km2(shapely.intersection(self.targets[target[rest]], union[rest])) / self.area[target[rest]]
-        return np.minimum(share, 1.0)
+        offsets = np.searchsorted(group, np.arange(groups + 1))
+        return self.cover.shares(self.target[rows[offsets[:-1]]], self.piece[rows], offsets)

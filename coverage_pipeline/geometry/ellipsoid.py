@@ -14,7 +14,7 @@ WGS84_A_KM = 6378.137
 """Semi-major axis of WGS 84, km."""
 _E2 = 0.00669437999014132
 """Square of its first eccentricity (NIMA TR 8350.2)."""
-_E = _E2**0.5
+ECCENTRICITY = _E2**0.5
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
 """Gauss-Legendre on an edge: exact to rounding for edges of up to 30° of latitude."""
 
@@ -25,8 +25,8 @@ def zone_km2(latitude: NDArray[np.float64]) -> NDArray[np.float64]:
     a²·q/2 with q of Snyder, Map Projections: A Working Manual (USGS Professional Paper 1395), equation 3-12.
     """
     sine = np.sin(np.radians(latitude))
-    scaled = _E * sine
-    q = (1 - _E2) * (sine / (1 - scaled * scaled) + np.arctanh(scaled) / _E)
+    scaled = ECCENTRICITY * sine
+    q = (1 - _E2) * (sine / (1 - scaled * scaled) + np.arctanh(scaled) / ECCENTRICITY)
     return np.asarray(WGS84_A_KM**2 * q / 2)
 
 

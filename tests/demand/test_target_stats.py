@@ -201,7 +201,7 @@ def slow_days(
 
 
 def compare(row: dict[str, Any], shares: dict[str, dict[int, float]], min_cover: float) -> None:
-    """The row's masks and best share are those of the shares; days at the very threshold are left open: the oracle's edges are short straight lines."""
+    """The row's masks and best share are those of the shares; days at the threshold are left open (the oracle is not exact)."""
     near = {day for by_day in shares.values() for day, share in by_day.items() if abs(share - min_cover) < 2e-5}
 
     def reached(name: str) -> set[int]:
