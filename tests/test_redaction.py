@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from coverage_pipeline.catalog.doctor import examine
 from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.patience import Patience
-from coverage_pipeline.demand.targets import LocationsError, fetch_targets
+from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.targets import fetch_targets
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.holdings.config import TilesSettings
 from coverage_pipeline.holdings.errors import HoldingsUnavailable

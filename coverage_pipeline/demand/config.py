@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AllowInfNan,
@@ -30,6 +30,17 @@ class GapSettings(Section):
             return check_weights(weights)
         except PlannerError as error:
             raise ValueError(str(error)) from None
+
+
+class TargetsSettings(Section):
+    """``[targets]``: the areas that planners care about. ``targets = "sites.geojson"`` gives the path alone."""
+
+    BARE: ClassVar[str | None] = "path"
+
+    path: str | None = None
+    """A file or URL of sites: GeoJSON, GeoParquet, GeoPackage, Shapefile, KML or CSV. ``COVERAGE_TARGETS`` names it, too."""
+    skip_bad: bool = False
+    """Whether the other rows go on where some cannot be used; else such a file is refused."""
 
 
 class AreaSettings(Section):

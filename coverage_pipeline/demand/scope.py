@@ -17,7 +17,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.demand.targets import ENVIRONMENT, LocationsError
+from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.target_file import ENVIRONMENT
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.geometry.footprints import EARTH_RADIUS_KM, normalise_footprints
 from coverage_pipeline.grid.hexagons import hex_cells

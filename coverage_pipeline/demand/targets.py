@@ -1,35 +1,31 @@
-"""Target areas: read from a file or address, checked, and brought to degrees."""
+"""The areas that planners care about: read from a file, checked, and kept with a digest that tells one set from another."""
 
 from __future__ import annotations
 
+import datetime as dt
+import hashlib
 import logging
-import math
 import os
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import Collection, Sequence
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.geometry.footprints import normalise_footprints
-from coverage_pipeline.redaction import public_address, redact
-from coverage_pipeline.storage.bounded_http import local_copy
-from coverage_pipeline.storage.paths import is_local, storage_path, vector_source
+from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.target_file import ENVIRONMENT, read_target_file
+from coverage_pipeline.demand.target_rows import TargetProblem, check_outlines, check_targets
+from coverage_pipeline.demand.target_table import Targets, TargetsMetadata
+from coverage_pipeline.geometry.geoparquet import as_geoparquet
+from coverage_pipeline.redaction import public_address
+from coverage_pipeline.storage.store import Store
+from coverage_pipeline.storage.tables import read_parquet, write_parquet
 
-ENVIRONMENT = "COVERAGE_TARGETS"
-_POLYGONAL = (3, 6)
+_MOST_NAMED = 20
 _log = logging.getLogger(__name__)
-
-
-class LocationsError(PlannerError):
-    """Target areas that cannot be read or used, or an area of interest that needs them where there are none."""
-
-    exit_code = 2
 
 
 def fetch_targets(source: str | None = None) -> gpd.GeoDataFrame:
@@ -38,35 +34,30 @@ def fetch_targets(source: str | None = None) -> gpd.GeoDataFrame:
     Parameters
     ----------
     source
-        Path or URL of a GeoJSON, GeoParquet, GeoPackage or Shapefile; None takes the environment's ``COVERAGE_TARGETS``.
+        Path or URL of a GeoJSON, GeoParquet, GeoPackage, Shapefile, KML or CSV; None takes the environment's ``COVERAGE_TARGETS``.
 
     Returns
     -------
     No rows where neither is set: then nothing is clipped to targets. ``id`` is the file's own, or the row number from 0;
-    ``name`` the file's own, or the id. Polygons are valid and cut at the antimeridian; points and lines stay as they are.
+    ``name`` the file's own, or the id. Polygons are valid and cut at the antimeridian; ``buffer_km`` grows them, and makes areas of points
+    and lines; without it these stay as they are.
 
     Raises
     ------
     LocationsError
-        The file is missing, unreadable or has no rows; a row has no usable geometry, or two have one id; there is no CRS and
-        the coordinates are not degrees.
+        The file is missing, unreadable or has no rows; rows have no usable geometry, or two have one id (all are named); there is no CRS
+        and the coordinates are not degrees.
 
     """
     source = next((text for text in (source, os.environ.get(ENVIRONMENT)) if text and text.strip()), None)
     if source is None:
         return _no_targets()
-    place = _place(source)
-    table = _read(source, place)
-    if not len(table):
-        raise LocationsError(f"targets in {place}: no rows; give a file with at least one area, or unset {ENVIRONMENT}")
-    table = _in_degrees(table.reset_index(drop=True), place)
-    ids = table["id"].astype("string") if "id" in table.columns else pd.Series([None] * len(table), dtype="string")
-    ids = ids.fillna(pd.Series([str(row) for row in range(len(table))], dtype="string"))
-    names = table["name"].astype("string").fillna(ids) if "name" in table.columns else ids
-    if ids.duplicated().any():
-        raise LocationsError(f"targets in {place}: id {ids[ids.duplicated()].iloc[0]!r} comes twice; ids must be unique")
-    columns = {"id": ids.astype(object), "name": names.astype(object)}
-    return gpd.GeoDataFrame(columns, geometry=_usable(table.geometry.to_numpy(), ids.to_list(), place), crs="EPSG:4326")
+    table = read_target_file(source)
+    ids, shapes, _, problems = check_outlines(table, buffer_needed=False)
+    if problems:
+        raise _refusal(public_address(source), problems)
+    names = table["name"].astype("string").fillna(pd.Series(ids, dtype="string")) if "name" in table.columns else ids
+    return gpd.GeoDataFrame({"id": ids, "name": np.asarray(names, dtype=object)}, geometry=shapes, crs="EPSG:4326")
 
 
 def targets_union(targets: gpd.GeoDataFrame) -> BaseGeometry:
@@ -74,78 +65,75 @@ def targets_union(targets: gpd.GeoDataFrame) -> BaseGeometry:
     return targets.geometry.union_all() if len(targets) else shapely.GeometryCollection()
 
 
+def checked_targets(source: str, sensors: Collection[str], groups: Collection[str] = ()) -> tuple[Targets, list[TargetProblem]]:
+    """The usable targets of a file, and why its other rows cannot be used.
+
+    ``sensors`` and ``groups`` are the names that a column ``desired_<name>`` may have. Raises ``LocationsError`` for a file that cannot be
+    read at all.
+    """
+    table, problems = check_targets(read_target_file(source), sensors, groups)
+    return Targets(table, digest_of(table), public_address(source)), problems
+
+
+def read_targets(source: str | None, sensors: Collection[str], groups: Collection[str] = (), *, skip_bad: bool = False) -> Targets:
+    """The targets that the settings name; none where ``source`` is None.
+
+    Raises ``LocationsError`` that names every row that cannot be used; with ``skip_bad`` the others go on, and those are in a warning. A
+    column that names no sensor is an error in any case.
+    """
+    if source is None or not source.strip():
+        table, _ = check_targets(_no_targets(), sensors)
+        return Targets(table, digest_of(table))
+    targets, problems = checked_targets(source, sensors, groups)
+    if problems:
+        refusal = _refusal(targets.source, problems)
+        if not skip_bad or any(problem.row is None for problem in problems) or not len(targets):
+            raise refusal
+        _log.warning("%s; the other %d targets go on (targets.skip_bad)", refusal, len(targets))
+    return targets
+
+
+def digest_of(table: gpd.GeoDataFrame) -> str:
+    """Tells a table of targets from others: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(column for column in table.columns if column != "geometry"):
+        digest.update(name.encode())
+        digest.update("\x1f".join(map(repr, table[name].to_list())).encode())
+    for wkb in shapely.to_wkb(table.geometry.to_numpy()):
+        digest.update(wkb)
+    return digest.hexdigest()[:16]
+
+
+def write_targets(store: Store, targets: Targets) -> None:
+    """Keep the targets as they were read, beside what is made from them (``targets.parquet``, GeoParquet)."""
+    columns = {name: pa.array(targets.table[name].to_list()) for name in targets.table.columns if name != "geometry"}
+    columns["geometry"] = pa.array(shapely.to_wkb(targets.table.geometry.to_numpy()), pa.binary())
+    metadata = TargetsMetadata(
+        digest=targets.digest,
+        source=targets.source,
+        read_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        targets=len(targets),
+    )
+    write_parquet(store.targets, as_geoparquet(pa.table(columns)), metadata)
+
+
+def load_targets(store: Store) -> Targets:
+    """The targets that ``write_targets`` kept; raises ``StoreError`` where there are none."""
+    table, stored = read_parquet(store.targets)
+    metadata = TargetsMetadata.of(stored)
+    columns = {name: table[name].to_pandas() for name in table.column_names if name not in ("geometry", "bbox")}
+    shapes = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+    return Targets(gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326"), metadata.digest, metadata.source)
+
+
+def _refusal(place: str, problems: Sequence[TargetProblem]) -> LocationsError:
+    more = f"\n  and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+    if len(problems) == 1:
+        return LocationsError(f"targets in {place}: {problems[0]}; mend or remove it")
+    lines = "".join(f"\n  {problem}" for problem in problems[:_MOST_NAMED])
+    return LocationsError(f"targets in {place}: {len(problems)} rows cannot be used; mend or remove them:{lines}{more}")
+
+
 def _no_targets() -> gpd.GeoDataFrame:
     empty = pd.Series([], dtype=object)
     return gpd.GeoDataFrame({"id": empty, "name": empty}, geometry=gpd.GeoSeries([], dtype="geometry"), crs="EPSG:4326")
-
-
-def _is_url(source: str) -> bool:
-    return not is_local(storage_path(source))
-
-
-def _place(source: str) -> str:
-    """The source as messages name it."""
-    return public_address(source)
-
-
-def _read(source: str, place: str) -> gpd.GeoDataFrame:
-    local = None if _is_url(source) else storage_path(source)
-    if local is not None and not Path(local.path).exists():
-        raise LocationsError(f"targets: no file at {place}; set {ENVIRONMENT} to a GeoJSON, GeoParquet, GeoPackage or Shapefile")
-    path = urlsplit(source).path if local is None else local.path
-    try:
-        read = gpd.read_parquet if path.lower().endswith((".parquet", ".geoparquet")) else gpd.read_file
-        if local is not None:
-            table = read(path if read is gpd.read_parquet else vector_source(local))
-        else:
-            with local_copy(source) as copy:
-                table = read(copy)
-    except Exception as error:
-        words = redact(str(error), source)
-        raise LocationsError(
-            f"targets in {place} cannot be read ({type(error).__name__}: {words}); set {ENVIRONMENT} to a GeoJSON, GeoParquet, "
-            "GeoPackage or Shapefile"
-        ) from None
-    if not isinstance(table, gpd.GeoDataFrame):
-        raise LocationsError(f"targets in {place}: a table without geometry; give a file of areas")
-    return table
-
-
-def _in_degrees(table: gpd.GeoDataFrame, place: str) -> gpd.GeoDataFrame:
-    if table.crs is not None:
-        return table.to_crs("EPSG:4326")
-    west, south, east, north = table.total_bounds
-    if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
-        if all(math.isnan(bound) for bound in (west, south, east, north)):
-            return table.set_crs("EPSG:4326")  # only empty geometries: their rows are named later
-        raise LocationsError(
-            f"targets in {place}: no CRS, and bounds {west:g} {south:g} {east:g} {north:g} are not degrees; add the CRS "
-            "(a .prj beside a shapefile)"
-        )
-    _log.warning("targets in %s have no CRS; their bounds fit longitude and latitude, so they are taken as EPSG:4326", place)
-    return table.set_crs("EPSG:4326")
-
-
-def _usable(geometries: NDArray[np.object_], ids: list[str], place: str) -> NDArray[np.object_]:
-    """Each row's geometry, polygons made fit for the grid."""
-
-    def refuse(row: int, why: str) -> LocationsError:
-        return LocationsError(f"targets in {place}: row {row} (id {ids[row]!r}) {why}; mend or remove it")
-
-    for row in np.flatnonzero(shapely.is_missing(geometries) | shapely.is_empty(geometries)):
-        raise refuse(int(row), "has no geometry")
-    usable: NDArray[np.object_] = shapely.force_2d(geometries)
-    bounds = shapely.bounds(usable)
-    kinds = shapely.get_type_id(usable)
-    polygons = np.flatnonzero(np.isin(kinds, _POLYGONAL))
-    normalised, reasons = normalise_footprints(usable[polygons])
-    for row, reason in zip(polygons, reasons, strict=True):
-        if reason is not None:
-            raise refuse(int(row), f"cannot be used: {reason}")
-    usable[polygons] = normalised
-    with np.errstate(invalid="ignore"):
-        outside = ~((np.abs(bounds[:, [0, 2]]) <= 180).all(axis=1) & (np.abs(bounds[:, [1, 3]]) <= 90).all(axis=1))
-    outside[polygons] = False
-    for row in np.flatnonzero(outside):
-        raise refuse(int(row), "leaves longitude ±180 or latitude ±90")
-    return usable

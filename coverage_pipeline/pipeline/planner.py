@@ -113,7 +113,7 @@ class Planner:
         from coverage_pipeline.demand.targets import fetch_targets
 
         area = self.settings.area
-        targets = fetch_targets(self.settings.targets) if area.scope == "targets" else None
+        targets = fetch_targets(self.settings.targets.path) if area.scope == "targets" else None
         return area_mask(area.scope, self.grid, coastal_margin_km=area.coastal_margin_km, targets=targets)
 
     def ensure_cube(self) -> None:

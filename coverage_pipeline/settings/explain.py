@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from coverage_pipeline.settings.model import PlannerSettings
-from coverage_pipeline.settings.sources import SettingsError, coverage_variables, dotenv
+from coverage_pipeline.settings.sources import KnownNamesSource, SettingsError, bare_sections, coverage_variables, dotenv, sections_of
 from coverage_pipeline.storage.section import PREFIX
 
 _DB_SHOWN = {("port",), ("sslmode",), ("connect_timeout",)}
@@ -56,7 +56,10 @@ def unreadable_json_variable() -> str | None:
         _spelling((name, *leaf), is_env=True)
         for name, field in PlannerSettings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        for leaf in [(), *((n,) for n, f in field.annotation.model_fields.items() if get_origin(f.annotation) is dict)]
+        for leaf in [
+            *([()] if name not in bare_sections(PlannerSettings) else []),
+            *((n,) for n, f in field.annotation.model_fields.items() if get_origin(f.annotation) is dict),
+        ]
     } | {_spelling((name,), is_env=True) for name, field in PlannerSettings.model_fields.items() if get_origin(field.annotation) is dict}
     for label, source in (("the environment", os.environ), (".env", dotenv())):
         for name, value in coverage_variables(source).items():
@@ -69,13 +72,13 @@ def unreadable_json_variable() -> str | None:
 
 
 def explained(error: ValidationError, overrides: Mapping[str, Any], file: Mapping[str, Any], config: Path) -> str:
-    env = EnvSettingsSource(PlannerSettings)()
-    dotenv = DotEnvSettingsSource(PlannerSettings)()
+    env = KnownNamesSource(EnvSettingsSource(PlannerSettings), PlannerSettings, frozenset())()
+    dotenv = KnownNamesSource(DotEnvSettingsSource(PlannerSettings), PlannerSettings, frozenset())()
     sources: list[tuple[str, Mapping[str, Any], bool]] = [
-        ("the command line", overrides, False),
+        ("the command line", sections_of(overrides, PlannerSettings), False),
         ("the environment", env, True),
         (".env", dotenv, True),
-        (str(config), file, False),
+        (str(config), sections_of(file, PlannerSettings), False),
     ]
     lines = []
     for one in error.errors(include_url=False, include_input=False):

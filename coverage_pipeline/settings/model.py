@@ -18,6 +18,7 @@ from pydantic_settings import (
     DotEnvSettingsSource,
     EnvSettingsSource,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -27,7 +28,7 @@ from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.cube.schema import CubeSpec, DesiredCadence
-from coverage_pipeline.demand.config import AreaSettings, GapSettings
+from coverage_pipeline.demand.config import AreaSettings, GapSettings, TargetsSettings
 from coverage_pipeline.grid.bands import Engine
 from coverage_pipeline.grid.config import GridSettings
 from coverage_pipeline.grid.spec import GridSpec
@@ -38,7 +39,7 @@ from coverage_pipeline.sensors.registry import (
     CoverageSensor,
     resolve_sensors,
 )
-from coverage_pipeline.settings.sources import KnownNamesSource
+from coverage_pipeline.settings.sources import KnownNamesSource, sections_of
 from coverage_pipeline.storage.config import OutputSettings
 from coverage_pipeline.storage.paths import is_local, storage_path
 from coverage_pipeline.storage.section import PREFIX, Section, check_output_address, check_place, refuse_blank
@@ -123,8 +124,6 @@ class PlannerSettings(BaseSettings):
 
     data: str = "data"
     """Root of everything written, a folder or a URL."""
-    targets: str | None = None
-    """Sites the gap is evaluated against, a file or URL."""
     cloud_lt: Annotated[float, Field(gt=0, le=100)] = 10.0
     """A scene is clear below this cloud percentage."""
     note: str | None = None
@@ -134,6 +133,7 @@ class PlannerSettings(BaseSettings):
     sensors: SensorSettings = SensorSettings()
     gap: GapSettings = GapSettings()
     area: AreaSettings = AreaSettings()
+    targets: Annotated[TargetsSettings, NoDecode] = TargetsSettings()
     output: OutputSettings = OutputSettings()
     holdings: HoldingsSettings = HoldingsSettings()
     scan: ScanSettings = ScanSettings()
@@ -154,7 +154,7 @@ class PlannerSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Sources in falling order; the file's values come in beside ``load_settings``' own, see there."""
         init = cast("InitSettingsSource", init_settings).init_kwargs
-        overrides, file = init.get("overrides", {}), init.get("file", {})
+        overrides, file = (sections_of(init.get(name, {}), settings_cls) for name in ("overrides", "file"))
         if not init.get("environment", True):
             return InitSettingsSource(settings_cls, overrides), InitSettingsSource(settings_cls, file)
         left_out = frozenset() if init.get("holdings", True) else HOLDINGS_SECTIONS
@@ -241,7 +241,7 @@ class PlannerSettings(BaseSettings):
             case "all":
                 return "everywhere"
             case _:
-                source = self.targets or "none"
+                source = self.targets.path or "none"
                 place = storage_path(source)
                 local = Path(place.path) if is_local(place) else None
                 content = local.read_bytes() if local is not None and local.is_file() else source.encode()

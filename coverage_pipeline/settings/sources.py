@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.storage.section import PREFIX
+from coverage_pipeline.storage.section import PREFIX, Section
 
 DEFAULT_CONFIG = Path("config/build.toml")
 
@@ -42,8 +42,26 @@ class KnownNamesSource(PydanticBaseSettingsSource):
         return self.inner.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        values = self.inner()
+        values = sections_of(self.inner(), self.settings_cls)
+        for name in bare_sections(self.settings_cls):  # the library takes the variables of a section only where the bare one is not set
+            if own := self.inner.explode_env_vars(name, self.settings_cls.model_fields[name], self.inner.env_vars):
+                values[name] = {**values.get(name, {}), **own}
         return {name: value for name, value in values.items() if name in self.settings_cls.model_fields and name not in self.left_out}
+
+
+def bare_sections(settings_cls: type[BaseSettings]) -> dict[str, str]:
+    """Sections that a plain text may stand for, each with the setting that it gives (``Section.BARE``)."""
+    kinds = {name: field.annotation for name, field in settings_cls.model_fields.items()}
+    sections = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)}
+    return {name: kind.BARE for name, kind in sections.items() if kind.BARE is not None}
+
+
+def sections_of(values: Mapping[str, Any], settings_cls: type[BaseSettings]) -> dict[str, Any]:
+    """The values with a table in the place of a plain text that stands for a section."""
+    bare = bare_sections(settings_cls)
+    return {
+        name: {bare[name]: value} if name in bare and (value is None or isinstance(value, str)) else value for name, value in values.items()
+    }
 
 
 _SECRETS = {("db", "password"), ("db", "url")}

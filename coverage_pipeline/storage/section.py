@@ -5,7 +5,7 @@ Each package defines its own sections in its module ``config``; ``settings.model
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -47,6 +47,9 @@ def check_place(place: str) -> str:
 
 
 class Section(BaseModel):
+    """A section; ``BARE`` names the setting that a plain text in place of the section gives, where there is one."""
+
+    BARE: ClassVar[str | None] = None
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, allow_inf_nan=False, use_attribute_docstrings=True
     )

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import shapely
 
+from coverage_pipeline.demand.errors import LocationsError
 from coverage_pipeline.demand.scope import area_mask, land_mask, reach_mask, require_in_reach, scope_mask
-from coverage_pipeline.demand.targets import LocationsError, fetch_targets, targets_union
+from coverage_pipeline.demand.targets import fetch_targets, targets_union
 from coverage_pipeline.geometry import outlines as geodata
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.grid.touch import touched

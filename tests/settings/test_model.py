@@ -568,7 +568,7 @@ def test_a_setting_that_may_be_left_out_is_none_where_it_is_empty(blank: str, mo
     for name in [*names, "DB_SSLMODE", "TILES_CLOUD", "TILES_SCENE_ID", "WINDOW_END", "GRID_EXTENT", "GRID_H3_RES", "CONFIG"]:
         monkeypatch.setenv(f"COVERAGE_{name}", blank)
     settings = load_settings()
-    assert (settings.targets, settings.note, settings.output.zarr, settings.output.parquet_dir) == (None, None, None, None)
+    assert (settings.targets.path, settings.note, settings.output.zarr, settings.output.parquet_dir) == (None, None, None, None)
     assert (settings.holdings.path, settings.db.url, settings.db.host, settings.db.password) == (None, None, None, None)
     assert (settings.db.schema_name, settings.db.sslmode, settings.tiles.cloud, settings.tiles.scene_id) == (None, None, None, None)
     assert (settings.window.end, settings.grid.extent, settings.grid.h3_res) == (None, None, None)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from coverage_pipeline.demand.targets import LocationsError, fetch_targets
+from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.targets import fetch_targets
 from coverage_pipeline.holdings.config import TilesSettings
 from coverage_pipeline.holdings.errors import HoldingsUnreachable
 from coverage_pipeline.holdings.sources.file import FileHoldings

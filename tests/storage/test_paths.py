@@ -20,7 +20,8 @@ from coverage_pipeline.cli.app import app
 from coverage_pipeline.cube import arrays, create
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import CoverageError, CoverageMismatch
-from coverage_pipeline.demand.targets import LocationsError, fetch_targets
+from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.targets import fetch_targets
 from coverage_pipeline.pipeline.migrate import migrate
 from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.paths import storage_path
