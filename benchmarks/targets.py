@@ -3,8 +3,8 @@
     python -m benchmarks.targets [--targets 1000] [--footprints 450000] [--side-km 50] [--peer-days 1]
 
 Prints one line of JSON. A tenth of the footprints is held, half are clear. The peer overlays the targets with the footprints of one day
-at a time, and makes only the area of each target under all footprints of that day, where ours makes all masks. It runs on ``--peer-days``
-of the 30 days and is scaled.
+at a time and dissolves the pieces by target, for the four kinds that differ here: listed, clear, held, held and clear. It runs on
+``--peer-days`` of the 30 days and is scaled. The kernel is compiled and loaded before the clock starts.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def made_targets(n: int, side_km: float, vertices: int, rng: np.random.Generator
     return Targets(gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326"), "benchmark")
 
 
-def made_files(footprints: NDArray[np.object_], rng: np.random.Generator) -> tuple[pa.Table, pa.Table, pa.Table, NDArray[np.int64]]:
-    """Scenes, matchup and extract as the target statistics read them, and each scene's day."""
+def made_files(footprints: NDArray[np.object_], rng: np.random.Generator) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Scenes, matchup and extract as the target statistics read them."""
     n = len(footprints)
     day = rng.integers(1, 31, n)
     times = pa.array(np.datetime64(MONTH.start.replace(tzinfo=None), "us") + (day - 1) * np.timedelta64(86_400_000_000, "us"), TIME)
@@ -64,6 +64,7 @@ def made_files(footprints: NDArray[np.object_], rng: np.random.Generator) -> tup
             "in_month": pa.array(np.ones(n, bool)),
             "cloud_cover": pa.array(np.where(rng.random(n) < 0.5, 2.0, 60.0)),
             "geometry": wkb,
+            "bbox": pa.StructArray.from_arrays(list(map(pa.array, shapely.bounds(footprints).T)), names=["xmin", "ymin", "xmax", "ymax"]),
         }
     )
     nothing = pa.nulls(len(rows), pa.string())
@@ -91,18 +92,22 @@ def made_files(footprints: NDArray[np.object_], rng: np.random.Generator) -> tup
             "missing": pa.nulls(n, pa.binary()),
         }
     )
-    return scenes, matchup, extract, day
+    return scenes, matchup, extract
 
 
-def overlay_by_day(targets: Targets, footprints: NDArray[np.object_], day: NDArray[np.int64], days: int) -> float:
+def overlay_by_day(targets: Targets, footprints: NDArray[np.object_], scenes: pa.Table, held: NDArray[np.bool_], days: int) -> float:
     """Seconds that the peer takes for its days."""
+    day = np.asarray(scenes["pass_time"].to_pandas().dt.day)
+    clear = scenes["cloud_cover"].to_numpy() < 10
     equal_area = targets.table[["id", "geometry"]].to_crs("EPSG:6933")
     flat = gpd.GeoSeries(footprints, crs="EPSG:4326").to_crs("EPSG:6933")
     began = time.perf_counter()
     for d in range(1, days + 1):
-        scenes = gpd.GeoDataFrame(geometry=flat[day == d])
-        pieces = gpd.overlay(equal_area, scenes, how="intersection", keep_geom_type=True)
-        _ = pieces.dissolve("id").area
+        of_day = day == d
+        scenes_of_day = gpd.GeoDataFrame({"clear": clear[of_day], "held": held[of_day]}, geometry=flat[of_day].to_numpy(), crs=flat.crs)
+        pieces = gpd.overlay(equal_area, scenes_of_day, how="intersection", keep_geom_type=True)
+        for kind in (pieces, pieces[pieces.clear], pieces[pieces.held], pieces[pieces.held & pieces.clear]):
+            _ = kind.dissolve("id").area
     return time.perf_counter() - began
 
 
@@ -117,10 +122,11 @@ def main(arguments: list[str] | None = None) -> None:
     rng = np.random.default_rng(15)
     targets = made_targets(options.targets, options.side_km, options.vertices, rng)
     footprints = squares(options.footprints, 110, 12, (-56, 80), rng)
-    scenes, matchup, extract, day = made_files(footprints, rng)
+    scenes, matchup, extract = made_files(footprints, rng)
     sensor = COVERAGE_SENSORS["landsat-8-9"]
     known = Knowledge("complete", None, "read")
     result: list[pa.Table] = []
+    target_statistics(targets, scenes[:1000], matchup[:1000], extract[:0], sensor, MONTH, known, cloud_lt=10.0, default_desired=3.0)
     taken = taken_by(
         lambda: result.append(
             target_statistics(targets, scenes, matchup, extract, sensor, MONTH, known, cloud_lt=10.0, default_desired=3.0)
@@ -132,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
         "targets": options.targets,
         "side_km": options.side_km,
         "footprints": options.footprints,
-        "pairs": sum(len(row) for row in result[0]["scenes"].to_pylist()),
+        "pairs": sum(len(row) for row in result[-1]["scenes"].to_pylist()),
         "seconds": round(taken.wall, 2),
         "cpu_seconds": round(taken.cpu, 2),
         "peak_mb": peak,
@@ -140,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.peer_days:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            peer = overlay_by_day(targets, footprints, day, options.peer_days) * 30 / options.peer_days
+            peer = overlay_by_day(targets, footprints, scenes, matchup["held"].to_numpy(), options.peer_days) * 30 / options.peer_days
         line |= {"peer_days": options.peer_days, "overlay_seconds": round(peer, 1), "overlay_ratio": round(peer / taken.wall, 1)}
     print(json.dumps(line))
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from coverage_pipeline import __version__
-from coverage_pipeline.cli import build, doctor, scan, serve
+from coverage_pipeline.cli import build, doctor, scan, serve, targets
 from coverage_pipeline.redaction import printable, redact
 
 app = typer.Typer(
@@ -95,6 +95,7 @@ for _command, _name in (
     (serve.demo, "demo"),
 ):
     app.command(_name)(_command)
+app.add_typer(targets.targets_app, name="targets")
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def demo(
       coverage-planner demo --build-only
     """
     with exit_codes():
-        from coverage_pipeline.demo.build import build_demo, summary  # Dagster takes seconds to import
+        from coverage_pipeline.demo.build import build_demo, summary, targets_summary  # Dagster takes seconds to import
         from coverage_pipeline.settings.sign_in import check_sign_in
         from coverage_pipeline.settings.sources import SettingsError
         from coverage_pipeline.storage.paths import is_local, storage_path
@@ -91,6 +91,7 @@ def demo(
             raise SettingsError(f"--root {root}: the demo is made in a folder of this machine; give its path")
         result = build_demo(Path(place.path), console=console, resolution=resolution)
         Console().print(summary(result))
+        Console().print(targets_summary(result))
         if build_only:
             typer.echo(f"to see it: coverage-planner serve --config {result.config}")
         else:

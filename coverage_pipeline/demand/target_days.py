@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
@@ -24,6 +25,9 @@ ROUNDING = 1e-9
 _THREADS = min(4, os.cpu_count() or 1)
 _CHUNKS = 64
 """Pieces of work that the threads take: groups differ in size by orders of magnitude."""
+
+_BINS = 4
+"""Bins a degree in which footprints near a target are looked for."""
 
 # Kinds of scenes, as bits of ``Pieces.kinds``.
 KINDS = tuple(np.uint8(1 << bit) for bit in range(8))
@@ -38,7 +42,7 @@ class Pieces:
 
     bounds: NDArray[np.float64]
     """West, south, east, north of each, ``(pieces, 4)``, degrees."""
-    wkb: NDArray[np.object_]
+    wkb: pa.ChunkedArray
     """Each one's outline as WKB, EPSG:4326, normalised."""
     day: NDArray[np.uint8]
     """UTC day of the month, 1..31."""
@@ -67,22 +71,21 @@ def covered_days(targets: NDArray[np.object_], min_cover: NDArray[np.float64], p
     ``targets`` are Polygons or MultiPolygons in degrees, cut at the antimeridian, ``(targets,)``; ``min_cover`` their shares, 0..1.
     """
     target, piece = _candidates(targets, pieces.bounds)
-    shapes = np.full(len(pieces.wkb), None, dtype=object)
-    used = np.unique(piece)
-    shapes[used] = shapely.from_wkb(pieces.wkb[used])
+    used, place = np.unique(piece, return_inverse=True)
+    shapes = shapely.from_wkb(pieces.wkb.take(pa.array(used)).to_numpy(zero_copy_only=False))
     cover = _Cover(targets, shapes)
-    share = cover.shares(target, piece, np.arange(len(target) + 1))
+    share = cover.shares(target, place, np.arange(len(target) + 1))
     overlaps = share > ROUNDING  # others share a border only, or nothing
-    target, piece, share = target[overlaps], piece[overlaps], share[overlaps]
+    target, piece, place, share = target[overlaps], piece[overlaps], place[overlaps], share[overlaps]
     # One group a target and day, in that order.
     group_key = target * 32 + pieces.day[piece]
     order = np.lexsort((piece, group_key))
-    target, piece, share, group_key = target[order], piece[order], share[order], group_key[order]
+    target, piece, place, share, group_key = target[order], piece[order], place[order], share[order], group_key[order]
     keys, group = np.unique(group_key, return_inverse=True)
     group_target = keys // 32
     day = day_bit(keys % 32)
     reached = {}
-    unions = _Unions(cover, target, piece, share, group, len(keys))
+    unions = _Unions(cover, target, place, share, group, len(keys))
     best = np.zeros(len(targets))
     for kind in KINDS:
         members = (pieces.kinds[piece] & kind) != 0
@@ -101,10 +104,41 @@ def _candidates(targets: NDArray[np.object_], bounds: NDArray[np.float64]) -> tu
     parts, owner = shapely.get_parts(targets, return_index=True)  # a target cut at ±180 has a box around the globe
     if not len(parts) or not len(bounds):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    tree = shapely.STRtree(parts)
-    piece, part = tree.query(shapely.box(*bounds.T))
+    near = np.flatnonzero(_near(shapely.bounds(parts), bounds))
+    piece, part = shapely.STRtree(parts).query(shapely.box(*bounds[near].T))
+    piece = near[piece]
     pairs = np.unique(owner[part].astype(np.int64) * len(bounds) + piece)
     return pairs // len(bounds), pairs % len(bounds)
+
+
+def _near(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of ``others`` meet a quarter of a degree that one of ``boxes`` meets; both ``(n, 4)``, degrees. NaN meets nothing.
+
+    A table of sums answers each in four look-ups: most footprints of a month are nowhere near a target, and need no geometry.
+    """
+    rows, columns = 180 * _BINS, 360 * _BINS
+    touched = np.zeros((rows + 1, columns + 1), np.int32)
+    west, south, east, north = _bins(boxes)
+    np.add.at(touched, (south, west), 1)
+    np.add.at(touched, (north + 1, west), -1)
+    np.add.at(touched, (south, east + 1), -1)
+    np.add.at(touched, (north + 1, east + 1), 1)
+    covered = (touched.cumsum(axis=0).cumsum(axis=1) > 0)[:rows, :columns]
+    sums = np.zeros((rows + 1, columns + 1), np.int64)
+    sums[1:, 1:] = covered.cumsum(axis=0).cumsum(axis=1)
+    finite = ~np.isnan(others[:, 0])
+    result = np.zeros(len(others), bool)
+    west, south, east, north = _bins(others[finite])
+    inside = sums[north + 1, east + 1] - sums[south, east + 1] - sums[north + 1, west] + sums[south, west]
+    result[finite] = inside > 0
+    return result
+
+
+def _bins(boxes: NDArray[np.float64]) -> tuple[NDArray[np.int64], ...]:
+    """First and last quarter of a degree of each box: west, south, east, north, from 0."""
+    most = np.array([360, 180, 360, 180]) * _BINS - 1
+    edges = np.floor((boxes + np.array([180.0, 90.0, 180.0, 90.0])) * _BINS).astype(np.int64)
+    return tuple(np.clip(edges, 0, most).T)
 
 
 class _Cover:

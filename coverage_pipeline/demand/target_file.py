@@ -44,7 +44,14 @@ def read_target_file(source: str) -> gpd.GeoDataFrame:
     vertices = int(shapely.get_num_coordinates(table.geometry.to_numpy()).sum())
     if vertices > MOST_VERTICES:
         raise LocationsError(f"targets in {place}: {vertices:,} vertices; at most {MOST_VERTICES:,} can be used: simplify the outlines")
-    return _in_degrees(table.reset_index(drop=True), place)
+    return _in_degrees(_lower_case(table.reset_index(drop=True)), place)
+
+
+def _lower_case(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Column names in lower case, as KML and many shapefiles do not write them; of two that would be one the lower-case one stays."""
+    geometry = table.active_geometry_name
+    new = {column: str(column).strip().lower() for column in table.columns if column != geometry}
+    return table.rename(columns={column: name for column, name in new.items() if name not in table.columns})
 
 
 def _read(source: str, place: str) -> gpd.GeoDataFrame:

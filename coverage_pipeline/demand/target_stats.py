@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +30,8 @@ from coverage_pipeline.holdings.metadata import KNOWN_HOLDINGS, HoldingsMetadata
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA
 from coverage_pipeline.matchup.held_cells import held_scenes
 from coverage_pipeline.matchup.metadata import MatchupMetadata
-from coverage_pipeline.matchup.month import scenes_not_held
 from coverage_pipeline.months import Month
-from coverage_pipeline.scenes.schema import ScanStatus
+from coverage_pipeline.scenes.schema import TIME, ScanStatus
 from coverage_pipeline.scenes.statistics import is_clear, read_scenes
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import Store
@@ -131,7 +131,10 @@ def write_target_stats(
 
     Raises ``StoreError`` for a file that is missing or damaged, ``PlannerError`` where the matchup is of another scan or extract.
     """
-    scenes, scan = read_scenes(store.scenes(sensor.key, month), SCENE_COLUMNS)
+    path = store.scenes(sensor.key, month)
+    scenes, scan = read_scenes(path, SCENE_COLUMNS)
+    boxes, _ = read_parquet(path, ["bbox"])
+    scenes = scenes.append_column("bbox", boxes["bbox"])
     matchup, stored = read_parquet(store.matchup(sensor.key, month), MATCHUP_COLUMNS)
     match = MatchupMetadata.of(stored)
     holdings, stored = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
@@ -172,41 +175,51 @@ def write_target_stats(
     return metadata
 
 
+_PIECE = pa.schema([pa.field("geometry", pa.binary()), pa.field("pass_time", TIME)])
+
+
 def _pieces(
     scenes: pa.Table, matchup: pa.Table, holdings: pa.Table, sensor: CoverageSensor, month: Month, cloud_lt: float
 ) -> tuple[Pieces, int]:
     """All that can cover a target, the rows of ``scenes`` first; how many these are."""
-    in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
-    held = held_scenes(holdings, scenes, matchup) if holdings.num_rows else None
-    lacking = scenes_not_held(scenes, matchup)
-    tables: list[tuple[pa.ChunkedArray, pa.ChunkedArray, NDArray[np.uint8]]] = []
+    tables: list[tuple[pa.Table, NDArray[np.uint8], NDArray[np.float64]]] = []
 
-    def add(table: pa.Table, cloud: str, if_any: int, if_clear: int, if_unknown: int, counts: NDArray[np.bool_] | None = None) -> None:
+    def add(
+        table: pa.Table, cloud: str, always: int, if_clear: int | NDArray[np.integer[Any]], if_unknown: int, counts: Any = True
+    ) -> None:
         percent = table[cloud].to_numpy(zero_copy_only=False).astype(np.float64)
         clear = is_clear(percent, cloud_lt, sensor.cloud)
-        bits = np.full(len(percent), if_any, np.uint8)
-        bits[clear] |= np.uint8(if_clear)
-        bits[np.isnan(percent) & ~clear] |= np.uint8(if_unknown)
-        tables.append((table["geometry"], table["pass_time"], bits if counts is None else np.where(counts, bits, 0).astype(np.uint8)))
+        bits = always | np.where(clear, if_clear, 0) | np.where(np.isnan(percent) & ~clear, if_unknown, 0)
+        tables.append((table.select(_PIECE.names).cast(_PIECE), np.where(counts, bits, 0).astype(np.uint8), _bounds(table)))
 
     clear_anywhere = int(kinds.CLEAR_ANYWHERE | kinds.MAYBE_CLEAR)
     unclear = int(kinds.UNKNOWN_CLOUD | kinds.MAYBE_CLEAR)
     held_maybe = int(kinds.HELD_MAYBE_CLEAR)
-    add(scenes, "cloud_cover", int(kinds.AVAILABLE), int(kinds.CLEAR), unclear, in_month)
-    if held is not None:
+    in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
+    in_part = matchup["missing"].is_valid().to_numpy()
+    # A scene that is not held at all counts with its own outline, one held in part with what is missing.
+    lacking = (matchup["held"].to_numpy(zero_copy_only=False) == np.False_) & ~in_part
+    add(scenes, "cloud_cover", int(kinds.AVAILABLE), int(kinds.CLEAR) | np.where(lacking, clear_anywhere, 0), unclear, in_month)
+    if holdings.num_rows:
+        held = held_scenes(holdings, scenes, matchup)
         add(held, "cloud", int(kinds.HELD), int(kinds.HELD_CLEAR) | clear_anywhere | held_maybe, unclear | held_maybe)
-    add(lacking, "cloud_cover", 0, clear_anywhere, 0)
-    geometry = pa.chunked_array([chunk for column, _, _ in tables for chunk in column.chunks], pa.binary())
-    times = pa.chunked_array(
-        [chunk.cast(pa.timestamp("us", tz="UTC")) for _, column, _ in tables for chunk in column.chunks], pa.timestamp("us", tz="UTC")
-    )
-    bits = np.concatenate([bits for _, _, bits in tables])
-    rows = np.flatnonzero(bits)  # scenes of neighbouring months, and cloudy ones that are not held, count for nothing
-    chosen = geometry.take(pa.array(rows)) if len(rows) < len(bits) else geometry
-    bounds = np.full((len(bits), 4), np.nan)
-    bounds[rows] = wkb_bounds(chosen)
-    day = pc.day(times).to_numpy().astype(np.uint8)
-    return Pieces(bounds, geometry.to_numpy(zero_copy_only=False), day, bits), scenes.num_rows
+    rows = pa.array(np.flatnonzero(in_month & in_part))
+    if len(rows):
+        missing = scenes.select(["pass_time", "cloud_cover"]).take(rows).append_column("geometry", matchup["missing"].take(rows))
+        add(missing, "cloud_cover", 0, clear_anywhere, 0)
+    together = pa.concat_tables([table for table, _, _ in tables])
+    bits, bounds = (np.concatenate([part[k] for part in tables]) for k in (1, 2))
+    bounds[bits == 0] = np.nan  # of neighbouring months
+    day = pc.day(together["pass_time"]).to_numpy().astype(np.uint8)
+    return Pieces(bounds, together["geometry"], day, bits), scenes.num_rows
+
+
+def _bounds(table: pa.Table) -> NDArray[np.float64]:
+    """West, south, east, north of each row, from the ``bbox`` column that a GeoParquet file has, else from the outlines."""
+    if "bbox" not in table.column_names:
+        return wkb_bounds(table["geometry"])
+    corners = [pc.struct_field(table["bbox"], name).to_numpy() for name in ("xmin", "ymin", "xmax", "ymax")]
+    return np.column_stack(corners)
 
 
 def wkb_bounds(geometry: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -89,8 +89,8 @@ def season_months(season: str) -> tuple[int, int]:
     """
     if not season.strip():
         return 1, 12
-    first, _, last = season.strip().partition("-")
-    months = (first.strip(), (last or first).strip())
+    first, dash, last = season.strip().partition("-")
+    months = (first.strip(), last.strip() if dash else first.strip())
     if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 12 for part in months):
         raise ValueError(f"{season!r} is no season: write two months such as 4-10, or 11-2 across New Year")
     return int(months[0]), int(months[1])

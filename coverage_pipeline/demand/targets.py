@@ -21,8 +21,9 @@ from coverage_pipeline.demand.target_rows import TargetProblem, check_outlines, 
 from coverage_pipeline.demand.target_table import Targets, TargetsMetadata
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.redaction import public_address
+from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.store import Store
-from coverage_pipeline.storage.tables import read_parquet, write_parquet
+from coverage_pipeline.storage.tables import read_metadata, read_parquet, write_parquet
 
 _MOST_NAMED = 20
 _log = logging.getLogger(__name__)
@@ -104,8 +105,13 @@ def digest_of(table: gpd.GeoDataFrame) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_targets(store: Store, targets: Targets) -> None:
-    """Keep the targets as they were read, beside what is made from them (``targets.parquet``, GeoParquet)."""
+def keep_targets(store: Store, targets: Targets) -> None:
+    """Keep the targets beside the statistics made from them (``targets.parquet``, GeoParquet), unless they stand there already."""
+    try:
+        if TargetsMetadata.of(read_metadata(store.targets)).digest == targets.digest:
+            return
+    except StoreError:
+        pass  # there are none yet, or none that can be read
     columns = {name: pa.array(targets.table[name].to_list()) for name in targets.table.columns if name != "geometry"}
     columns["geometry"] = pa.array(shapely.to_wkb(targets.table.geometry.to_numpy()), pa.binary())
     metadata = TargetsMetadata(
@@ -118,7 +124,7 @@ def write_targets(store: Store, targets: Targets) -> None:
 
 
 def load_targets(store: Store) -> Targets:
-    """The targets that ``write_targets`` kept; raises ``StoreError`` where there are none."""
+    """The targets that ``keep_targets`` kept; raises ``StoreError`` where there are none."""
     table, stored = read_parquet(store.targets)
     metadata = TargetsMetadata.of(stored)
     columns = {name: table[name].to_pandas() for name in table.column_names if name not in ("geometry", "bbox")}

@@ -22,14 +22,17 @@ from rich.table import Table
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import ACTIONS
 from coverage_pipeline.definitions import planner_definitions
+from coverage_pipeline.demand.target_schema import TargetStatsMetadata
 from coverage_pipeline.demo.archive import write_archive
 from coverage_pipeline.demo.holdings import simulated_holdings, simulated_holdings_without_catalog
 from coverage_pipeline.demo.stac_server import stac_api
+from coverage_pipeline.demo.targets import write_targets
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
+from coverage_pipeline.storage.tables import read_metadata
 
 NOTE = "Simulated data: scenes, clouds and holdings are made up for the demo; nothing here was observed."
 MONTHS = tuple(months_between(Month(2025, 1), Month(2025, 6)))
@@ -47,6 +50,9 @@ _MARK = ".coverage-demo"
 _WRITTEN = (
     "archive",
     "holdings.parquet",
+    "targets.geojson",
+    "targets.parquet",
+    "targets",
     "build.toml",
     "catalog",
     "holdings",
@@ -81,6 +87,7 @@ def _config(root: Path, address: str, resolution: float, months: Sequence[Month]
 # `coverage-planner serve --config THIS_FILE` shows the cube, a scan by this file finds nobody at home.
 data = {json.dumps(str(root))}
 note = {json.dumps(NOTE)}
+targets = {json.dumps(str(root / "targets.geojson"))}
 
 [grid]
 resolution = {resolution}
@@ -158,6 +165,7 @@ def build_demo(
         files = write_archive(root / "archive", months, list(_COLLECTION), density=density)
         progress.advance(task)
         _holdings(files, months).to_parquet(root / "holdings.parquet")
+        write_targets(root / "targets.geojson")
         progress.advance(task)
         task = progress.add_task("serving it as a STAC API", total=1)
         with stac_api(files) as address:
@@ -190,6 +198,20 @@ def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterato
                 why = "; ".join(str(data.error.message if data.error else data.user_failure_data) for data in failed)
                 raise PlannerError(f"the demo's run for {sensor.key} failed: {why}")
             yield sensor
+
+
+def targets_summary(demo: Demo) -> Table:
+    """How many of the demo's targets have what they want of each sensor in the last month, and what the others need."""
+    settings = load_settings(demo.config, environment=False)
+    month = settings.months()[-1]
+    shown = ("met", "ingest", "check", "task", "none", "unknown", "out_of_scope")
+    table = Table(title=f"Targets in {month}, by what to do", caption="coverage-planner targets show SENSOR MONTH names them")
+    for title in ("sensor", *shown):
+        table.add_column(title.replace("_", " "), justify="left" if title == "sensor" else "right", no_wrap=True)
+    for sensor in settings.chosen_sensors():
+        made = TargetStatsMetadata.of(read_metadata(settings.store().target_stats(sensor.key, month)))
+        table.add_row(sensor.key, *(str(made.actions[action]) for action in shown))
+    return table
 
 
 def summary(demo: Demo) -> Table:

@@ -10,7 +10,6 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 from upath import UPath
@@ -155,20 +154,6 @@ def _not_held(scenes: pa.Table, match: Match, wanted: NDArray[np.bool_]) -> pa.T
         geometry[partly] = shapely.to_wkb(part[partly])
         chosen = chosen.set_column(3, chosen.schema.field("geometry"), pa.array(geometry, pa.binary()))
     return chosen
-
-
-def scenes_not_held(scenes: pa.Table, matchup: pa.Table) -> pa.Table:
-    """The scenes of the month that are not held whole (``pass_time``, ``cloud_cover``, ``geometry``), from the files.
-
-    ``matchup`` has the columns ``held`` and ``missing``, one row a row of ``scenes``. A scene held in part has as geometry what is missing.
-    Where the holdings are not known (``held`` is null) no scene is in the result.
-    """
-    held = matchup["held"].to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool) & (held == np.False_))
-    chosen = scenes.select(["pass_time", "cloud_cover", "geometry"]).take(pa.array(rows))
-    missing = matchup["missing"].take(pa.array(rows))
-    whole = pc.is_null(missing)
-    return chosen.set_column(2, "geometry", pc.if_else(whole, chosen["geometry"], missing))
 
 
 def _held_elsewhere(match: Match) -> int:

@@ -167,6 +167,8 @@ def build(
 
         with contextlib.suppress(HoldingsUnavailable):  # that is a layer off; an address that is none is an error before any scan
             _ = holdings_source(planner.settings).name
+    if "target_stats" in steps:
+        _ = planner.targets  # a file that cannot be used is an error before any scan
     if "coverage" not in steps and "gap" in steps:
         open_coverage(planner.store.zarr)  # a cube that is not there is a wrong path, not a reason to make one
     planner.ensure_cube()

@@ -40,6 +40,8 @@ from coverage_pipeline.storage.store import Store
 if TYPE_CHECKING:
     from coverage_pipeline.catalog.scan_job import OnProgress
     from coverage_pipeline.cube.merge import MergeReport
+    from coverage_pipeline.demand.target_schema import TargetStatsMetadata
+    from coverage_pipeline.demand.target_table import Targets
     from coverage_pipeline.holdings.metadata import HeldMetadata, HoldingsMetadata
     from coverage_pipeline.matchup.metadata import MatchupMetadata
     from coverage_pipeline.scenes.metadata import AvailableMetadata
@@ -108,12 +110,19 @@ class Planner:
         return registry(self.spec.sensors)
 
     @cached_property
+    def targets(self) -> Targets:
+        """The targets that the settings name, none where they name none; raises ``LocationsError`` naming every row that cannot be used."""
+        from coverage_pipeline.demand.targets import read_targets
+
+        named = self.settings.targets
+        return read_targets(named.path, self.settings.registry(), skip_bad=named.skip_bad)
+
+    @cached_property
     def _area(self) -> NDArray[np.bool_]:
         from coverage_pipeline.demand.scope import area_mask
-        from coverage_pipeline.demand.targets import fetch_targets
 
         area = self.settings.area
-        targets = fetch_targets(self.settings.targets.path) if area.scope == "targets" else None
+        targets = self.targets.table if area.scope == "targets" else None
         return area_mask(area.scope, self.grid, coastal_margin_km=area.coastal_margin_km, targets=targets)
 
     def ensure_cube(self) -> None:
@@ -177,6 +186,24 @@ class Planner:
 
         with _naming(sensor, month):
             return write_holdings_stats(sensor, month, self.store, self.grid, self.spec.cloud_lt, self.engine)
+
+    def target_stats(self, sensor: CoverageSensor, month: Month) -> TargetStatsMetadata | None:
+        """Coverage and action of each target; None where no targets are set. The targets themselves are kept beside, with their digest."""
+        if not len(self.targets):
+            return None
+        from coverage_pipeline.demand.target_stats import write_target_stats
+        from coverage_pipeline.demand.targets import keep_targets
+
+        keep_targets(self.store, self.targets)
+        with _naming(sensor, month):
+            return write_target_stats(
+                sensor,
+                month,
+                self.store,
+                self.targets,
+                cloud_lt=self.spec.cloud_lt,
+                default_desired=self.settings.desired().for_sensor(sensor.key, self.sensors),
+            )
 
     def matchup(self, sensor: CoverageSensor, month: Month) -> MatchupMetadata:
         """Match scenes with holdings, and grid what exists and is not held."""

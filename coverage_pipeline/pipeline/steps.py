@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-Step = Literal["availability", "holdings", "availability_stats", "matchup", "holdings_stats", "coverage", "gap"]
-STEPS: tuple[Step, ...] = ("availability", "holdings", "availability_stats", "matchup", "holdings_stats", "coverage", "gap")
+Step = Literal["availability", "holdings", "availability_stats", "matchup", "holdings_stats", "target_stats", "coverage", "gap"]
+STEPS: tuple[Step, ...] = (
+    "availability", "holdings", "availability_stats", "matchup", "holdings_stats", "target_stats", "coverage", "gap",
+)  # fmt: skip
 """In an order in which each finds what it needs."""
-GRIDDING_STEPS = STEPS[2:]
-"""Steps that ask neither a catalogue nor the source of the holdings: from the files on disk to the gap."""
+GRIDDING_STEPS: tuple[Step, ...] = ("availability_stats", "matchup", "holdings_stats", "coverage", "gap")
+"""Steps that make the cube of the files of scenes and holdings, without asking a catalogue or the source of the holdings."""
 CUBE_STEPS: tuple[Step, ...] = ("coverage", "gap")
-HOLDINGS_STEPS: tuple[Step, ...] = ("holdings", "matchup", "holdings_stats")
+HOLDINGS_STEPS: tuple[Step, ...] = ("holdings", "matchup", "holdings_stats", "target_stats")
 """Steps that a build without holdings leaves out: it writes none of their files."""

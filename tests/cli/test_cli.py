@@ -660,7 +660,11 @@ def test_a_scan_stopped_by_ctrl_c_says_what_is_kept() -> None:
 
 
 def points(path: str, longitude: float, latitude: float) -> str:
-    feature = {"type": "Feature", "properties": {"id": "site"}, "geometry": {"type": "Point", "coordinates": [longitude, latitude]}}
+    feature = {
+        "type": "Feature",
+        "properties": {"id": "site", "buffer_km": 5},
+        "geometry": {"type": "Point", "coordinates": [longitude, latitude]},
+    }
     Path(path).write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     return path
 

@@ -12,12 +12,13 @@ import pytest
 from rich.console import Console
 
 from coverage_pipeline.cube.dataset import open_coverage
-from coverage_pipeline.demo.build import build_demo, summary
+from coverage_pipeline.demand.targets import load_targets
+from coverage_pipeline.demo.build import build_demo, summary, targets_summary
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 from coverage_pipeline.storage.store import Store
-from coverage_pipeline.storage.tables import read_metadata
+from coverage_pipeline.storage.tables import read_metadata, read_parquet
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +57,11 @@ def test_the_demo_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Console(file=text, width=100).print(summary(demo))
     assert "Simulated" in text.getvalue()
     assert "not listed" in text.getvalue()
+    Console(file=text, width=100).print(targets_summary(demo))
+    assert "Targets in 2025-02" in text.getvalue()
+    targets, stats = load_targets(store), read_parquet(store.target_stats("landsat-8-9", Month(2025, 2)))[0]
+    assert stats["target"].to_pylist() == targets.table["id"].to_list()
+    assert len(targets) == 40
 
 
 def report_of(root: Path, sensor: str) -> dict[str, Any]:

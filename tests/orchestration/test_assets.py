@@ -25,7 +25,7 @@ from coverage_pipeline.storage.tables import read_parquet, write_parquet
 
 pytestmark = pytest.mark.slow
 
-ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
+ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "target_stats", "coverage", "gap"]
 
 
 @pytest.fixture
@@ -263,6 +263,7 @@ def test_the_graph_is_as_it_was(world: Path) -> None:
         "availability_stats": ["availability"],
         "matchup": ["availability", "holdings"],
         "holdings_stats": ["holdings", "matchup"],
+        "target_stats": ["availability", "holdings", "matchup"],
         "coverage": ["availability_stats", "holdings_stats", "matchup"],
         "gap": ["coverage"],
     }

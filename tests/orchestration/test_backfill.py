@@ -96,7 +96,7 @@ def test_a_backfill_from_the_ui(dagster_ui: str, world: Path) -> None:
         return [e["locationOrLoadError"]["__typename"] for e in entries] == ["RepositoryLocation"]
 
     until(dagster_ui, 180, loaded)
-    names = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "coverage", "gap"]
+    names = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "target_stats", "coverage", "gap"]
     keys = ["2025-01|mine", "2025-02|mine"]
     launched = ask(
         dagster_ui, LAUNCH, params={"assetSelection": [{"path": [name]} for name in names], "partitionNames": keys, "fromFailure": False}
