@@ -25,6 +25,7 @@ from coverage_pipeline.holdings.metadata import HoldingsMetadata
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA, LAST_SCHEMA
 from coverage_pipeline.months import Month, months_between
 from coverage_pipeline.pipeline.planner import Planner
+from coverage_pipeline.scenes.order import ROWS_A_GROUP, along_the_curve
 from coverage_pipeline.scenes.schema import SCENES_SCHEMA, SCENES_VERSION, TIME
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor
 from coverage_pipeline.settings.load import load_settings
@@ -113,7 +114,8 @@ def write_scenes(path: Any, sensor: str, month: Month, scenes: pa.Table) -> None
     """The file that a complete scan leaves."""
     start, end, scanned = (f"{when:%Y-%m-%dT%H:%M:%SZ}" for when in (month.start, month.end, month.end + dt.timedelta(days=40)))
     report = ScanReport(sensor, start, end, "complete", scanned, provider="benchmark", received=len(scenes), scenes=len(scenes))
-    write_parquet(path, as_geoparquet(scenes), {"version": SCENES_VERSION, **report.as_json()})
+    metadata = {"version": SCENES_VERSION, **report.as_json()}
+    write_parquet(path, as_geoparquet(along_the_curve(scenes)), metadata, rows_a_group=ROWS_A_GROUP)
 
 
 def settings_of(root: Path, months: Sequence[Month] = YEAR, sensors: Sequence[str] = tuple(VOLUMES)) -> PlannerSettings:

@@ -21,6 +21,7 @@ from coverage_pipeline.catalog.scan_job import ScanJob, ScanResult
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
 from coverage_pipeline.scenes.items import by_reason, first_of_each
 from coverage_pipeline.scenes.metadata import RejectedMetadata, TimelessMetadata
+from coverage_pipeline.scenes.order import ROWS_A_GROUP, along_the_curve
 from coverage_pipeline.scenes.schema import NO_TIME, REJECTED_SCHEMA, SCENES_VERSION
 from coverage_pipeline.storage.errors import StoreError
 from coverage_pipeline.storage.files import write_together
@@ -126,11 +127,12 @@ def list_timeless(job: ScanJob, scanned: ScanResult) -> None:
 def publish_scan(target: UPath, scanned: ScanResult) -> None:
     """Write the scenes last, so that a reader who sees them also finds the rejected table and the report."""
     report = scanned.report
+    scenes = as_geoparquet(along_the_curve(scanned.scenes))
     rejected = RejectedMetadata(sensor=report.sensor, start=report.start, run=report.run)
     write_together(
         [
             (sibling(target, ".rejected.parquet"), parquet_bytes(scanned.rejected, rejected)),
             (sibling(target, ".scan.json"), (json.dumps(report.as_json(), indent=1) + "\n").encode()),
-            (target, parquet_bytes(as_geoparquet(scanned.scenes), {"version": SCENES_VERSION, **report.as_json()})),
+            (target, parquet_bytes(scenes, {"version": SCENES_VERSION, **report.as_json()}, rows_a_group=ROWS_A_GROUP)),
         ]
     )

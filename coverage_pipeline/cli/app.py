@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from coverage_pipeline import __version__
-from coverage_pipeline.cli import build, doctor, scan, serve, targets
+from coverage_pipeline.cli import build, doctor, place, scan, serve, targets
 from coverage_pipeline.redaction import printable, redact
 
 app = typer.Typer(
@@ -91,6 +91,7 @@ for _command, _name in (
     (scan.scan, "scan"),
     (doctor.doctor, "doctor"),
     (build.gap, "gap"),
+    (place.place, "place"),
     (serve.serve, "serve"),
     (serve.demo, "demo"),
 ):

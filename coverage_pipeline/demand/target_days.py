@@ -26,6 +26,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 _CHUNKS = 64
 """Pieces of work that the threads take: groups differ in size by orders of magnitude."""
 
+_FEW_PIECES, _FEW_GROUPS = 20_000, 2_000
+"""Fewer are done at once, without a table of bins or threads."""
 _BINS = 4
 """Bins a degree in which footprints near a target are looked for."""
 
@@ -104,7 +106,8 @@ def _candidates(targets: NDArray[np.object_], bounds: NDArray[np.float64]) -> tu
     parts, owner = shapely.get_parts(targets, return_index=True)  # a target cut at ±180 has a box around the globe
     if not len(parts) or not len(bounds):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    near = np.flatnonzero(_near(shapely.bounds(parts), bounds))
+    some = np.flatnonzero(~np.isnan(bounds[:, 0]))
+    near = some if len(some) < _FEW_PIECES else np.flatnonzero(_near(shapely.bounds(parts), bounds))
     piece, part = shapely.STRtree(parts).query(shapely.box(*bounds[near].T))
     piece = near[piece]
     pairs = np.unique(owner[part].astype(np.int64) * len(bounds) + piece)
@@ -168,6 +171,9 @@ class _Cover:
             parts.astype(np.int64),
             offsets.astype(np.int64),
         )
+        if len(target) < _FEW_GROUPS:
+            uncovered_km2(*arguments, 0, len(target), out)
+            return out
         cuts = np.linspace(0, len(target), _CHUNKS + 1).astype(np.int64)
         with ThreadPoolExecutor(_THREADS) as pool:  # the kernel lets go of the interpreter's lock
             for _ in pool.map(lambda k: uncovered_km2(*arguments, cuts[k], cuts[k + 1], out), range(_CHUNKS)):

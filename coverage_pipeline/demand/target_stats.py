@@ -24,7 +24,7 @@ from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
-from coverage_pipeline.geometry.wkb import ragged_from_wkb
+from coverage_pipeline.geometry.wkb import wkb_bounds
 from coverage_pipeline.grid.daymask import DAYS, UNKNOWN, observations
 from coverage_pipeline.holdings.metadata import KNOWN_HOLDINGS, HoldingsMetadata, HoldingsStatus
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA
@@ -220,15 +220,6 @@ def _bounds(table: pa.Table) -> NDArray[np.float64]:
         return wkb_bounds(table["geometry"])
     corners = [pc.struct_field(table["bbox"], name).to_numpy() for name in ("xmin", "ymin", "xmax", "ymax")]
     return np.column_stack(corners)
-
-
-def wkb_bounds(geometry: pa.ChunkedArray) -> NDArray[np.float64]:
-    """West, south, east, north of each outline (WKB polygons), ``(rows, 4)`` in degrees, without making a geometry of any."""
-    if not len(geometry):
-        return np.empty((0, 4))
-    coords, rings, polygons, geometries = ragged_from_wkb(geometry)
-    first = rings[polygons[geometries[:-1]]]
-    return np.column_stack([np.minimum.reduceat(coords, first, axis=0), np.maximum.reduceat(coords, first, axis=0)])
 
 
 def _masks(

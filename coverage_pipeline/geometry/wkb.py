@@ -67,6 +67,15 @@ def ragged_from_wkb(column: pa.Array | pa.ChunkedArray) -> RaggedArrays:
     return coords, ring_offsets, polygon_offsets, geometry_offsets
 
 
+def wkb_bounds(geometry: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
+    """West, south, east, north of each outline (WKB polygons), ``(rows, 4)`` in degrees, without making a geometry of any."""
+    if not len(geometry):
+        return np.empty((0, 4))
+    coords, rings, polygons, geometries = ragged_from_wkb(geometry)
+    first = rings[polygons[geometries[:-1]]]
+    return np.column_stack([np.minimum.reduceat(coords, first, axis=0), np.maximum.reduceat(coords, first, axis=0)])
+
+
 def _buffers(chunk: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The bytes of a chunk, a view, and where its values begin and end in them, ``len(chunk) + 1``."""
     _, starts, data = chunk.buffers()

@@ -23,6 +23,7 @@ from coverage_pipeline.matchup.match import Match, hours_apart, match_scenes
 from coverage_pipeline.matchup.metadata import MatchupMetadata, UnheldMetadata
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.metadata import AvailableMetadata, ScenesMetadata
+from coverage_pipeline.scenes.order import ROWS_A_GROUP
 from coverage_pipeline.scenes.statistics import availability_tables, read_scenes
 from coverage_pipeline.sensors.registry import CloudMeaning, CoverageSensor
 from coverage_pipeline.storage.errors import StoreError
@@ -108,7 +109,7 @@ def match_month(
     )
     if unheld is None:
         unheld = availability_tables(_not_held(scenes, match, in_month & known), grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
-    write_parquet(store.matchup(sensor.key, month), _matchup_table(scenes, holdings, match, known), metadata)
+    write_parquet(store.matchup(sensor.key, month), _matchup_table(scenes, holdings, match, known), metadata, rows_a_group=ROWS_A_GROUP)
     write_cells(store.stats("unheld", sensor.key, month), CELL_SCHEMA, unheld, UnheldMetadata(**asdict(metadata), cells=0))
     return metadata
 

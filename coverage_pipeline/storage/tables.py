@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,12 +21,14 @@ from coverage_pipeline.storage.files import whole_file, write_bytes
 from coverage_pipeline.storage.metadata import METADATA_KEY, CellsMetadata, FileMetadata, StoredMetadata, metadata_of
 
 
-def write_parquet(path: UPath, table: pa.Table, metadata: FileMetadata | Mapping[str, Any] | None = None) -> None:
+def write_parquet(
+    path: UPath, table: pa.Table, metadata: FileMetadata | Mapping[str, Any] | None = None, *, rows_a_group: int | None = None
+) -> None:
     """Write a table as Parquet (zstd), with ``metadata`` as JSON under ``METADATA_KEY``."""
-    write_bytes(path, parquet_bytes(table, metadata))
+    write_bytes(path, parquet_bytes(table, metadata, rows_a_group=rows_a_group))
 
 
-def parquet_bytes(table: pa.Table, metadata: FileMetadata | Mapping[str, Any] | None = None) -> bytes:
+def parquet_bytes(table: pa.Table, metadata: FileMetadata | Mapping[str, Any] | None = None, *, rows_a_group: int | None = None) -> bytes:
     """A table as the bytes of a Parquet file (zstd), with ``metadata`` as JSON under ``METADATA_KEY``."""
     if metadata is not None:
         kept = dict(table.schema.metadata or {})
@@ -32,7 +36,7 @@ def parquet_bytes(table: pa.Table, metadata: FileMetadata | Mapping[str, Any] | 
             {**kept, METADATA_KEY: json.dumps(metadata.as_json() if isinstance(metadata, FileMetadata) else dict(metadata)).encode()}
         )
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", row_group_size=rows_a_group)
     return buffer.getvalue()
 
 
@@ -109,3 +113,75 @@ def read_metadata(path: UPath) -> StoredMetadata:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"cannot read {path}: {error_words(error)}; if the file is damaged, {MAKE_AGAIN}") from None
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Some row groups of a file: enough to read the same rows of another file that has its rows in the same order."""
+
+    chosen: tuple[int, ...]
+    sizes: tuple[int, ...]
+    """Rows of every row group of the file."""
+
+
+def read_near(path: UPath, boxes: Sequence[Sequence[float]], columns: list[str]) -> tuple[pa.Table, StoredMetadata, RowGroups]:
+    """The row groups of a GeoParquet file in which a row's ``bbox`` may meet one of ``boxes`` (west, south, east, north, degrees).
+
+    By the statistics of the row groups: pyarrow's own filter does not look at those of a struct. Raises ``StoreError`` as ``read_parquet``.
+    """
+    with _opened(path) as parquet:
+        groups = _groups_near(parquet.metadata, boxes)
+        table = _read_groups(path, parquet, groups, columns)
+        return table, metadata_of(path, parquet.metadata.metadata), groups
+
+
+def read_rows_of(path: UPath, groups: RowGroups, columns: list[str]) -> tuple[pa.Table, StoredMetadata]:
+    """The rows of a file that stand where those of ``groups`` stand in the other file.
+
+    A file with other row groups, as former versions wrote it, is read whole. Raises ``StoreError`` as ``read_parquet`` does.
+    """
+    with _opened(path) as parquet:
+        metadata = metadata_of(path, parquet.metadata.metadata)
+        sizes = tuple(parquet.metadata.row_group(k).num_rows for k in range(parquet.metadata.num_row_groups))
+        if sizes == groups.sizes:
+            return _read_groups(path, parquet, groups, columns), metadata
+        if sum(sizes) != sum(groups.sizes):
+            raise StoreError(f"{path} has {sum(sizes):,} rows, the file it was made from {sum(groups.sizes):,}: {MAKE_AGAIN}")
+        ends = np.cumsum((0, *groups.sizes))
+        rows = [np.arange(ends[k], ends[k + 1]) for k in groups.chosen]
+        whole = _read_groups(path, parquet, RowGroups(tuple(range(len(sizes))), sizes), columns)
+        return whole.take(pa.array(np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64))), metadata
+
+
+@contextlib.contextmanager
+def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
+    try:
+        with path.open("rb") as file:
+            yield pq.ParquetFile(file)
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"cannot read {path}: {error_words(error)}; if the file is damaged, {MAKE_AGAIN}") from None
+
+
+def _read_groups(path: UPath, parquet: pq.ParquetFile, groups: RowGroups, columns: list[str]) -> pa.Table:
+    if missing := [name for name in columns if name not in parquet.schema_arrow.names]:
+        raise StoreError(f"{path} has no {', '.join(missing)}: another version wrote it; materialise the asset that writes it again")
+    return parquet.read_row_groups(list(groups.chosen), columns=columns)
+
+
+def _groups_near(metadata: pq.FileMetaData, boxes: Sequence[Sequence[float]]) -> RowGroups:
+    names = [metadata.schema.column(k).path for k in range(metadata.num_columns)]
+    corners = [names.index(f"bbox.{corner}") if f"bbox.{corner}" in names else None for corner in ("xmin", "ymin", "xmax", "ymax")]
+    sizes, chosen = [], []
+    for k in range(metadata.num_row_groups):
+        group = metadata.row_group(k)
+        sizes.append(group.num_rows)
+        known = [group.column(c).statistics for c in corners if c is not None]
+        if len(known) < 4 or not all(one is not None and one.has_min_max for one in known):
+            chosen.append(k)
+            continue
+        west, south, east, north = known[0].min, known[1].min, known[2].max, known[3].max
+        if any(west <= box[2] and east >= box[0] and south <= box[3] and north >= box[1] for box in boxes):
+            chosen.append(k)
+    return RowGroups(tuple(chosen), tuple(sizes))

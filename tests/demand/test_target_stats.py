@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from coverage_pipeline.demand.target_size import narrow_side_km
-from coverage_pipeline.demand.target_stats import Knowledge, target_statistics, wkb_bounds
+from coverage_pipeline.demand.target_stats import Knowledge, target_statistics
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
 from coverage_pipeline.geometry.footprints import normalise_footprints
+from coverage_pipeline.geometry.wkb import wkb_bounds
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
