@@ -16,6 +16,7 @@ import coverage_pipeline.demand.gap  # noqa: F401 its kernel is compiled when it
 from coverage_pipeline.cube.levels import coarse_values, level_schema
 from coverage_pipeline.cube.overviews import known_share
 from coverage_pipeline.cube.schema import KNOWN_SHARES, SCHEMA
+from coverage_pipeline.demand.target_days import Pieces, covered_days
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
 from coverage_pipeline.grid.spec import CoverageRule, GridSpec
 from coverage_pipeline.grid.statistics import cell_statistics, latest_in_cells
@@ -37,6 +38,9 @@ def compile_kernels() -> None:
     for name in level_schema():
         if name in SCHEMA:
             coarse_values(name, np.zeros((36, 72), SCHEMA[name].dtype), weights, 6)
+    outlines = pa.chunked_array([pa.array(shapely.to_wkb(footprints))])
+    pieces = Pieces(shapely.bounds(footprints), outlines, np.array([1, 1], np.uint8), np.array([1, 1], np.uint8))
+    covered_days(footprints[:1], np.array([0.9]), pieces)
     for of, _ in KNOWN_SHARES.values():
         known_share(np.zeros((36, 72), SCHEMA[of].dtype), SCHEMA[of].fill, weights, 6)
 
