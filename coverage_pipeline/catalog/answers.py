@@ -1,4 +1,4 @@
-"""What an HTTP answer is: readable, worth another try, or an error to tell the user."""
+"""HTTP answers: parse them, and classify failures as worth a retry or final."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from coverage_pipeline.redaction import excerpt
 
 SERVER_ERRORS = (500, 502, 503, 504)
 TIMES_IN_MEMORY = 10
-"""JSON may take so many times ``max_answer_mb`` once it is parsed: ``[[],[],…`` takes 25 times its own size."""
+"""Parsed JSON may take this many times ``max_answer_mb``: ``[[],[],…`` takes 25 times its own size."""
 NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 
 
 class TooLate(Exception):
-    """The deadline of one answer is over, though each of its bytes came in time."""
+    """One answer exceeded its deadline, though each of its chunks came in time."""
 
 
 class Cancelled(Exception):
-    """Another window of the scan failed for good: nothing more is asked."""
+    """The session was cancelled, because another window failed for good: no more requests are sent."""
 
 
 class RetryableAnswer(Exception):
-    """An answer, or the lack of one, that may be better next time."""
+    """A failed request that may succeed when repeated."""
 
     def __init__(
         self,
-        announced: str,
+        message: str,
         label: str,
         kind: type[CatalogError],
         *,
@@ -45,28 +45,28 @@ class RetryableAnswer(Exception):
         tries: int | None = None,
         narrower_may_help: bool = True,
     ) -> None:
-        """``wait`` is what the provider asks for, in seconds; ``tries`` is how often that is worth asking, whatever the caller wants."""
-        super().__init__(announced)
-        self.said, self.label, self.kind, self.wait, self.tries = announced, label, kind, wait, tries
+        """``wait``: seconds that the provider asks to wait. ``tries``: number of attempts, which overrides the caller's."""
+        super().__init__(message)
+        self.message, self.label, self.kind, self.wait, self.tries = message, label, kind, wait, tries
         self.narrower_may_help = narrower_may_help
 
 
 class TooLarge(Exception):
-    """An answer that would fill the memory; the text says how large it is."""
+    """An answer is larger than the limit."""
 
 
 @dataclass(frozen=True)
 class FetchedAnswer:
-    """A checked answer."""
+    """An answer that passed all checks."""
 
     content: Any
-    """The JSON."""
+    """Parsed JSON."""
     headers: Mapping[str, str]
     url: str
 
 
 def cause(error: BaseException) -> str:
-    """Why there is no answer. urllib3 says it after the whole address, where an excerpt no longer reaches."""
+    """The innermost reason of a failed request. urllib3 puts it behind the whole address, where an excerpt would cut it off."""
     inner = error.args[0] if error.args else error
     if isinstance(inner, HTTPError) and inner.args:
         return excerpt(str(getattr(inner, "reason", None) or inner.args[-1]))
@@ -74,7 +74,7 @@ def cause(error: BaseException) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``Retry-After`` asks for (RFC 9110, 10.2.3: a number of seconds or a date)."""
+    """Seconds to wait by ``Retry-After`` (RFC 9110, 10.2.3: a number of seconds or a date); None without a usable value."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal() and len(value) < 10:
         return float(value)
@@ -87,7 +87,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def parsed_json(content: bytes) -> Any:
-    """JSON as the fast parser reads it, else as Python's, which takes NaN and half characters, too; raises ``ValueError``."""
+    """Parse JSON with orjson, else with Python's parser, which accepts NaN and lone surrogates; raises ``ValueError``."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -98,19 +98,20 @@ def parsed_json(content: bytes) -> Any:
 
 
 def fits_in_memory(content: bytes, most: int) -> bool:
-    """Whether JSON will take no more than so many bytes as Python's objects: about 64 each list or object, 32 each other value."""
+    """Whether the parsed JSON takes at most ``most`` bytes, at about 64 bytes per list or object and 32 per other value."""
     opened = content.count(b"[") + content.count(b"{")
     return 64 * opened + 32 * (content.count(b",") + opened) <= most
 
 
 def final_error(state: tenacity.RetryCallState) -> RetryableAnswer:
+    """The error of the latest attempt."""
     error = state.outcome.exception() if state.outcome else None
     assert isinstance(error, RetryableAnswer)
     return error
 
 
 def error_text(content: bytes) -> str:
-    """The words of an error answer: what its JSON says where it is JSON, else its text."""
+    """The message of an error answer: the message field of its JSON, else the start of its text."""
     text = content[:2000].decode(errors="replace")
     try:
         answer = parsed_json(content)
@@ -123,5 +124,5 @@ def error_text(content: bytes) -> str:
         return "; ".join(
             " ".join(map(str, e["errors"])) if isinstance(e, dict) and isinstance(e.get("errors"), list) else str(e) for e in errors
         )
-    words = next((answer[name] for name in ("detail", "description", "message") if isinstance(answer.get(name), str)), None)
-    return words or text
+    message = next((answer[name] for name in ("detail", "description", "message") if isinstance(answer.get(name), str)), None)
+    return message or text

@@ -1,7 +1,7 @@
-"""When the absence of scenes may be believed: the doubts that an answer leaves although all of it was read (design, section 6).
+"""Doubts about a scan that was read in full: reasons not to believe that there are no more scenes (design, section 6).
 
-Pure functions on what a scan found. ``scan`` puts each doubt to other providers; a month with a doubt that stays is *provisional*, and its
-empty cells are not known to be without scenes.
+Pure functions on the result of a scan. ``scan`` checks each doubt with other providers. A month with a remaining doubt is *provisional*:
+its empty cells are not known to be without scenes.
 """
 
 from __future__ import annotations
@@ -26,36 +26,37 @@ from coverage_pipeline.sensors.registry import CoverageSensor
 
 DoubtKind = Literal["unplaced", "silence", "emptiness", "thinness", "totals"]
 AROUND_KINDS: tuple[DoubtKind, ...] = ("emptiness", "thinness")
-"""Doubts that the months around may raise or remove, when they are scanned later."""
+"""Kinds of doubt that depend on neighbouring months, which may be scanned later."""
 
 MONTHS_AROUND = 6
-"""Months on each side that a month is compared with."""
+"""Neighbouring months on each side to compare a month with."""
 _FEW_UNPLACED, _SHARE_UNPLACED = 2, 0.01
-"""So many items that cannot be placed, or such a share, still say nothing of the month."""
+"""Number and share of unplaceable items that raise no doubt yet."""
 _MOSTLY_TIMELESS = 0.5
+"""Share of items without a time above which the month is doubted."""
 _GAPS_OF_SILENCE = 2
-"""Empty days in a row are remarkable beyond this multiple of the usual gap between scene days."""
+"""A run of empty days raises a doubt beyond this multiple of the usual gap between scene days."""
 _DAYS_FOR_A_GAP = 3
-"""Scene days from which the usual gap is taken from the answer itself."""
+"""Smallest number of scene days from which the usual gap is estimated."""
 _THIN = 0.3
-"""Share of the median of the months around below which a month is too small."""
+"""Share of the median of the neighbouring months below which a month is too small."""
 _ENOUGH_TO_MISS = 6
-"""Scenes a month (median of the months around) from which an empty month of a pointed sensor is remarkable: a 22 km box is truly empty
-in most months of EnMAP."""
+"""Median scenes of the neighbouring months from which an empty month of a pointed sensor raises a doubt: EnMAP truly has no scene of a
+22 km box in most months."""
 _MOST_RUNS_NAMED = 3
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """One reason not to believe that there are no more scenes."""
+    """One reason to believe that scenes are missing."""
 
     kind: DoubtKind
     words: str
     """One sentence for the report."""
     days: tuple[dt.date, ...] = ()
-    """Days on which another provider may have a scene that confirms the doubt; none: no other provider can be asked."""
+    """Days to search at other providers: a scene confirms the doubt. Empty: no other provider can check it."""
     new: bool = False
-    """Whether only a scene that the answer does not have confirms it, because it has others on those days."""
+    """Whether only a scene that the answer lacks confirms the doubt, because the answer has scenes on those days."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.words}"
@@ -63,18 +64,18 @@ class Doubt:
 
 @dataclass
 class Placing:
-    """Which items of one window cannot belong to it, kept while its pages are read."""
+    """Counts items of one window that cannot belong to it, page by page."""
 
     start: dt.datetime
     end: dt.datetime
     foreign: int = 0
-    """Items whose own time lies outside the window that was asked for."""
+    """Items with a time outside the window."""
     twins: int = 0
-    """Items that came again under the same id with another footprint."""
+    """Items with a repeated id and another footprint."""
     _shapes: dict[str, int] = field(default_factory=dict)
 
     def add(self, page: Sequence[Any]) -> None:
-        """Take the items of a page as the provider gave them."""
+        """Count the items of a page, as the provider returned them."""
         for item in page:
             if not isinstance(item, dict):
                 continue
@@ -88,7 +89,7 @@ class Placing:
 
 
 def _shape(item: dict[str, Any]) -> int:
-    """Tells footprints apart; 0 for one that cannot be written down."""
+    """Hash that distinguishes footprints; 0 for one that cannot be serialised."""
     geometry = item.get("geometry")
     if isinstance(geometry, bytes):
         return hash(geometry)
@@ -99,7 +100,7 @@ def _shape(item: dict[str, Any]) -> int:
 
 
 def _is_foreign(properties: Any, start: dt.datetime, end: dt.datetime) -> bool:
-    """Whether neither an item's time nor the span that it names meets the window. An item without any time is not foreign."""
+    """Whether an item has a time or time span, and neither meets the window."""
     if not isinstance(properties, dict):
         return False
     when = parse_time(properties.get("datetime"))
@@ -113,25 +114,25 @@ def _is_foreign(properties: Any, start: dt.datetime, end: dt.datetime) -> bool:
 
 
 def unplaced(*, came: int, timeless: int, rejected: int, foreign: int, most: str = "") -> str:
-    """Why the items that came do not say where and when they lie; empty where they do.
+    """The doubt that too many items have no usable place or time; empty if there is none.
 
-    ``came`` counts distinct items, ``timeless`` those without any time, ``rejected`` the unusable ones that have a time, ``foreign``
-    those whose own time is outside the window, ``most`` the commonest reason of a rejection.
+    ``came`` counts distinct items, ``timeless`` items without a time, ``rejected`` unusable items with a time, ``foreign`` items with a
+    time outside the window. ``most`` is the commonest reason of a rejection.
     """
     timed, lost = came - timeless, rejected + foreign
     if lost > _FEW_UNPLACED and lost > _SHARE_UNPLACED * timed:
         parts = [
             f"{rejected:,} are rejected{f', most of them as {most!r}' if most else ''}" if rejected else "",
-            f"{foreign:,} lie outside the time that was asked for" if foreign else "",
+            f"{foreign:,} have a time outside the window" if foreign else "",
         ]
-        return f"of {timed:,} items that have a time, {' and '.join(part for part in parts if part)}: what the month has is not known"
+        return f"of {timed:,} items with a time, {' and '.join(part for part in parts if part)}: the month may have more scenes"
     if timeless > _MOSTLY_TIMELESS * came:
-        return f"{timeless:,} of the {came:,} items that came have no time: what the month has is not known"
+        return f"{timeless:,} of {came:,} items have no time: the month may have more scenes"
     return ""
 
 
 def scene_days(table: pa.Table) -> NDArray[np.datetime64]:
-    """The UTC day of the pass of each row (n,), NaT for a row of another month that the file keeps for the matchup."""
+    """UTC day of the pass of each row (n,); NaT for a row of a neighbouring month, which is kept only for the matchup."""
     column = "pass_time" if "pass_time" in table.schema.names else "acquired"
     times = table[column].cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us")).to_numpy()
     days: NDArray[np.datetime64] = times.astype("datetime64[us]").astype("datetime64[D]")
@@ -141,7 +142,7 @@ def scene_days(table: pa.Table) -> NDArray[np.datetime64]:
 
 
 def distinct_days(days: NDArray[np.datetime64]) -> list[dt.date]:
-    """The days that occur, in order."""
+    """Distinct days in order, without NaT."""
     distinct: list[dt.date] = np.unique(days[~np.isnat(days)]).tolist()
     return distinct
 
@@ -153,7 +154,7 @@ def days_of(months: Sequence[Month]) -> list[dt.date]:
 
 
 def countable_days(sensor: CoverageSensor, months: Sequence[Month], bbox: BBox | None, known_to: dt.datetime) -> list[dt.date]:
-    """Days whose lack of scenes means something: published by ``known_to``, of the mission's months, and light enough in the area."""
+    """Days on which scenes can be expected: published by ``known_to``, within the mission, and with enough sun in the area."""
     published = known_to - dt.timedelta(days=sensor.publication_lag_days)
     return [
         day
@@ -165,19 +166,19 @@ def countable_days(sensor: CoverageSensor, months: Sequence[Month], bbox: BBox |
 
 
 def is_dark(sensor: CoverageSensor, day: dt.date, bbox: BBox | None) -> bool:
-    """Whether the sun stays below the sensor's limit all day, everywhere in the area that it can image."""
+    """Whether the sun stays below the sensor's limit all day, everywhere in the area within its reach."""
     if sensor.min_sun is None:
         return False
     south, north = (sensor.reach[0], sensor.reach[1]) if bbox is None else (max(sensor.reach[0], bbox[1]), min(sensor.reach[1], bbox[3]))
     if south > north:
-        return False  # out of reach, which is another matter than darkness
+        return False  # out of reach, not dark
     declination = _declination(day)
     highest = 90 - abs(min(max(declination, south), north) - declination)
     return highest < sensor.min_sun
 
 
 def _declination(day: dt.date) -> float:
-    """Degrees that the sun stands north of the equator at noon UTC, within 0.05° (Spencer 1971, "Fourier series representation")."""
+    """Declination of the sun at noon UTC in degrees, within 0.05° (Spencer 1971, "Fourier series representation")."""
     turn = 2 * math.pi * (day.timetuple().tm_yday - 0.5) / (366 if day.year % 4 == 0 else 365)
     series = (0.006918, -0.399912, 0.070257, -0.006758, 0.000907, -0.002697, 0.00148)
     waves = (1, math.cos(turn), math.sin(turn), math.cos(2 * turn), math.sin(2 * turn), math.cos(3 * turn), math.sin(3 * turn))
@@ -185,7 +186,7 @@ def _declination(day: dt.date) -> float:
 
 
 def longest_silence(scene_days_found: Sequence[dt.date], revisit: float) -> int:
-    """How many empty days in a row are nothing remarkable, by the answer's own scene days and the revisit."""
+    """Longest run of empty days that raises no doubt, by the scene days found and the revisit in days."""
     gap = revisit
     if len(scene_days_found) >= _DAYS_FOR_A_GAP:
         gaps = [(b - a).days for a, b in pairwise(scene_days_found)]
@@ -195,7 +196,7 @@ def longest_silence(scene_days_found: Sequence[dt.date], revisit: float) -> int:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a scan that read all its windows found, as far as belief needs it."""
+    """Result of a scan that read all its windows, as far as ``doubts`` needs it."""
 
     sensor: CoverageSensor
     months: Sequence[Month]
@@ -204,44 +205,45 @@ class Answer:
     days: Sequence[dt.date]
     """Days with a scene, in order."""
     known_to: dt.datetime
-    """Until when the source could know: the time it was read, or of its newest item."""
+    """Latest time that the source can cover: the time of the reading, or of its newest item."""
     around: Sequence[int] = ()
-    """Scenes of the complete months of the same area around this one."""
+    """Scene counts of the complete neighbouring months, of the same area."""
     unplaced: str = ""
+    """Result of ``unplaced``."""
     totals: str = ""
-    """How the provider's totals contradict what came."""
+    """How the provider's totals contradict the received items; empty if they do not."""
     twins: int = 0
-    """Items that came again with another footprint under the same id."""
+    """Items with a repeated id and another footprint."""
     hollow: str = ""
-    """Another reason why an answer without scenes says nothing, such as a dump that may lack a file."""
+    """Another reason to doubt an answer without scenes, such as a dump that may lack a file."""
 
 
 def doubts(answer: Answer) -> list[Doubt]:
-    """All doubts of an answer; none: the absence of more scenes is believed."""
-    doubts = []
+    """All doubts about an answer; empty: the scan is believed to have all scenes."""
+    result = []
     everywhere = tuple(days_of(answer.months))
     if answer.unplaced:
-        doubts.append(Doubt("unplaced", answer.unplaced, everywhere, new=True))
+        result.append(Doubt("unplaced", answer.unplaced, everywhere, new=True))
     if answer.totals:
-        doubts.append(Doubt("totals", answer.totals, everywhere, new=True))
+        result.append(Doubt("totals", answer.totals, everywhere, new=True))
     if answer.twins:
-        words = f"{answer.twins:,} items came again with another footprint under the same id: one of the footprints is missing"
-        doubts.append(Doubt("totals", words))  # other providers list the scene, too, whichever its footprint
+        sentence = f"{answer.twins:,} items have a repeated id and another footprint: one of the footprints is missing"
+        result.append(Doubt("totals", sentence))  # no days: other providers list the scene with either footprint
     smallness = too_few(answer)
     if smallness is not None:
-        doubts.append(smallness)
+        result.append(smallness)
     if answer.scenes and answer.sensor.systematic:
-        doubts.extend(_silence(answer))
-    return doubts
+        result.extend(_silence(answer))
+    return result
 
 
 def _silence(answer: Answer) -> list[Doubt]:
-    """Empty days in a row, more than the answer's own rhythm and the sensor's revisit explain."""
+    """Doubt about runs of empty days that exceed ``longest_silence``."""
     countable = set(countable_days(answer.sensor, answer.months, answer.bbox, answer.known_to))
-    has = set(answer.days)
+    scene_days_found = set(answer.days)
     runs: list[list[dt.date]] = [[]]
     for day in days_of(answer.months):
-        if day in has:
+        if day in scene_days_found:
             runs.append([])
         elif day in countable:
             runs[-1].append(day)
@@ -253,10 +255,10 @@ def _silence(answer: Answer) -> list[Doubt]:
             usual = limit
     if not silent:
         return []
-    named = ", ".join(_span(run) for run in silent[:_MOST_RUNS_NAMED])
+    spans = ", ".join(_span(run) for run in silent[:_MOST_RUNS_NAMED])
     more = f" and {len(silent) - _MOST_RUNS_NAMED} more times" if len(silent) > _MOST_RUNS_NAMED else ""
-    words = f"no scene on {named}{more}, where {usual} empty days in a row are the most to be expected"
-    return [Doubt("silence", words, tuple(day for run in silent for day in run))]
+    sentence = f"no scene on {spans}{more}; at most {usual} empty days in a row are expected"
+    return [Doubt("silence", sentence, tuple(day for run in silent for day in run))]
 
 
 def _span(run: Sequence[dt.date]) -> str:
@@ -264,18 +266,18 @@ def _span(run: Sequence[dt.date]) -> str:
 
 
 def too_few(answer: Answer) -> Doubt | None:
-    """Whether the answer is empty, or much smaller than the months around it, where that is remarkable for the sensor."""
-    every = days_of(answer.months)
+    """Doubt about an answer that is empty, or much smaller than its neighbouring months; None if that is usual for the sensor."""
+    all_days = days_of(answer.months)
     countable = countable_days(answer.sensor, answer.months, answer.bbox, answer.known_to)
     if not countable:
-        return None  # a polar night, or nothing of it is published yet
+        return None  # polar night, or nothing is published yet
     settled = answer.known_to >= answer.months[-1].end + dt.timedelta(days=answer.sensor.publication_lag_days)
     usual = float(statistics.median(answer.around)) if answer.around else 0.0
     months = f"{len(answer.around)} month{'' if len(answer.around) == 1 else 's'}"
-    compared = f"where the {months} around have a median of {usual:g}" if answer.around else ""
+    compared = f"while the median of the {months} around is {usual:g}" if answer.around else ""
     if not answer.scenes:
         if answer.sensor.systematic:
-            # A month that has just begun may well have had no pass yet.
+            # A month that has just begun may have had no pass yet.
             remarkable = settled or len(countable) > _GAPS_OF_SILENCE * answer.sensor.revisit_in(answer.months[-1])
         else:
             remarkable = usual >= _ENOUGH_TO_MISS or (bool(answer.hollow) and settled)
@@ -283,15 +285,15 @@ def too_few(answer: Answer) -> Doubt | None:
             return None
         why = "; ".join(part for part in (compared, answer.hollow) if part)
         return Doubt("emptiness", f"no scene at all{f', {why}' if why else ''}", tuple(countable))
-    expected = usual * len(countable) / len(every)
+    expected = usual * len(countable) / len(all_days)
     if answer.scenes >= _THIN * expected or not (answer.sensor.systematic or usual >= _ENOUGH_TO_MISS):
         return None
-    has = set(answer.days)
-    empty = tuple(day for day in countable if day not in has)
-    words = f"{answer.scenes:,} scene{'' if answer.scenes == 1 else 's'}, {compared}"
-    return Doubt("thinness", words, empty or tuple(countable), new=not empty)
+    scene_days_found = set(answer.days)
+    empty = tuple(day for day in countable if day not in scene_days_found)
+    sentence = f"{answer.scenes:,} scene{'' if answer.scenes == 1 else 's'}, {compared}"
+    return Doubt("thinness", sentence, empty or tuple(countable), new=not empty)
 
 
 def kind_of(sentence: str) -> str:
-    """The kind that a doubt in a stored report names."""
+    """The kind of a doubt in a stored report."""
     return sentence.partition(":")[0]

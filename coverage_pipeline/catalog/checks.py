@@ -1,4 +1,4 @@
-"""One check of a catalogue, and how its outcome is shown."""
+"""Result of one check of a catalogue, and helpers to describe it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from coverage_pipeline.redaction import printable
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
 
 _MOST_NAMES = 6
-"""Names listed of what a provider has."""
+"""Most names listed in a message."""
 Verdict = Literal["ok", "slow", "wrong", "failed"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     verdict: Verdict
-    """``wrong``: the configuration is to be changed. ``failed``: the provider is to be waited for, or replaced."""
+    """``wrong``: change the configuration. ``failed``: wait for the provider, or use another one."""
     said: str
-    """In words, with what to do where something is to be done; one line, printable, not escaped for any markup."""
+    """Outcome in one line, with what to do. Printable, not escaped for markup."""
     seconds: float = 0.0
 
 
 def distinct(sensors: Sequence[CoverageSensor]) -> list[tuple[list[CoverageSensor], AvailableSource]]:
-    """Each (kind, endpoint, collection) once, in the sensors' order, with the sensors that have it."""
-    by_source: dict[tuple[str, str, str, str | None], tuple[list[CoverageSensor], AvailableSource]] = {}
+    """Distinct sources (kind, endpoint, collection, version) in order of the sensors, each with the sensors that use it."""
+    sensors_by_source: dict[tuple[str, str, str, str | None], tuple[list[CoverageSensor], AvailableSource]] = {}
     for sensor in sensors:
         for source in sensor.available_sources:
             key = source.kind, source.endpoint.rstrip("/"), source.collection_id, source.version
-            by_source.setdefault(key, ([], source))[0].append(sensor)
-    return list(by_source.values())
+            sensors_by_source.setdefault(key, ([], source))[0].append(sensor)
+    return list(sensors_by_source.values())
 
 
 def parsed_utc(when: dt.datetime) -> dt.datetime:
@@ -57,8 +57,8 @@ def names_in_words(names: Sequence[str]) -> str:
 
 
 def similar_names(wanted: str, ids: Sequence[str]) -> list[str]:
-    """Ids that may have been meant, the most alike first."""
-    of = {name.lower(): name for name in ids if name}
-    near = difflib.get_close_matches(wanted.lower(), of, n=_MOST_NAMES, cutoff=0.55)
-    near += [low for low in of if low not in near and (wanted.lower() in low or low in wanted.lower())]
-    return [printable(of[low], 60) for low in near[:_MOST_NAMES]]
+    """Ids similar to ``wanted``, the most similar first."""
+    by_name = {name.lower(): name for name in ids if name}
+    similar = difflib.get_close_matches(wanted.lower(), by_name, n=_MOST_NAMES, cutoff=0.55)
+    similar += [name for name in by_name if name not in similar and (wanted.lower() in name or name in wanted.lower())]
+    return [printable(by_name[name], 60) for name in similar[:_MOST_NAMES]]

@@ -1,4 +1,4 @@
-"""The doubts of a scan, put to other providers that cover the same area."""
+"""Check the doubts of a scan with other providers of the same area."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from coverage_pipeline.storage.paths import sibling
 
 
 def answer_of(job: ScanJob, source: AvailableSource, api: Source, gathered: ScannedWindows, report: ScanReport, scenes: pa.Table) -> Answer:
-    """What belief needs of a scan that read all its windows."""
+    """The result of a scan that read all its windows, as ``belief.doubts`` needs it."""
     parts = gathered.parts
     overfull, capped = (sum(getattr(part, name) for part in parts) for name in ("overfull", "capped"))
     timeless = report.rejected.get(NO_TIME, 0)
     reasons = {reason: count for reason, count in report.rejected.items() if reason != NO_TIME}
     totals = [
-        (overfull, "searches gave more items than were announced for them"),
-        (capped, "searches end on a round number of items however short they are, as if the provider stopped there"),
+        (overfull, "searches returned more items than they announced"),
+        (capped, "searches returned a round number of items, though the window was halved: the provider may cap its results"),
     ]
     hollow = ""
     if report.scenes == 0 and (job.bbox is None or job.sensor.systematic):
         if report.other_platform:
             hollow = (
-                f"all {report.other_platform} items are of other satellites than {', '.join(source.platforms)}; check platforms in "
+                f"all {report.other_platform} items are of satellites other than {', '.join(source.platforms)}; check platforms in "
                 f"[[sensors.sources.{job.sensor.key}]]"
             )
         elif not api.windowed:
-            hollow = "though the dump has items of earlier and later months: a file may be missing"
+            hollow = "though the dump has items of earlier and later months; a file may be missing"
     newest, read_at = api.newest(), dt.datetime.fromisoformat(report.scanned_at)
     return Answer(
         sensor=job.sensor,
@@ -71,53 +71,54 @@ def answer_of(job: ScanJob, source: AvailableSource, api: Source, gathered: Scan
     )
 
 
-def set_doubts(report: ScanReport, found: Sequence[Doubt], said: Sequence[str]) -> None:
-    """Write the doubts that stay, and what others said of all, into a report."""
-    report.cross_check = "; ".join(said)
-    report.doubts = [str(doubt) for doubt in found]
-    if found:
+def set_doubts(report: ScanReport, doubts: Sequence[Doubt], answers: Sequence[str]) -> None:
+    """Write the remaining doubts, and the answers of other providers, into a report."""
+    report.cross_check = "; ".join(answers)
+    report.doubts = [str(doubt) for doubt in doubts]
+    if doubts:
         report.status = "provisional"
         report.reason = "; ".join([*([report.reason] if report.reason else []), *report.doubts])
 
 
 def ask_other_providers(
-    job: ScanJob, source: AvailableSource, found: Sequence[Doubt], scenes: pa.Table
+    job: ScanJob, source: AvailableSource, doubts: Sequence[Doubt], scenes: pa.Table
 ) -> tuple[list[Doubt], AvailableSource | None, list[str]]:
-    """The doubts that stay after the other providers of the area were asked, who confirms one, and what they said.
+    """Search other providers of the area for scenes on the doubtful days.
 
-    The first scene found ends the asking. A doubt goes only where every provider answers that there is nothing.
+    Returns the remaining doubts, the provider that confirms one, and their answers in words. The first scene found ends the search. A
+    doubt is dropped only if every provider answers that it has no scene.
     """
     others = _others(job, source) if job.options.cross_check else []
-    stays: list[Doubt] = []
-    text: list[str] = []
-    away: dict[AvailableSource, str] = {}
-    for at, doubt in enumerate(found):
+    remaining: list[Doubt] = []
+    answers: list[str] = []
+    failures: dict[AvailableSource, str] = {}
+    for position, doubt in enumerate(doubts):
         if not doubt.days:
-            stays.append(doubt)
+            remaining.append(doubt)
             continue
-        silenced = bool(others)
+        refuted = bool(others)
         for other in others:
-            if other not in away:
+            if other not in failures:
                 try:
-                    has = _scene_of(job, other, doubt, scenes)
+                    day = _scene_of(job, other, doubt, scenes)
                 except CatalogError as error:
-                    away[other] = f"{other.provider} could not be asked: {error}"
+                    failures[other] = f"{other.provider} could not be searched: {error}"
                 else:
-                    if has is not None:
-                        text.append(f"{doubt}; {other.provider} has a scene of {has}")
-                        return [*stays, *found[at:]], other, text
+                    if day is not None:
+                        answers.append(f"{doubt}; {other.provider} has a scene of {day}")
+                        return [*remaining, *doubts[position:]], other, answers
                     continue
-            silenced = False
-        if silenced:
-            text.append(f"{doubt}; {', '.join(other.provider for other in others)} has none either")
+            refuted = False
+        if refuted:
+            answers.append(f"{doubt}; {', '.join(other.provider for other in others)} has none either")
         else:
-            stays.append(doubt)
-            text.append("; ".join([str(doubt), *(dict.fromkeys(away.values()) or ["there is no other provider to ask"])]))
-    return stays, None, text
+            remaining.append(doubt)
+            answers.append("; ".join([str(doubt), *(dict.fromkeys(failures.values()) or ["no other provider covers the area"])]))
+    return remaining, None, answers
 
 
 def _others(job: ScanJob, source: AvailableSource) -> list[AvailableSource]:
-    """Providers other than a source that cover the whole area: one that lists a part of it says nothing of the rest."""
+    """Other sources that cover the whole area: one that covers a part could not remove a doubt."""
     others: list[AvailableSource] = []
     for other in job.sensor.available_sources:
         if any((other.endpoint, other.collection_id) == (known.endpoint, known.collection_id) for known in (source, *others)):
@@ -134,16 +135,16 @@ def _others(job: ScanJob, source: AvailableSource) -> list[AvailableSource]:
 
 
 def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Table) -> dt.date | None:
-    """The day of the first usable scene that another provider has on the doubtful days, in the area; None where it has none.
+    """Day of the first usable scene of another provider on the doubtful days, in the area; None if it has none.
 
-    Raises ``CatalogError`` where its answer cannot be relied on: it was not read in full, or has items that cannot be placed.
+    Raises ``CatalogError`` if its answer is unreliable: not read in full, or with items that cannot be placed.
     """
     profile = profile_of(other, job.options.providers)
-    quick = replace(job.options.patience, retries=min(1, job.options.patience.retries))
-    api = SOURCES[other.kind](other, profile, quick, job.label)
+    patience = replace(job.options.patience, retries=min(1, job.options.patience.retries))
+    api = SOURCES[other.kind](other, profile, patience, job.label)
     days = np.array(doubt.days, dtype="datetime64[D]")
     area = None if job.bbox is None else shapely.union_all([shapely.box(*box) for box in split_bbox(job.bbox)])
-    own = scenes["scene_key"] if doubt.new else None
+    excluded_keys = scenes["scene_key"] if doubt.new else None
     came = timeless = rejected = foreign = 0
     with api.session or contextlib.nullcontext():
         for first, last in _spans(doubt.days) if api.windowed else [(doubt.days[0], doubt.days[-1])]:
@@ -151,46 +152,46 @@ def _scene_of(job: ScanJob, other: AvailableSource, doubt: Doubt, scenes: pa.Tab
             window = Window(start - NEIGHBOUR_MARGIN, end + NEIGHBOUR_MARGIN, profile.page_size)
             placing, window_count = belief.Placing(window.start, window.end), WindowCount()
             for page in api.pages(window, job.bbox, window_count):
-                # One collector a page: nothing is kept of what does not answer the question.
+                # One collector per page, so that memory stays small.
                 collector = SceneCollector(
                     job.sensor, provider=other.provider, cloud_field=other.cloud_field, platforms=other.platforms, start=start, end=end
                 )
                 collector.add(page)
                 placing.add(page)
-                has = _first_usable(collector.rows(), days, area, own)
-                if has is not None:
-                    return has
+                day = _first_usable(collector.rows(), days, area, excluded_keys)
+                if day is not None:
+                    return day
                 reasons = by_reason(collector.rejected())
                 came += collector.received
                 timeless += reasons.pop(NO_TIME, 0)
                 rejected += sum(reasons.values())
             foreign += placing.foreign if api.windowed else 0
             if any(announced is not None and received > announced for received, announced in window_count.boxes):
-                raise CatalogTruncated(f"{other.provider} gave more items than it announced")
+                raise CatalogTruncated(f"{other.provider} returned more items than it announced")
         if not came:
             api.require_collection()
         newest = api.newest()
         if newest is not None and newest.date() <= doubt.days[-1]:
             raise CatalogTruncated(f"its newest item is of {newest:%Y-%m-%d}")
-    lost = belief.unplaced(came=came, timeless=timeless, rejected=rejected, foreign=foreign)
-    if lost or rejected or foreign:
-        raise CatalogUnreadable(lost or f"{rejected + foreign} of its items cannot be placed")
+    unplaced = belief.unplaced(came=came, timeless=timeless, rejected=rejected, foreign=foreign)
+    if unplaced or rejected or foreign:
+        raise CatalogUnreadable(unplaced or f"{rejected + foreign} of its items cannot be placed")
     return None
 
 
-def _first_usable(rows: pa.Table, days: np.ndarray[Any, Any], area: Any, own_days: pa.ChunkedArray | None) -> dt.date | None:
-    """The day of the first row that lies on one of the days, in the area, and is not among the scenes ``ours``."""
+def _first_usable(rows: pa.Table, days: np.ndarray[Any, Any], area: Any, excluded_keys: pa.ChunkedArray | None) -> dt.date | None:
+    """Day of the first row on one of the days, in the area, whose scene key is not in ``excluded_keys``; None if there is none."""
     if rows.num_rows == 0:
         return None
-    of = belief.scene_days(rows)
-    wanted = np.isin(of, days)
-    if own_days is not None:
-        wanted &= ~pc.is_in(rows["scene_key"], value_set=own_days.combine_chunks()).to_numpy()
-    at = np.flatnonzero(wanted)
-    if area is not None and at.size:
-        shapes = shapely.from_wkb(rows["geometry"].to_numpy()[at])
-        at = at[shapely.intersects(shapes, area)]
-    day: dt.date | None = of[at[0]].item() if at.size else None
+    row_days = belief.scene_days(rows)
+    wanted = np.isin(row_days, days)
+    if excluded_keys is not None:
+        wanted &= ~pc.is_in(rows["scene_key"], value_set=excluded_keys.combine_chunks()).to_numpy()
+    matches = np.flatnonzero(wanted)
+    if area is not None and matches.size:
+        shapes = shapely.from_wkb(rows["geometry"].to_numpy()[matches])
+        matches = matches[shapely.intersects(shapes, area)]
+    day: dt.date | None = row_days[matches[0]].item() if matches.size else None
     return day
 
 
@@ -206,16 +207,16 @@ def _spans(days: Sequence[dt.date]) -> list[tuple[dt.date, dt.date]]:
 
 
 def neighbouring_months(sensor: CoverageSensor, months: Sequence[Month], target: UPath, bbox: BBox | None) -> list[int]:
-    """Scenes of the complete months around this one, of the same area; none for a window of several months."""
+    """Scene counts of the complete neighbouring months, of the same area; empty for a window of several months."""
     if len(months) != 1:
         return []
-    missing = []
+    counts = []
     for distance in range(1, belief.MONTHS_AROUND + 1):
-        for near in (months[0].shift(-distance), months[0].shift(distance)):
-            report = stored_report(sibling(target.parent / f"{near.key}.parquet", ".scan.json"))
+        for neighbour in (months[0].shift(-distance), months[0].shift(distance)):
+            report = stored_report(sibling(target.parent / f"{neighbour.key}.parquet", ".scan.json"))
             if report is not None and report.sensor == sensor.key and report.status == "complete" and report.bbox == _listed(bbox):
-                missing.append(report.scenes)
-    return missing
+                counts.append(report.scenes)
+    return counts
 
 
 def _listed(bbox: BBox | None) -> list[float] | None:

@@ -1,9 +1,9 @@
-"""What works at a provider, what is slow there, and what of it is configured wrongly: a few small questions before a long scan.
+"""Check a provider before a long scan with a few small requests: what works, what is slow, what is configured wrongly.
 
-Asked by the scanner's own code, so that what works here works there. All that a provider says is untrusted text: it is cut and freed of
-control characters before it gets into a ``Check``. Markup of a terminal library is its caller's to escape.
+The requests use the code of the scanner, so that a passed check means a working scan. Text of a provider is untrusted: it is shortened and
+freed of control characters before it enters a ``Check``. The caller escapes the markup of its terminal library.
 
-Longer than 400 lines: an examination is one sequence of questions, in which each needs the answers to those before.
+Longer than 400 lines, because the checks are one sequence, in which each needs the results of those before.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, platform_name
 
 SLOW_SECONDS = 5.0
-"""An answer to one of these small questions that takes longer is slow: a scan asks thousands of larger ones, and gateways give up after
-30 s."""
+"""A check that takes longer is slow: a scan sends thousands of larger requests, and gateways time out after 30 s."""
 STEP_SECONDS = 30.0
-"""The longest that one question is waited for, with its second try and whatever wait the provider asks for."""
+"""Longest time of one check, with its retry and any wait that the provider asks for."""
 _TIMEOUT = 12.0
 """Seconds for the next bytes of an answer: two tries fit into ``STEP_SECONDS``."""
 _SEARCHED_DAYS = 3
-"""Days in the middle of a month that are searched first: the globe's month is a hard question for some."""
+"""Days in the middle of a month that are searched first: a global month is too large for some providers."""
 _FIRST_MONTHS = 3
+"""First months of the mission that are searched if the recent month has no scenes."""
 _RECENTLY = dt.timedelta(days=92)
-"""A collection whose time span ends earlier than so long ago is not continued."""
+"""A collection whose time span ended longer ago is no longer continued."""
 _WRONG_STATUSES = (400, 404, 405, 406, 410, 414, 415, 422)
-"""What a server answers to a question that is wrong, rather than to one it refuses or cannot answer now."""
+"""HTTP statuses of a wrong request, rather than a refused or failed one."""
 _ABSENT = ("has no such collection", "has no collection")
 _ELSEWHERE = "not followed: name that address"
 
 
 class _Wrong(Exception):
-    """Something is configured wrongly."""
+    """The configuration is wrong."""
 
 
 class _Failed(Exception):
-    """The provider does not do what it should."""
+    """The provider failed."""
 
 
 def examine(sensor: CoverageSensor, source: AvailableSource, options: ScanOptions, *, today: dt.date | None = None) -> Iterator[Check]:
-    """Ask one source of a sensor, and say of each answer what it is; ends early where no further question makes sense."""
+    """Check one source of a sensor, step by step; stops at a failure that makes further checks pointless."""
     patience = replace(
         options.patience,
         timeout_seconds=min(_TIMEOUT, options.patience.timeout_seconds),
@@ -82,25 +82,28 @@ def examine(sensor: CoverageSensor, source: AvailableSource, options: ScanOption
 
 
 class _Examination:
-    """What is learnt of one source, question by question."""
+    """The checks of one source, and their intermediate results."""
 
     def __init__(self, sensor: CoverageSensor, source: AvailableSource, options: ScanOptions, api: Source, today: dt.date) -> None:
         self.sensor, self.source, self.options, self.api = sensor, source, options, api
         self.profile = profile_of(source, options.providers)
-        # The month before the last closed one: published by now, whatever the lag.
+        # The month before the last closed one, which is published by now whatever the lag.
         recent = Month.of(today).shift(-2)
         self.recent = recent if sensor.last_month is None else min(recent, sensor.last_month)
         self.today = today
         self.section = f"[[sensors.sources.{sensor.key}]]"
         self.provider_section = f'[providers."{source.provider}"]'
         self.platforms: list[str] | None = None
-        """The collection's own list."""
+        """Platforms that the collection lists; None: no list."""
         self.span: tuple[dt.datetime | None, dt.datetime | None] | None = None
+        """Begin and end of the collection, None: open; None: not stated."""
         self.item: dict[str, Any] | None = None
+        """The item that the item checks examine."""
         self.found_in: Month | None = None
         self.announced: int | None = None
 
     def checks(self) -> Iterator[Check]:
+        """All checks in order; ends after one that is wrong or failed, up to the search."""
         if isinstance(self.api, StacSource):
             steps: list[tuple[str, Callable[[], str]]] = [
                 ("landing page", self._landing_page),
@@ -119,7 +122,7 @@ class _Examination:
                 return
             if name == "conformance":
                 yield self._step("features", self._features)
-        more: list[tuple[str, Callable[[], str]]] = [
+        item_steps: list[tuple[str, Callable[[], str]]] = [
             ("time span", self._time_span),
             ("scene", self._scene),
             ("scene key", self._scene_key),
@@ -127,11 +130,11 @@ class _Examination:
             ("platform", self._platform),
             ("totals", self._totals),
         ]
-        for name, look in more:
-            yield self._step(name, look)
+        for name, ask in item_steps:
+            yield self._step(name, ask)
 
     def _step(self, name: str, ask: Callable[[], str]) -> Check:
-        """Ask one question, and give up where no answer came within ``STEP_SECONDS``."""
+        """Run one check, and cancel it after ``STEP_SECONDS``."""
         session = self.api.session
         before = Counter(session.retried) if session else Counter()
         watchdog = threading.Timer(STEP_SECONDS, session.cancel if session else lambda: None)
@@ -150,9 +153,9 @@ class _Examination:
         except PlannerError as error:
             verdict = "wrong" if self._is_wrong(name, error) else "failed"
             text = self._without_prefix(str(error)) + self._advice(name, error)
-        except Exception as error:  # whatever the library makes of a strange answer: one provider's must not hide the others'
+        except Exception as error:  # libraries raise anything for odd answers; other sources must still be checked
             verdict = "wrong" if name == "landing page" else "failed"
-            text = f"did not answer as it should: {type(error).__name__}: {error}" + self._advice(name, error)
+            text = f"gave an unusable answer: {type(error).__name__}: {error}" + self._advice(name, error)
         finally:
             watchdog.cancel()
         seconds = round(time.monotonic() - began, 3)
@@ -160,12 +163,11 @@ class _Examination:
         if verdict == "wrong":
             text = text.replace("; try again later, or name another source", "")
         elif again and verdict == "ok":
-            text += f"; had to be asked again ({', '.join(again)})"
+            text += f"; needed a retry ({', '.join(again)})"
         if verdict == "ok" and seconds > SLOW_SECONDS:
             verdict = "slow"
             text += (
-                f"; took {seconds:.1f} s: scans will be slow, and time out where they ask for more; scan small areas, or name another "
-                "source first"
+                f"; took {seconds:.1f} s: scans will be slow, and larger requests time out; scan small areas, or name another source first"
             )
         return Check(name, verdict, printable(self._without_secrets(text)), seconds)
 
@@ -175,36 +177,36 @@ class _Examination:
             return True
         if name == "landing page" and isinstance(error, CatalogUnreadable):
             return True
-        if name == "files":  # a path that is not there, a dump that is none: nothing that passes
+        if name == "files":  # a missing path or a file that is no dump: waiting does not help
             return self.api.session is None or not isinstance(error, CatalogError)
         return getattr(error, "status", None) in _WRONG_STATUSES
 
     def _advice(self, name: str, error: Exception) -> str:
         text, status = str(error), getattr(error, "status", None)
         if status in (401, 403):
-            return "; it may want a login, or not answer your network"
+            return "; it may require a login, or block your network"
         if name == "landing page" and (isinstance(error, CatalogUnreadable) or not isinstance(error, PlannerError)):
             return (
-                "; endpoint must be the address of the API's landing page, which is JSON (if it is, the provider may be under maintenance)"
+                "; set endpoint to the address of the API's landing page, which is JSON (if it is, the provider may be under maintenance)"
             )
         if name == "search" and status in (405, 415):
             other = "GET" if self.profile.method == "POST" else "POST"
             return f'; set method = "{other}" in {self.provider_section}'
         if "Failed to resolve" in text:
-            return "; is this machine online, and the host spelt right?"
+            return "; check the network, and the spelling of the host"
         waits = self.options.patience.timeout_seconds
         if "no answer within" in text and waits > _TIMEOUT:
             return f"; a scan waits longer, {waits:g} s"
         return ""
 
     def _without_prefix(self, text: str) -> str:
-        """The scanner's messages name sensor, provider and collection, which stand above the check already."""
+        """A message of the scanner without sensor, provider and collection, which the heading of the checks names."""
         collection = getattr(self.api, "collection", self.source.collection_id)
         text = text.replace(f"{self.sensor.key}: {self.source.provider} ({collection}) ", "")
-        return text.replace(", as nothing was found in it", "")  # which is when a scan looks for it
+        return text.replace(", as nothing was found in it", "")  # only true in a scan
 
     def _without_secrets(self, text: str) -> str:
-        """An address of a file may carry its signature."""
+        """A text without the signature that an address of a file may contain."""
         return self.source.public(text)
 
     # A STAC API
@@ -218,14 +220,14 @@ class _Examination:
         versions = [
             match[1] for uri in client.get_conforms_to() if (match := re.match(r"https://api\.stacspec\.org/v([^/]+)/core", str(uri)))
         ]
-        version = f"STAC API {versions[0]}" if versions else "STAC, which version of the API it does not say"
+        version = f"STAC API {versions[0]}" if versions else "STAC API of unknown version"
         return f"answers: {version} ({printable(client.title or client.id, 60)})"
 
     def _item_search(self) -> str:
         client = self._client()
         if not client.conforms_to("ITEM_SEARCH"):
             claims = "claims to conform to nothing" if not client.get_conforms_to() else "does not claim item-search"
-            raise _Wrong(f'{claims}: it cannot be searched; if it is a catalogue of files, set kind = "static" in {self.section}')
+            raise _Wrong(f'{claims}: it cannot be searched; for a catalogue of files, set kind = "static" in {self.section}')
         link = client.get_search_link()
         host = urlsplit(link.absolute_href).netloc if link is not None else self.source.provider
         if host != self.source.provider:
@@ -248,19 +250,19 @@ class _Examination:
         except CatalogError as error:
             if not any(absent in str(error) for absent in _ABSENT):
                 raise
-            alike = similar_names(self.source.collection_id, self._collection_ids())
-            hint = f"; it has {', '.join(alike)}" if alike else ""
+            similar = similar_names(self.source.collection_id, self._collection_ids())
+            hint = f"; it has {', '.join(similar)}" if similar else ""
             raise _Wrong(f"has no collection {self._name}{hint}: check collection_id in {self.section}") from None
         if isinstance(self.api, StacSource):
             self._describe_stac()
         else:
             self._describe_cmr()
-        own = self.source.platforms
+        wanted = self.source.platforms
         listed = f"; platforms {names_in_words(self.platforms)}" if self.platforms else ""
-        if self.platforms and (unlisted := [p for p in own if platform_name(p) not in map(platform_name, self.platforms)]):
+        if self.platforms and (unlisted := [p for p in wanted if platform_name(p) not in map(platform_name, self.platforms)]):
             raise _Wrong(
-                f"does not list {', '.join(unlisted)} among its platforms ({names_in_words(self.platforms)}): scenes under another name "
-                f"would be left out; write platforms in {self.section} as the catalogue does"
+                f"does not list {', '.join(unlisted)} among its platforms ({names_in_words(self.platforms)}): scenes of other names "
+                f"would be left out; set platforms in {self.section} to the catalogue's names"
             )
         return f"has {self._name}{listed}"
 
@@ -269,7 +271,7 @@ class _Examination:
         return self.source.collection_id + (f" version {self.source.version}" if self.source.version else "")
 
     def _describe_stac(self) -> None:
-        collection = self._client().get_collection(self.source.collection_id)  # as it was read a moment ago
+        collection = self._client().get_collection(self.source.collection_id)  # cached by require_collection
         try:
             intervals = collection.extent.temporal.intervals
             starts, ends = [i[0] for i in intervals], [i[1] for i in intervals]
@@ -306,7 +308,7 @@ class _Examination:
         return [umm for entry in dicts_in(entries) if isinstance(umm := entry.get("umm"), dict)]
 
     def _collection_ids(self) -> list[str]:
-        """Ids of what it has, where that is cheap; a list that cannot be had is no failure."""
+        """Ids of the provider's collections, as far as one request gives them; empty after an error."""
         wanted = self.source.collection_id
         try:
             if isinstance(self.api, CmrSource):
@@ -317,7 +319,7 @@ class _Examination:
             if children := [unquote(urlsplit(str(link.href)).path.rstrip("/").rpartition("/")[2]) for link in client.get_links("child")]:
                 return children
             assert self.api.session is not None
-            root, mark, query = self.source.endpoint.partition("?")  # a key, where there is one
+            root, mark, query = self.source.endpoint.partition("?")  # the query may contain a key
             url = f"{root.rstrip('/')}/collections{mark}{query}"
             answer = self.api.session.fetch(url, doing="listing its collections", tries=1).content
             listed = answer.get("collections") if isinstance(answer, dict) else None
@@ -331,8 +333,8 @@ class _Examination:
         self.api.require_collection()
         newest = self.api.newest()
         if newest is None:
-            return "can be read; of which time its items are it does not say"
-        # Of a dump, what is recent is what it has last.
+            return "can be read; its items state no usable time"
+        # The recent month of a dump is that of its newest item.
         self.recent = min(self.recent, Month.of(newest))
         old = "" if newest.date() >= self.today - _RECENTLY else ": for later months renew it"
         return f"can be read; its newest item is of {newest:%Y-%m-%d}{old}"
@@ -346,7 +348,7 @@ class _Examination:
             page = next(pages, [])
         finally:
             if hasattr(pages, "close"):
-                pages.close()  # the rest is not asked for
+                pages.close()  # request no further page
         self.announced = window_count.announced
         return next((item if isinstance(item, dict) else {} for item in page), None)
 
@@ -365,37 +367,37 @@ class _Examination:
                 break
         if self.item is None:
             since = (
-                f", nor of the sensor's first months from {first}" if len(windows) > 1 and first is not None and first < self.recent else ""
+                f" or of the sensor's first months from {first}" if len(windows) > 1 and first is not None and first < self.recent else ""
             )
             raise _Wrong(
-                f"has nothing of {self.recent}{since}: check collection_id in {self.section}, and the sensor's first_month and last_month"
+                f"has no scenes of {self.recent}{since}: check collection_id in {self.section}, and the sensor's first_month and last_month"
             )
         if self.found_in != self.recent:
-            return f"has nothing of {self.recent}, but of the sensor's first months: look whether the collection is still continued"
+            return f"has no scenes of {self.recent}, but of the sensor's first months: check whether the collection is still continued"
         return f"finds scenes of {self.recent}"
 
     def _time_span(self) -> str:
         if self.span is None:
-            return "is not said by the collection" if self.api.windowed else "of files is what their items say"
+            return "is not stated by the collection" if self.api.windowed else "of files is that of their items"
         begin, end = self.span
         text = f"{begin.date() if begin else 'always'} to {end.date() if end else 'now'}"
         first = self.sensor.first_month
         if begin is not None and first is not None and begin >= first.end:
-            # Extents are often kept badly: the months themselves tell.
+            # Extents are often outdated, so search the months themselves.
             until = min(begin, first.shift(_FIRST_MONTHS).end)
             if self._first(Window(first.start, until, 1)) is None:
                 raise _Wrong(
                     f"{text}, while the sensor delivers from {first}: earlier months would look empty; set the sensor's first_month, or "
-                    "name a source that has them first"
+                    "name a source with these months first"
                 )
-            return f"{text}, though it has older scenes, too"
+            return f"{text}, though it has older scenes"
         last = self.sensor.last_month
         needed = dt.datetime.combine(self.today - _RECENTLY, dt.time(), UTC) if last is None else last.start
         if end is not None and end < needed:
             if self.found_in != self.recent:
-                raise _Wrong(f"{text}: the collection is not continued; name the one that took its place in {self.section}")
-            return f"{text}, though it has newer scenes, too"
-        return f"{text}, all that the sensor needs"
+                raise _Wrong(f"{text}: the collection is not continued; name its successor in {self.section}")
+            return f"{text}, though it has newer scenes"
+        return f"{text}, as the sensor needs"
 
     @property
     def _properties(self) -> dict[str, Any]:
@@ -416,11 +418,11 @@ class _Examination:
         ]
         boxed = missing == ["geometry"] and isinstance(item.get("bbox"), list)
         if boxed:
-            return f"{printable(self._id, 100)} has no geometry, only a bounding box, which will stand for it"
+            return f"{printable(self._id, 100)} has no geometry; its bounding box replaces it"
         if missing:
             raise _Failed(
-                f"the one it gave ({printable(self._id, 100) or 'without id'}) has no {' and no '.join(missing)}: such scenes count as "
-                "rejected; name another source if they all are"
+                f"the scene ({printable(self._id, 100) or 'without id'}) has no {' and no '.join(missing)}: such scenes are rejected; "
+                "name another source if all are"
             )
         return f"{printable(self._id, 100)} has id, geometry and time"
 
@@ -438,39 +440,39 @@ class _Examination:
 
     def _cloud(self) -> str:
         if self.sensor.cloud == "not_applicable":
-            return "does not matter to the sensor"
+            return "is irrelevant to the sensor"
         name = self.source.cloud_field or DEFAULT_CLOUD_FIELD
         if name not in self._properties:
-            others = [str(key) for key in self._properties if "cloud" in str(key).lower()]
-            has = (
-                f"; its properties with cloud in their name: {names_in_words(others)}"
-                if others
+            cloud_properties = [str(key) for key in self._properties if "cloud" in str(key).lower()]
+            alternatives = (
+                f"; its properties with cloud in their name: {names_in_words(cloud_properties)}"
+                if cloud_properties
                 else "; none of its properties has cloud in its name"
             )
-            raise _Wrong(f"the scene has no {name}, so none would count as clear{has}: check cloud_field in {self.section}")
+            raise _Wrong(f"the scene has no {name}, so none would count as clear{alternatives}: check cloud_field in {self.section}")
         value = self._properties[name]
         if math.isnan(parse_cloud(value)):
-            given = "nothing" if value is None else printable(repr(value), 40)
-            return f"{name} is there, with {given} instead of a percentage in the scene looked at: such scenes do not count as clear"
-        return f"{name} is there: {parse_cloud(value):g} %"
+            shown_value = "nothing" if value is None else printable(repr(value), 40)
+            return f"{name} has {shown_value} instead of a percentage: such scenes do not count as clear"
+        return f"{name} is {parse_cloud(value):g} %"
 
     def _platform(self) -> str:
         given, own = self._properties.get("platform"), self.source.platforms
         if not isinstance(given, str):
-            return "is not said by the scene" + (": it counts as the sensor's" if own else "")
+            return "is not stated by the scene" + (": it counts as the sensor's" if own else "")
         if not own:
-            return f"{printable(given, 60)}; all of the collection are the sensor's"
+            return f"{printable(given, 60)}; all scenes of the collection are the sensor's"
         in_id = scene_identity(self.sensor.family, self._id, self._properties).platform
         if other_platform([platform_name(name) for name in own], given, in_id) is None:
             return f"{printable(given, 60)} is the sensor's"
-        if self.platforms:  # it lists ours, so that this one is another satellite's
+        if self.platforms:  # the collection lists the sensor's platforms, so that the scene is another satellite's
             return f"{printable(given, 60)} is not the sensor's ({', '.join(own)}): such scenes are left out"
         raise _Wrong(
-            f"the scene is of {printable(given, 60)}, which platforms ({', '.join(own)}) do not have, so left out; write platforms in "
-            f"{self.section} as the catalogue does"
+            f"the scene is of {printable(given, 60)}, which platforms ({', '.join(own)}) lack, so it is left out; set platforms in "
+            f"{self.section} to the catalogue's names"
         )
 
     def _totals(self) -> str:
         if not self.api.windowed:
-            return "of files are what they have"
+            return "of files are their numbers of items"
         return f"{'announces' if self.announced is not None else 'does not announce'} how many scenes there are"

@@ -1,4 +1,4 @@
-"""How a catalogue fails. In every case nothing is written and the former file stays."""
+"""Errors of catalogues. After each of them nothing is written and the former file stays."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from coverage_pipeline.errors import PlannerError
 
 
 class CatalogError(PlannerError):
-    """A provider did not answer as it should; the scan of that sensor and month failed."""
+    """The scan of a sensor and month failed at a provider."""
 
     narrower_may_help = False
-    """Whether the same question about a shorter time may succeed: a catalogue that is overloaded or breaks off often answers less."""
+    """Whether a shorter window may succeed: an overloaded catalogue often answers a smaller search."""
     status: int | None = None
-    """The HTTP status that refused, where one did."""
+    """HTTP status of the refusal, if there was one."""
 
 
 class CatalogUnavailable(CatalogError):
-    """The provider could not be reached, refused, timed out or answered with an error after all retries."""
+    """The provider could not be reached, refused, timed out, or still answered with an error after all retries."""
 
     may_pass = True
 
 
 class CatalogUnreadable(CatalogError):
-    """The provider answered with something that is not a page of STAC items, such as a maintenance page."""
+    """The answer is not a page of STAC items, but for example a maintenance page."""
 
     may_pass = True
 
 
 class CatalogTruncated(CatalogError):
-    """A provider stopped short: it gave fewer scenes than it announced, or a full page with no way on."""
+    """The answer is incomplete: fewer scenes than announced, or a full last page without a next link."""
 
     may_pass = True
     narrower_may_help = True
 
 
 class CatalogDisagreement(CatalogError):
-    """A month that looks empty or much too small here is none at the next provider."""
+    """Another provider has scenes of a month that looks empty or much too small here."""
 
     may_pass = True

@@ -1,4 +1,4 @@
-"""Windows that a scan has finished, kept on disk so that a stopped scan goes on from them."""
+"""Store the finished windows of a scan on disk, so that an interrupted scan can resume."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from coverage_pipeline.storage.files import write_bytes
 from coverage_pipeline.storage.tables import read_parquet, write_parquet
 
 FINISHED_WINDOWS_VERSION = 2
-"""Version of what a finished window leaves; another one's is not gone on from."""
+"""Version of the files of finished windows; a scan does not resume from another version."""
 _QUERY_FILE = "query.json"
 
 
 @dataclass(frozen=True)
 class FinishedWindow:
-    """What one finished window gave, but for its rows, which lie in the part's file."""
+    """Counts of one finished window, stored as metadata of the file with its rows."""
 
     window: tuple[dt.datetime, dt.datetime]
     read_at: dt.datetime
     pages: int
     announced: int | None
     received: int
-    """Distinct items of the window."""
+    """Number of distinct items."""
     duplicates: int
     outside: int
     other_platform: int
     rejected: int
     foreign: int = 0
-    """Items whose own time lies outside the window."""
+    """Items with a time outside the window."""
     twins: int = 0
-    """Items that came again with another footprint under the same id."""
+    """Items with a repeated id and another footprint."""
     overfull: int = 0
-    """Boxes that gave more items than were announced for them."""
+    """Boxes with more items than announced."""
     capped: int = 0
-    """Boxes that still end on a round number of items, and cannot be cut any further."""
+    """Boxes with a round number of items in a window that was halved before: the provider may cap its results."""
     platforms: dict[str, int] = field(default_factory=dict)
-    """Items taken, by platform as the provider writes it."""
+    """Number of items kept, by platform as the provider writes it."""
     other_platforms: dict[str, int] = field(default_factory=dict)
-    """Items left out, by platform."""
+    """Number of items left out, by platform."""
     resumed: bool = False
-    """Whether an earlier run read it."""
+    """Whether an earlier run read the window."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class FinishedWindows:
 
     @classmethod
     def beside(cls, target: UPath, query: Mapping[str, Any]) -> FinishedWindows:
-        """The folder of a query: another one's windows are never taken for its."""
+        """The folder of a query. Its name is a hash of the query, so that queries never share windows."""
         text = json.dumps({"version": [FINISHED_WINDOWS_VERSION, __version__], **query}, sort_keys=True, default=str)
         return cls(finished_windows_folder(target) / hashlib.sha256(text.encode()).hexdigest()[:16])
 
     def begin(self, lifetime: dt.timedelta) -> None:
-        """Go on from what is there, unless it is older than ``lifetime``: by then the catalogue may have changed."""
+        """Keep existing windows unless they are older than ``lifetime``: the catalogue may have changed since."""
         begun, now = self._begun(), dt.datetime.now(UTC)
-        if begun is None or not dt.timedelta(0) <= now - begun <= lifetime:  # a clock that was ahead would keep them for ever
+        if begun is None or not dt.timedelta(0) <= now - begun <= lifetime:  # a start in the future, by a wrong clock, would never expire
             self.clear()
             write_bytes(self.folder / _QUERY_FILE, json.dumps({"begun": now.isoformat()}).encode())
 
@@ -94,7 +94,7 @@ class FinishedWindows:
         )
 
     def found(self) -> list[FinishedWindow]:
-        """The windows that an earlier run finished. One that cannot be read is as if it were not there."""
+        """Windows finished by an earlier run. Unreadable ones are skipped, and so read again."""
         parts = []
         try:
             paths = sorted(path for path in self.folder.iterdir() if path.name.endswith(".parquet") and ".rejected." not in path.name)
@@ -103,10 +103,10 @@ class FinishedWindows:
         for path in paths:
             try:
                 table, metadata = read_parquet(path, columns=["item_id"])
-                lines = metadata["part"]
-                start, end = (dt.datetime.fromisoformat(t) for t in lines.pop("window"))
+                fields = metadata["part"]
+                start, end = (dt.datetime.fromisoformat(t) for t in fields.pop("window"))
                 part = FinishedWindow(
-                    **{**lines, "window": (start, end), "read_at": dt.datetime.fromisoformat(lines["read_at"]), "resumed": True}
+                    **{**fields, "window": (start, end), "read_at": dt.datetime.fromisoformat(fields["read_at"]), "resumed": True}
                 )
                 if part.rejected and read_parquet(_rejected_path(path), columns=["reason"])[0].num_rows != part.rejected:
                     continue
@@ -118,7 +118,10 @@ class FinishedWindows:
         return parts
 
     def rows(self, parts: list[FinishedWindow]) -> tuple[pa.Table, pa.Table]:
-        """Rows (``ROWS_SCHEMA``) and rejected (``REJECTED_ROWS_SCHEMA``) of the windows, in their order; what came in two, twice."""
+        """Rows (``ROWS_SCHEMA``) and rejected rows (``REJECTED_ROWS_SCHEMA``) of the windows in order, repeated items included.
+
+        Raises ``StoreError`` if another scan has removed a file.
+        """
         rows, rejected = [ROWS_SCHEMA.empty_table()], [REJECTED_ROWS_SCHEMA.empty_table()]
         for part in parts:
             path = self._path(part.window)
@@ -126,23 +129,23 @@ class FinishedWindows:
                 rows.append(read_parquet(path)[0].replace_schema_metadata(None).cast(ROWS_SCHEMA))
                 if part.rejected:
                     rejected.append(read_parquet(_rejected_path(path))[0].replace_schema_metadata(None).cast(REJECTED_ROWS_SCHEMA))
-            except StoreError as error:  # in an object store nothing keeps two scans of one month apart
-                raise StoreError(f"another scan of this month has cleared {path}; run again, one at a time ({error})") from error
+            except StoreError as error:  # an object store has no lock between two scans of one month
+                raise StoreError(f"another scan of this month removed {path}; run one scan at a time ({error})") from error
         return pa.concat_tables(rows), pa.concat_tables(rejected)
 
     def clear(self) -> None:
-        """Remove them all."""
+        """Remove all windows of the query."""
         if self.folder.exists():
             self.folder.fs.rm(self.folder.path, recursive=True)
 
 
 def finished_windows_folder(target: UPath) -> UPath:
-    """Where the finished windows of a scan into ``target`` lie while it is not done."""
+    """Folder of the finished windows of a scan into ``target``, until the scan is complete."""
     return target.parent / f".{target.name}.parts"
 
 
 def clear_finished_windows(target: UPath, *, older_than: dt.timedelta | None = None) -> None:
-    """Remove the finished windows of all scans of a target, or of those that were begun so long ago."""
+    """Remove the finished windows of all scans of a target, or only of scans begun longer ago than ``older_than``."""
     folder = finished_windows_folder(target)
     if not folder.exists():
         return

@@ -1,8 +1,8 @@
-"""HTTP to one provider: patient, paced, bounded, and with every answer checked before it is believed.
+"""HTTP requests to one provider, with retries, a rate limit, size and time limits, and a check of every answer.
 
-What may pass is asked again (too many requests, an overloaded gateway, a connection that breaks, half a page, a maintenance page
-in HTML), after a wait that the provider names or that is drawn at random below a bound which doubles: full jitter,
-https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/. What cannot pass is an error at once.
+Temporary failures are retried: too many requests, an overloaded gateway, a broken connection, half a page, a maintenance page in HTML.
+The wait is the one that the provider names, or random below a bound that doubles with each retry (full jitter,
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A permanent failure raises at once.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ from coverage_pipeline.redaction import excerpt, host_of
 from coverage_pipeline.storage.bounded_http import CHUNK, Exchange, bounded_session
 
 LATER = "try again later, or name another source"
-"""What to do about a provider that does not do its part."""
+"""Advice for errors that the provider causes."""
 _LONGEST_WAIT = 60.0
-"""Upper bound of a wait that the provider does not name, seconds."""
+"""Upper bound of a random wait, seconds."""
 _LONGEST_HOLD = 900.0
-"""How long a provider's ``Retry-After`` keeps other scans from asking it, seconds."""
-_AWAY_TRIES = 2
-"""A host that cannot be found or refuses is not busy but away: a build of many months should not wait long for each."""
+"""Longest time that a provider's ``Retry-After`` blocks other scans of this process, seconds."""
+_UNREACHABLE_RETRIES = 2
+"""Retries of a host that cannot be resolved or refuses connections: a build of many months should not wait long for each."""
 _MOST_REDIRECTS = 5
-_MOST_PLACES = 100
-"""Paths remembered as answered: an API has few, and a static catalogue as many as items."""
+_MOST_PATHS = 100
+"""Most paths remembered as answered: an API has few, a static catalogue one per item."""
 
 
 class HttpSession:
-    """Requests of one scan to one provider, from any of its threads, counted."""
+    """Requests of one scan to one provider. Thread-safe; counts requests, retries and bytes."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class HttpSession:
         patience: Patience,
         fail: Callable[[type[CatalogError], str], CatalogError],
     ) -> None:
-        """``fail`` makes an error that names the sensor, month, provider and collection."""
+        """``fail`` creates an error that names the sensor, month, provider and collection."""
         self.host = host
         self.profile = profile
         self.patience = patience
@@ -79,7 +79,7 @@ class HttpSession:
         self.requests = 0
         """Requests sent, retries included."""
         self.retried: Counter[str] = Counter()
-        """Requests repeated, by what was wrong with the answer before."""
+        """Number of retries, by the fault of the previous answer."""
         self.bytes = 0
         """Bytes of all answers, decompressed."""
         self._running: set[Exchange] = set()
@@ -92,7 +92,7 @@ class HttpSession:
         self._session.close()
 
     def cancel(self) -> None:
-        """Let no thread ask anything more; each that would, or that waits for an answer, gets ``Cancelled``."""
+        """Stop all requests: threads that send one or wait for an answer get ``Cancelled``."""
         self._cancelled.set()
         with self._lock:
             running = list(self._running)
@@ -112,10 +112,12 @@ class HttpSession:
         tries: int | None = None,
         hint: str = "",
     ) -> FetchedAnswer:
-        """The JSON at an address: by POST where there is a ``body``, else by GET.
+        """Fetch JSON, by default with POST if there is a ``body``, else with GET.
 
-        ``check`` raises ``ValueError`` for an answer that is not what was asked for; such an answer is asked for again. ``tries`` bounds
-        the attempts (by default one and the retries); ``hint`` tells people what to do about an error that waiting does not mend.
+        ``doing`` describes the request in errors. ``check`` raises ``ValueError`` for an unusable answer, which is then requested again.
+        ``tries`` limits the attempts (default: one and the retries). ``hint``: what the user should change, appended to errors.
+
+        Raises ``CatalogUnavailable`` if the provider refuses or fails, ``CatalogUnreadable`` for an unusable answer, and ``Cancelled``.
         """
         most = tries if tries is not None else self.patience.retries + 1
         method = method or ("GET" if body is None else "POST")
@@ -129,7 +131,7 @@ class HttpSession:
             bound = min(_LONGEST_WAIT, self.patience.backoff_seconds * 2 ** (state.attempt_number - 1))
             seconds = max(error.wait or 0.0, random.uniform(0, bound))  # noqa: S311 spreading load is no secret
             if error.wait is not None:
-                # For the other threads of this scan; a later one may find the provider well again.
+                # Blocks the other threads, but not longer than this scan: the provider may recover before the next one.
                 self._pace.hold(min(error.wait, max(0.0, self._ends - time.monotonic()), _LONGEST_HOLD))
             return seconds
 
@@ -148,15 +150,15 @@ class HttpSession:
         try:
             return attempt(self._once, url, method, params, body, headers, check, doing, hint)
         except RetryableAnswer as error:
-            result = self._fail(error.kind, f"{error.said} ({doing}); {LATER}{f'; {hint}' if hint else ''}")
+            result = self._fail(error.kind, f"{error.message} ({doing}); {LATER}{f'; {hint}' if hint else ''}")
             result.narrower_may_help = error.narrower_may_help
-            raise result from None  # a library's own words may repeat the address with its key
+            raise result from None  # the error of a library may contain the address with its key
 
     def _sleep(self, seconds: float) -> None:
-        """Wait, unless that would be longer than the whole scan may take, or the scan is over."""
+        """Wait; raises ``CatalogUnavailable`` if the scan would exceed its deadline, ``Cancelled`` if it was cancelled."""
         if seconds > self._ends - time.monotonic():
             limit = f"scan.deadline_seconds = {self.patience.deadline_seconds:g}; run again to go on from here, or raise it"
-            text = f"would have to be waited for {seconds:.0f} s more, past {limit}" if seconds > 1 else f"took longer than {limit}"
+            text = f"must be waited for {seconds:.0f} s more, past {limit}" if seconds > 1 else f"took longer than {limit}"
             raise self._fail(CatalogUnavailable, text)
         if self._cancelled.wait(max(seconds, 0)):
             raise Cancelled
@@ -174,33 +176,33 @@ class HttpSession:
     ) -> FetchedAnswer:
         status, content, answered, url = self._ask(url, method, params, body, headers, doing, hint)
         if status != 200:
-            words = f"answered {status}: {excerpt(error_text(content))}"
-            # A provider that has answered this before does not now want a login: that is how some say "too many requests".
+            message = f"answered {status}: {excerpt(error_text(content))}"
+            # A 403 for a path that was answered before is no missing login: some providers mean "too many requests".
             throttled = status in self.profile.throttle_statuses or status == 429 or (status == 403 and _server_of(url) in self._answered)
-            if throttled:  # to ask for less would be to ask more often
+            if throttled:  # narrower windows would only mean more requests
                 tries, wait = self.patience.retries + 1, retry_after(answered)
-                raise RetryableAnswer(words, str(status), CatalogUnavailable, wait=wait, tries=tries, narrower_may_help=False)
+                raise RetryableAnswer(message, str(status), CatalogUnavailable, wait=wait, tries=tries, narrower_may_help=False)
             if status in SERVER_ERRORS:
-                raise RetryableAnswer(words, str(status), CatalogUnavailable, wait=retry_after(answered))
-            refused = self._fail(CatalogUnavailable, f"{words} ({doing}); {hint or 'check the endpoint and collection'}")
+                raise RetryableAnswer(message, str(status), CatalogUnavailable, wait=retry_after(answered))
+            refused = self._fail(CatalogUnavailable, f"{message} ({doing}); {hint or 'check the endpoint and collection'}")
             refused.status = status
-            refused.may_pass = False  # a login, an address or a collection that is wrong stays wrong
-            refused.narrower_may_help = status == 413  # what is too large for a gateway may pass in parts
+            refused.may_pass = False  # a wrong login, address or collection stays wrong
+            refused.narrower_may_help = status == 413  # a gateway may accept smaller parts
             raise refused
-        kind = answered.get("Content-Type", "no content type")
+        content_type = answered.get("Content-Type", "no content type")
         if not fits_in_memory(content, TIMES_IN_MEMORY * self.patience.max_answer_bytes):
             raise self._too_large(f"of so many small values that it needs more than {TIMES_IN_MEMORY} times", doing, hint)
         try:
             answer = parsed_json(content)
         except ValueError:
             text = excerpt(content[:2000].decode(errors="replace"))
-            raise RetryableAnswer(f"did not answer with JSON ({kind}): {text!r}", "not JSON", CatalogUnreadable) from None
+            raise RetryableAnswer(f"did not answer with JSON ({content_type}): {text!r}", "not JSON", CatalogUnreadable) from None
         if check is not None:
             try:
                 check(answer, answered)
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
                 raise RetryableAnswer(f"did not answer as asked: {excerpt(str(error))}", "unusable answer", CatalogUnreadable) from None
-        if len(self._answered) < _MOST_PLACES:
+        if len(self._answered) < _MOST_PATHS:
             self._answered.add(_server_of(url))
         return FetchedAnswer(answer, answered, url)
 
@@ -221,13 +223,15 @@ class HttpSession:
             try:
                 status, content, answered = self._send(url, method, params, body, headers)
             except (requests.ConnectTimeout, requests.ConnectionError) as error:
-                away = isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
-                label = "no connection" if away else "connection broken"
-                tries = min(_AWAY_TRIES, self.patience.retries) + 1 if away else None
+                unreachable = (
+                    isinstance(error, requests.ConnectTimeout) or "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
+                )
+                label = "no connection" if unreachable else "connection broken"
+                tries = min(_UNREACHABLE_RETRIES, self.patience.retries) + 1 if unreachable else None
                 text = f"could not be reached: {cause(error)}"
-                raise RetryableAnswer(text, label, CatalogUnavailable, tries=tries, narrower_may_help=not away) from None
+                raise RetryableAnswer(text, label, CatalogUnavailable, tries=tries, narrower_may_help=not unreachable) from None
             except TooLate:
-                self._sleep(0)  # raises where the whole scan's time is over
+                self._sleep(0)  # raises if the deadline of the scan is over
                 text = f"gave no whole answer within {self.patience.answer_seconds:g} s"
                 raise RetryableAnswer(text, "timeout", CatalogUnavailable) from None
             except (requests.Timeout, ReadTimeoutError):
@@ -240,7 +244,9 @@ class HttpSession:
             except TooLarge:
                 raise self._too_large("of more than", doing, hint) from None
             except NO_ADDRESS as error:
-                raise self._fail(CatalogUnavailable, f"cannot be asked: {cause(error)} ({doing}); {hint or 'check the endpoint'}") from None
+                raise self._fail(
+                    CatalogUnavailable, f"has an unusable address: {cause(error)} ({doing}); {hint or 'check the endpoint'}"
+                ) from None
             except (requests.RequestException, OSError, ValueError) as error:
                 raise RetryableAnswer(f"could not be reached: {cause(error)}", "broken answer", CatalogUnavailable) from None
             with self._lock:
@@ -251,19 +257,20 @@ class HttpSession:
         raise self._fail(CatalogUnavailable, f"redirects in a circle ({doing}); check the endpoint")
 
     def _redirected(self, url: str, method: str, status: int, answered: Mapping[str, str], doing: str) -> str:
-        """Where to go on: only on the same host, and never by a redirect that turns a search into a plain GET."""
+        """The redirect target. It must stay on the same host, and must not turn a search into a plain GET."""
         try:
-            to = urljoin(url, answered["Location"])
-            host = urlsplit(to).netloc
+            target = urljoin(url, answered["Location"])
+            host = urlsplit(target).netloc
         except ValueError:
-            raise self._fail(CatalogUnavailable, f"redirects to no address ({status}, {doing}); check the endpoint") from None
-        weaker = url.startswith("https:") and not to.startswith("https:")
-        if weaker or host != urlsplit(url).netloc or (method != "GET" and status not in (307, 308)):
+            raise self._fail(CatalogUnavailable, f"redirects to an unusable address ({status}, {doing}); check the endpoint") from None
+        downgrades = url.startswith("https:") and not target.startswith("https:")
+        if downgrades or host != urlsplit(url).netloc or (method != "GET" and status not in (307, 308)):
             raise self._fail(
                 CatalogUnavailable,
-                f"redirects to {excerpt(host_of(to))} ({status}, {doing}); not followed: name that address as the endpoint if it is right",
+                f"redirects to {excerpt(host_of(target))} ({status}, {doing}); not followed: name that address as the endpoint if it is "
+                "right",
             )
-        return to
+        return target
 
     def _send(
         self, url: str, method: str, params: Sequence[tuple[str, str]] | None, body: Any, headers: Mapping[str, str] | None
@@ -287,7 +294,7 @@ class HttpSession:
                 self._running.discard(exchange)
         if self._cancelled.is_set():
             raise Cancelled
-        if exchange.over:  # an answer without a length that is cut looks whole
+        if exchange.over:  # an answer without a length looks whole even if it was cut
             raise TooLate
         return answer
 
@@ -309,19 +316,19 @@ class HttpSession:
             if announced.isdecimal() and len(announced) < 20 and int(announced) > most:
                 raise TooLarge
             content = bytearray()
-            # Take what has come, however little. Decompressed, a piece is no longer than asked for, whatever it is made of.
+            # read1 returns what has arrived, at most CHUNK bytes after decompression, so that a compression bomb stays bounded.
             while chunk := response.raw.read1(CHUNK, decode_content=True):
                 if len(content) + len(chunk) > most:
-                    content.clear()  # the traceback would keep it
+                    content.clear()  # the traceback would keep the bytes alive
                     raise TooLarge
                 content += chunk
             return response.status_code, bytes(content), response.headers
 
-    def _too_large(self, how: str, doing: str, hint: str) -> CatalogError:
+    def _too_large(self, size: str, doing: str, hint: str) -> CatalogError:
         refused = self._fail(
             CatalogUnavailable,
-            f"gave an answer {how} scan.max_answer_mb = {self.patience.max_answer_mb:g} MB ({doing}); "
-            f"raise that if such answers are right{f'; {hint}' if hint else ''}",
+            f"gave an answer {size} scan.max_answer_mb = {self.patience.max_answer_mb:g} MB ({doing}); "
+            f"raise it if such answers are expected{f'; {hint}' if hint else ''}",
         )
         refused.narrower_may_help = True
         return refused

@@ -1,4 +1,4 @@
-"""How catalogues are asked: patience, providers, windows."""
+"""Options of a scan: patience, provider profiles, windows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from coverage_pipeline.catalog.providers import ProviderProfile
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """How a scan is made; none of it changes what a complete one finds."""
+    """Options of a scan. None of them changes the scenes of a complete scan."""
 
     patience: Patience = field(default_factory=Patience)
     providers: Mapping[str, ProviderProfile] = field(default_factory=dict)
-    """Profiles that are set otherwise than known, by host."""
+    """Profiles that override the known ones, by host."""
     window_pages: int = 50
-    """A window with more pages than this is cut."""
+    """A window with more pages than this is divided."""
     resume_hours: float = 24.0
-    """How long the finished windows of a scan that was stopped are good for; later the catalogue may have changed."""
+    """How long the finished windows of an interrupted scan can be resumed; later the catalogue may have changed."""
     cross_check: bool = True
-    """Whether other providers are asked about the doubts that a scan leaves; without, each doubt stays."""
+    """Whether to check the doubts of a scan with other providers; if not, each doubt remains."""
     publish_partial: bool = False
-    """Whether what was found is published, as ``partial``, where no provider gave all; never over a whole month's file."""
+    """Whether to publish an incomplete scan, as ``partial``, if no provider gave all scenes; never over the file of a whole month."""

@@ -1,4 +1,4 @@
-"""The pace of requests to one host: at most so many a second, over all sessions of this process."""
+"""Rate limit of requests to one host, shared by all sessions of this process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 
 
 class Pace:
-    """Spaces the requests to one host, for all threads of the process."""
+    """Spaces the requests to one host. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0.0
 
     def turn(self, per_second: float | None) -> float:
-        """Seconds to wait for the turn that this call has taken."""
+        """Reserve the next request; returns the seconds to wait for it. None: no limit."""
         with self._lock:
             now = time.monotonic()
             own = max(now, self._next)
@@ -22,7 +22,7 @@ class Pace:
             return own - now
 
     def hold(self, seconds: float) -> None:
-        """Hold all requests to the host for so many seconds: the provider asked for it."""
+        """Block all requests to the host for this time, as the provider asked."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
@@ -32,5 +32,6 @@ _PACES_LOCK = threading.Lock()
 
 
 def pace_of_host(host: str) -> Pace:
+    """The pace of a host, the same object for all sessions."""
     with _PACES_LOCK:
         return _PACES.setdefault(host, Pace())

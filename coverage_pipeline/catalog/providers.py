@@ -1,7 +1,7 @@
-"""What is known of each provider's service: how much it gives a page, how often it may be asked, what of its API is to be trusted.
+"""Provider profiles: page size, request rate, and the API features that work as documented.
 
-A profile is looked up by the host of a source's endpoint. ``[providers."host"]`` in ``config/build.toml`` changes any of it, or
-describes a host that is not known here.
+A profile is looked up by the host of a source's endpoint. ``[providers."host"]`` in ``config/build.toml`` overrides its fields, or
+describes an unknown host.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ SearchMethod = Literal["POST", "GET"]
 
 
 class ProviderError(PlannerError, ValueError):
-    """A provider is described in a way that cannot be used."""
+    """A provider profile has an invalid setting."""
 
 
 @dataclass(frozen=True)
 class ProviderProfile:
-    """How one provider is asked."""
+    """Request parameters of one provider. Raises ``ProviderError`` for a value out of range."""
 
     page_size: int = 250
-    """Items asked for a page, where the source does not say."""
+    """Items per page, unless the source sets its own."""
     requests_per_second: float | None = 5.0
-    """The most requests a second, over all scans of this process; None: no limit."""
+    """Most requests per second, over all scans of this process; None: no limit."""
     parallel: int = 4
-    """Windows read at the same time."""
+    """Windows read in parallel."""
     throttle_statuses: tuple[int, ...] = (429,)
-    """HTTP statuses that mean "slower" rather than "no"."""
+    """HTTP statuses that mean "too many requests" rather than a refusal."""
     features: tuple[SearchFeature, ...] = ()
-    """Extensions of the search that do what they say. Only ``fields`` is used, to leave the assets out, which are most of an item."""
+    """Search extensions that work as documented. Only ``fields`` is used, to omit the assets, which are most of an item."""
     method: SearchMethod = "POST"
-    """How a search is sent, and with it how its ``next`` link leads on."""
+    """HTTP method of the search, and thus of its ``next`` links."""
     window_hours: float | None = None
-    """Length of the windows in which the globe is asked for from the start, where it is known that a month is too much; None: the whole is
-    asked for, and cut where it turns out too large."""
+    """Length of the first windows of a global scan, for providers at which a month is known to be too large; None: start with the whole
+    span, and divide it if it is too large."""
     netrc: bool = False
-    """Whether a login for the host is taken from ``~/.netrc`` (or the file that ``NETRC`` names) and sent, to this host alone."""
+    """Whether to send the login for this host from ``~/.netrc`` (or the file that ``NETRC`` names), to this host alone."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Page that each fact above was taken from, by field name."""
+    """Page that documents each value, by field name."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.page_size <= 10_000:
@@ -57,20 +57,20 @@ class ProviderProfile:
             raise ProviderError(f"requests_per_second {self.requests_per_second} must be > 0 and at most 1000")
         if not 1 <= self.parallel <= 32:
             raise ProviderError(f"parallel {self.parallel} must be 1..32")
-        if wrong := [s for s in self.throttle_statuses if not 400 <= s <= 599]:
-            raise ProviderError(f"throttle_statuses {wrong} are no HTTP errors (400..599)")
-        if wrong_features := sorted(set(self.features) - set(get_args(SearchFeature))):
-            raise ProviderError(f"unknown features {', '.join(wrong_features)}: known are {', '.join(get_args(SearchFeature))}")
+        if invalid_statuses := [s for s in self.throttle_statuses if not 400 <= s <= 599]:
+            raise ProviderError(f"throttle_statuses {invalid_statuses} must be HTTP errors (400..599)")
+        if unknown_features := sorted(set(self.features) - set(get_args(SearchFeature))):
+            raise ProviderError(f"unknown features {', '.join(unknown_features)}: known are {', '.join(get_args(SearchFeature))}")
         if self.window_hours is not None and not 1 <= self.window_hours <= 24 * 366:
             raise ProviderError(f"window_hours {self.window_hours} must be 1..8784")
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
 
 
 UNKNOWN = ProviderProfile()
-"""A host that nothing is known of: polite, and trusted in nothing."""
+"""Defaults for an unknown host: low request rate, no optional features assumed."""
 
 LOOPBACK = ProviderProfile(page_size=1000, requests_per_second=None, parallel=2)
-"""A server on this machine: no limit of rate."""
+"""A server on this machine: no rate limit."""
 
 PROVIDERS: Mapping[str, ProviderProfile] = MappingProxyType(
     {
@@ -127,25 +127,25 @@ PROVIDERS: Mapping[str, ProviderProfile] = MappingProxyType(
         "landsatlook.usgs.gov": ProviderProfile(features=("fields", "sort", "query")),
     }
 )
-"""By host. A search is asked within what these say; what they do not say is ``UNKNOWN``'s."""
+"""Profiles by host. Fields that are not set have the values of ``UNKNOWN``."""
 
 _PROFILE = TypeAdapter(ProviderProfile)
 _SETTABLE = tuple(f.name for f in fields(ProviderProfile) if f.name != "sources")
 
 
 def overridden(host: str, changes: Mapping[str, Any]) -> ProviderProfile:
-    """The profile of a host with some of its fields changed; raises ``ProviderError`` for what is no field, or no value of it."""
+    """The profile of a host with some fields changed; raises ``ProviderError`` for an unknown field or an invalid value."""
     unknown = sorted(set(changes) - set(_SETTABLE))
     if unknown:
-        raise ProviderError(f"{host}: no such setting {', '.join(unknown)}; known here: {', '.join(_SETTABLE)}")
+        raise ProviderError(f"{host}: no such setting {', '.join(unknown)}; use one of {', '.join(_SETTABLE)}")
     base = _known(host)
     try:
         return _PROFILE.validate_python({**{name: getattr(base, name) for name in _SETTABLE}, "sources": dict(base.sources), **changes})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        field_path = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
-        raise ProviderError(f"{host}: {f'{where}: ' if where else ''}{message}") from None
+        raise ProviderError(f"{host}: {f'{field_path}: ' if field_path else ''}{message}") from None
 
 
 def _known(host: str) -> ProviderProfile:
@@ -161,7 +161,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def profile_of(source: AvailableSource, overrides: Mapping[str, ProviderProfile] | None = None) -> ProviderProfile:
-    """How a source is asked: what is set for its host, else what is known of it; a page size that the source names wins."""
+    """The profile of a source: the override of its host, else the known one, with the page size of the source if it sets one."""
     host = source.provider
     profile = (overrides or {}).get(host) or _known(host)
     return replace(profile, page_size=source.page_size) if source.page_size else profile

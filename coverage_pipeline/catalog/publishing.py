@@ -1,4 +1,4 @@
-"""Writing the result of a scan: the scenes, the rejected rows and the report, never over a file that says more."""
+"""Write the result of a scan: scenes, rejected rows and report. A scan never replaces a file that contains more."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def exclusive_scan(target: UPath) -> Iterator[None]:
-    """One scan of a target at a time, on this machine: two would clear each other's finished windows."""
+    """Lock a local target during a scan: two scans would remove each other's finished windows. Raises ``StoreError``."""
     if not is_local(target):
         yield
         return
@@ -44,7 +44,7 @@ def exclusive_scan(target: UPath) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            log.warning("another scan writes %s; waiting for it", target)
+            log.warning("another scan writes %s; waiting until it ends", target)
             lock.acquire()
     except OSError as error:
         raise StoreError(f"cannot write {target}: {error}; check COVERAGE_DATA and the output settings") from error
@@ -54,12 +54,12 @@ def exclusive_scan(target: UPath) -> Iterator[None]:
         lock.release()
 
 
-class SaysLess(CatalogError):
-    """What was scanned says less than the file that it would replace."""
+class LessComplete(CatalogError):
+    """The scan contains less than the file that it would replace."""
 
 
-def _former(target: UPath) -> dict[str, Any]:
-    """The metadata of the file at the target; empty where there is no file of scenes, or it cannot be read."""
+def _former_metadata(target: UPath) -> dict[str, Any]:
+    """Metadata of the scenes file at the target; empty if there is none, or it cannot be read."""
     try:
         former = read_metadata(target) if target.exists() else {}
     except StoreError:
@@ -68,18 +68,18 @@ def _former(target: UPath) -> dict[str, Any]:
 
 
 def require_no_smaller_area(target: UPath, job: ScanJob) -> None:
-    """Refuse to put a box in the place of the globe, before anything is asked."""
-    former = _former(target)
+    """Raise ``LessComplete`` before a scan of a box that would replace one of the globe."""
+    former = _former_metadata(target)
     if job.bbox is not None and former.get("status") in ("complete", "provisional") and former.get("bbox") is None:
-        raise SaysLess(
-            f"{job.label}: {target} holds a {former['status']} scan of the globe, of {former.get('scanned_at')}; one of {job.bbox} alone "
-            "would say less. Scan it into another place (COVERAGE_DATA), or remove the file first"
+        raise LessComplete(
+            f"{job.label}: {target} holds a {former['status']} scan of the globe, of {former.get('scanned_at')}; a scan of {job.bbox} "
+            "would contain less. Scan into another place (COVERAGE_DATA), or remove the file first"
         )
 
 
 def require_no_less(target: UPath, report: ScanReport) -> None:
-    """Refuse what says less than the file that is there: nothing written is lost."""
-    former = _former(target)
+    """Raise ``LessComplete`` if a scan contains less than the file that it would replace."""
+    former = _former_metadata(target)
     whole = former.get("status") in ("complete", "provisional")
     less = (
         (report.status == "partial" and (whole or (former.get("status") == "partial" and report.scenes < former["scenes"])))
@@ -88,15 +88,15 @@ def require_no_less(target: UPath, report: ScanReport) -> None:
         or (report.status == "not_applicable" and former.get("scenes", 0) > 0)
     )
     if less:
-        raise SaysLess(
+        raise LessComplete(
             f"{report.sensor} {report.start[:7]}: {target} holds a {former['status']} scan with {former['scenes']} scenes, of "
             f"{former.get('scanned_at')}; this one is {report.status} ({report.reason}) with {report.scenes}, and does not replace it. "
-            "Remove the file first if it should"
+            "Remove the file first to replace it"
         )
 
 
 def without_timeless(job: ScanJob, scanned: ScanResult) -> ScanResult:
-    """Items without any time belong to no month, and servers give them for every one: they are listed once for the sensor."""
+    """Remove items without a time from the rejected rows: servers return them for every month, so the sensor lists them once."""
     if job.timeless is None:
         return scanned
     timeless = pc.equal(scanned.rejected["reason"], NO_TIME)
@@ -107,7 +107,7 @@ def without_timeless(job: ScanJob, scanned: ScanResult) -> ScanResult:
 
 
 def list_timeless(job: ScanJob, scanned: ScanResult) -> None:
-    """Bring the sensor's list of items without any time up to date: a scan of the globe replaces its provider's, one of a box adds."""
+    """Update the sensor's list of items without a time: a global scan replaces the rows of its provider, a scan of a box adds rows."""
     if job.timeless is None:
         return
     rows = scanned.rejected.filter(pc.equal(scanned.rejected["reason"], NO_TIME))
@@ -116,7 +116,7 @@ def list_timeless(job: ScanJob, scanned: ScanResult) -> None:
     with exclusive_scan(job.timeless):
         try:
             former = read_parquet(job.timeless)[0].replace_schema_metadata(None).cast(REJECTED_SCHEMA)
-        except (StoreError, pa.ArrowInvalid, ValueError):  # there is none yet, or none that can be read
+        except (StoreError, pa.ArrowInvalid, ValueError):  # no list yet, or an unreadable one
             former = REJECTED_SCHEMA.empty_table()
         if job.bbox is None:
             former = former.filter(pc.not_equal(former["provider"], scanned.report.provider))

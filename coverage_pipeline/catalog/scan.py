@@ -1,4 +1,4 @@
-"""One sensor and window scanned into GeoParquet: all of it, or nothing and the former file stays."""
+"""Scan one sensor and window into GeoParquet: all scenes are written, or none, and then the former file stays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coverage_pipeline.catalog.finished_windows import clear_finished_windows
 from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.catalog.providers import profile_of
 from coverage_pipeline.catalog.publishing import (
-    SaysLess,
+    LessComplete,
     exclusive_scan,
     list_timeless,
     publish_scan,
@@ -57,14 +57,14 @@ def build_availability_catalog(
 ) -> Path | UPath | None:
     """Scan the catalogue of one sensor over a window of whole months into GeoParquet 1.1 at ``dest``.
 
-    Rows whose ``in_month`` is false lie within an hour outside the window; they are there for the matchup of holdings alone.
+    Rows with ``in_month`` false lie within an hour outside the window, and serve only the matchup of holdings.
     ``bbox`` is (west, south, east, north) in degrees, west > east across the antimeridian; None scans the globe.
-    ``source_index`` forces one of ``sensor.available_sources``; None asks them in order until one answers completely.
-    The rejected table (``….rejected.parquet``) and the scan report (``….scan.json``) are written beside it. A scan that was killed or
-    failed goes on from its finished windows when it is made again.
+    ``source_index`` selects one of ``sensor.available_sources``; None tries them in order until one answers completely.
+    The rejected table (``….rejected.parquet``) and the scan report (``….scan.json``) are written beside ``dest``. A repeated scan resumes
+    from the finished windows of one that failed or was killed.
 
-    Returns ``dest``, or None for a sensor without a public catalogue. Raises ``CatalogError`` where no source gave all of its
-    scenes: then nothing is written, and a former file stays.
+    Returns ``dest``, or None for a sensor without a public catalogue. Raises ``CatalogError`` if no source gave all of its scenes (nothing
+    is written, and a former file stays), ``SensorError`` for an unknown ``source_index``.
     """
     if not sensor.available_sources:
         return None
@@ -91,7 +91,10 @@ def scan_month(
     options: ScanOptions | None = None,
     progress: OnProgress | None = None,
 ) -> ScanReport:
-    """Scan one partition into the store. A sensor without a catalogue, or before its mission, is written as not applicable."""
+    """Scan one partition into the store; a sensor without a catalogue, or a month outside its mission, becomes ``not_applicable``.
+
+    Parameters and errors are those of ``build_availability_catalog``.
+    """
     target = store.scenes(sensor.key, month)
     reason = ""
     if not sensor.available_sources:
@@ -130,18 +133,19 @@ def _scan_into(
     sources = sensor.available_sources
     if source_index is not None:
         if not 0 <= source_index < len(sources):
-            raise SensorError(f"{sensor.key} has sources 0..{len(sources) - 1}; there is no source {source_index}")
+            raise SensorError(f"{sensor.key} has sources 0..{len(sources) - 1}, no source {source_index}")
         sources = (sources[source_index],)
     if bbox is not None:
-        split_bbox(bbox)  # refuses a box that is none
+        split_bbox(bbox)  # raises for an invalid box
     job = ScanJob(sensor, months, bbox, target, timeless, options, progress)
     with exclusive_scan(target):
         return _scan_in_order(job, sources)
 
 
 def _scan_in_order(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanReport:
-    """The first source that gives all and is believed; else the best that is doubted; else, where that is wanted, the most that one gave;
-    else an error that names them all.
+    """Publish the first complete scan without doubts, else the largest doubtful one, else with ``publish_partial`` the largest partial one.
+
+    Raises a ``CatalogError`` that names all sources if there is none.
     """
     clear_finished_windows(job.target, older_than=dt.timedelta(hours=job.options.resume_hours))
     failed: list[tuple[AvailableSource, CatalogError]] = []
@@ -151,48 +155,48 @@ def _scan_in_order(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanRe
     while pending:
         source = pending.pop(0)
         try:
-            narrowed = job.within(source)
-            require_no_smaller_area(job.target, narrowed)
-            scanned = _scan(narrowed, source)
+            regional_job = job.within(source)
+            require_no_smaller_area(job.target, regional_job)
+            scanned = _scan(regional_job, source)
             if scanned.report.status == "partial":
                 partial.append(scanned)
                 assert scanned.error is not None
                 raise scanned.error
             if not scanned.report.doubts:
-                return _published(narrowed, scanned, failed)
-            narrowed.parts(source).clear()  # reading it again may give more
-            doubtful.append((narrowed, source, scanned))
+                return _published(regional_job, scanned, failed)
+            regional_job.parts(source).clear()  # a new scan of this source may give more
+            doubtful.append((regional_job, source, scanned))
             if scanned.confirmed_by not in pending:
                 break
             pending = [scanned.confirmed_by]
-            raise CatalogDisagreement(f"{job.label}: {source.provider} ({source.collection_id}) is doubted: {scanned.report.cross_check}")
+            raise CatalogDisagreement(f"{job.label}: {source.provider} ({source.collection_id}) is doubtful: {scanned.report.cross_check}")
         except CatalogError as error:
             failed.append((source, error))
             log.warning("%s", error)
     if doubtful:
-        # Of equals the later one, which has what the one before it lacks.
-        narrowed, best_source, best_doubted = max(reversed(doubtful), key=lambda attempt: attempt[2].report.scenes)
+        # On a tie the later scan, which has the scenes that the earlier one lacks.
+        regional_job, best_source, best_doubted = max(reversed(doubtful), key=lambda entry: entry[2].report.scenes)
         try:
-            return _published(narrowed, best_doubted, [(source, error) for source, error in failed if source is not best_source])
+            return _published(regional_job, best_doubted, [(source, error) for source, error in failed if source is not best_source])
         except CatalogError as error:
             failed.append((best_source, error))
     some = [scanned for scanned in partial if scanned.report.pages]
     if job.options.publish_partial and some:
         best = max(some, key=lambda scanned: scanned.report.scenes)
         best.report.failed_providers = _failures(failed)
-        with contextlib.suppress(SaysLess):
+        with contextlib.suppress(LessComplete):
             require_no_less(job.target, best.report)
             published = without_timeless(job, best)
-            publish_scan(job.target, published)  # what was read stays, too: the next run goes on from there
+            publish_scan(job.target, published)  # the finished windows stay: the next run resumes from them
             return published.report
     kept = ". The former file stays" if job.target.exists() else ""
-    # The errors of libraries below may hold the whole address, with what it carries behind its question mark.
+    # No chained exceptions: errors of libraries may contain the whole address with its query string.
     if len(failed) == 1:
         only = failed[0][1]
         alone = type(only)(f"{only}{kept}")
         alone.may_pass = only.may_pass
         raise alone from None
-    # Something that may pass, where one of them is: then it is worth trying again later.
+    # Prefer the type of a temporary error: then a later retry may help.
     kind = next((type(e) for _, e in failed if isinstance(e, CatalogUnavailable | CatalogTruncated | CatalogUnreadable)), CatalogError)
     together = kind(f"{job.label}: every source failed: " + " | ".join(str(e) for _, e in failed) + kept)
     together.may_pass = any(e.may_pass for _, e in failed)
@@ -200,7 +204,7 @@ def _scan_in_order(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanRe
 
 
 def _published(job: ScanJob, scanned: ScanResult, failed: list[tuple[AvailableSource, CatalogError]]) -> ScanReport:
-    """Write what a source gave in full, unless the file that is there says more."""
+    """Publish a complete scan, unless it contains less than the former file."""
     scanned.report.failed_providers = _failures(failed)
     require_no_less(job.target, scanned.report)
     published = without_timeless(job, scanned)
@@ -233,7 +237,7 @@ def _scan(job: ScanJob, source: AvailableSource) -> ScanResult:
 
     with api.session or contextlib.nullcontext():
         whole = job.window(profile.page_size)
-        gathering = WindowScan(
+        window_scan = WindowScan(
             source=api,
             label=f"{job.label}: {source.provider} ({source.collection_id})",
             profile=profile,
@@ -249,19 +253,19 @@ def _scan(job: ScanJob, source: AvailableSource) -> ScanResult:
             cancel=api.session.cancel if api.session else lambda: None,
             retries=lambda: api.session.retried.total() if api.session else 0,
         )
-        gathered = gathering.run()
-        if not any(part.received for part in gathered.parts) and not gathered.missing:
+        scanned = window_scan.run()
+        if not any(part.received for part in scanned.parts) and not scanned.missing:
             api.require_collection()
-        report, scenes = _reported(job, source, api, gathered)
+        report, scenes = _reported(job, source, api, scanned)
         confirmed_by = None
         if report.status != "partial":
-            found = belief.doubts(answer_of(job, source, api, gathered, report, scenes))
+            doubts = belief.doubts(answer_of(job, source, api, scanned, report, scenes))
     if report.status != "partial":
-        found, confirmed_by, text = ask_other_providers(job, source, found, scenes)
-        set_doubts(report, found, text)
+        doubts, confirmed_by, answers = ask_other_providers(job, source, doubts, scenes)
+        set_doubts(report, doubts, answers)
     report.seconds = round(time.monotonic() - began, 3)
-    error = gathered.missing[0][1] if gathered.missing else None
-    return ScanResult(scenes, gathered.rejected.select(REJECTED_SCHEMA.names), report, error, confirmed_by)
+    error = scanned.missing[0][1] if scanned.missing else None
+    return ScanResult(scenes, scanned.rejected.select(REJECTED_SCHEMA.names), report, error, confirmed_by)
 
 
 def _reported(job: ScanJob, source: AvailableSource, api: Source, gathered: ScannedWindows) -> tuple[ScanReport, pa.Table]:
@@ -271,7 +275,7 @@ def _reported(job: ScanJob, source: AvailableSource, api: Source, gathered: Scan
     parts = gathered.parts
     totals = [part.announced for part in parts]
     days = belief.distinct_days(belief.scene_days(scenes))
-    platforms, others = (
+    platforms, other_platforms = (
         (
             sum((Counter(named) for named in column), Counter[str]())
             for column in zip(*((part.platforms, part.other_platforms) for part in parts), strict=True)
@@ -279,9 +283,9 @@ def _reported(job: ScanJob, source: AvailableSource, api: Source, gathered: Scan
         if parts
         else (Counter[str](), Counter[str]())
     )
-    # What an earlier run read says nothing of what was published since.
+    # The oldest reading: later publications are missing from the windows of an earlier run.
     read_at = min((part.read_at for part in parts), default=dt.datetime.now(UTC))
-    status, reason = _knownness(job, read_at, api.newest())
+    status, reason = _status_of(job, read_at, api.newest())
     if gathered.missing:
         status, reason = "partial", f"{len(gathered.missing)} windows could not be read; the first: {gathered.missing[0][1]}"
     report = ScanReport(
@@ -314,7 +318,7 @@ def _reported(job: ScanJob, source: AvailableSource, api: Source, gathered: Scan
         outside=sum(part.outside for part in parts),
         other_platform=sum(part.other_platform for part in parts),
         platforms=dict(sorted(platforms.items())),
-        other_platforms=dict(sorted(others.items())),
+        other_platforms=dict(sorted(other_platforms.items())),
         first_day=days[0].isoformat() if days else None,
         last_day=days[-1].isoformat() if days else None,
         bbox_footprints=pc.sum(pc.equal(of_month["geometry_source"], "bbox")).as_py() or 0,
@@ -323,12 +327,12 @@ def _reported(job: ScanJob, source: AvailableSource, api: Source, gathered: Scan
     return report, scenes
 
 
-def _knownness(job: ScanJob, read_at: dt.datetime, newest: dt.datetime | None) -> tuple[ScanStatus, str]:
-    """``provisional`` until the publication lag is over, for a file by the date of its newest item."""
+def _status_of(job: ScanJob, read_at: dt.datetime, newest: dt.datetime | None) -> tuple[ScanStatus, str]:
+    """Scan status and reason: ``provisional`` until the publication lag is over, for a file at the date of its newest item."""
     known_to = read_at if newest is None else min(read_at, newest)
     settled = job.end + dt.timedelta(days=job.sensor.publication_lag_days)
     if known_to >= settled:
         return "complete", ""
     if newest is not None and newest < read_at:
-        return "provisional", f"its newest item is of {newest:%Y-%m-%d}; what came later is not in it"
+        return "provisional", f"its newest item is of {newest:%Y-%m-%d}; later scenes are missing"
     return "provisional", ""

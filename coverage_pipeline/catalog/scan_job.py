@@ -1,4 +1,4 @@
-"""One scan of one sensor and window at one provider: its options, its query and its result."""
+"""A scan of one sensor and window: its query, options, sources and result."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ from coverage_pipeline.geometry.bbox import BBox, split_bbox
 from coverage_pipeline.months import NEIGHBOUR_MARGIN, Month
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor, SourceKind
 
-# A provider may put a scene's datatake start up to 27 minutes before the time it searches by (Earth Search, Sentinel-2).
 SOURCES: Mapping[SourceKind, Callable[[AvailableSource, ProviderProfile, Patience, str], Source]] = {
     "stac": StacSource,
     "cmr": CmrSource,
-    "earthaccess": CmrSource,  # the same archive: searching it takes no login, only downloading does
+    "earthaccess": CmrSource,  # the same archive: only downloads require a login
     "geoparquet": GeoParquetSource,
     "static": StaticSource,
 }
@@ -39,14 +38,14 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class ScanJob:
-    """What is to be scanned, whichever source gives it."""
+    """Sensor, months and area to scan, independent of the source."""
 
     sensor: CoverageSensor
     months: list[Month]
     bbox: BBox | None
     target: UPath
     timeless: UPath | None
-    """Where the sensor's items without any time are listed; None: with the other rejected."""
+    """File that lists the sensor's items without a time; None: with the other rejected items."""
     options: ScanOptions
     progress: OnProgress | None
 
@@ -63,7 +62,7 @@ class ScanJob:
         return f"{self.sensor.key} {self.months[0]}" + (f"..{self.months[-1]}" if len(self.months) > 1 else "")
 
     def within(self, source: AvailableSource) -> ScanJob:
-        """The job as that source can do it: one that lists a region alone says nothing of elsewhere."""
+        """The job limited to the region that the source covers; raises ``CatalogUnavailable`` if ``bbox`` exceeds it."""
         if source.covers is None:
             return self
         if self.bbox is None:
@@ -71,19 +70,23 @@ class ScanJob:
         covered = [shapely.box(*box) for box in split_bbox(source.covers)]
         if not shapely.union_all(covered).covers(shapely.union_all([shapely.box(*box) for box in split_bbox(self.bbox)])):
             raise CatalogUnavailable(
-                f"{self.label}: {source.provider} ({source.collection_id}) covers {source.covers} only, and {self.bbox} is asked for; "
-                f"ask for less, or name another source in [[sensors.sources.{self.sensor.key}]]"
+                f"{self.label}: {source.provider} ({source.collection_id}) covers only {source.covers}, not {self.bbox}; "
+                f"scan a smaller area, or name another source in [[sensors.sources.{self.sensor.key}]]"
             )
         return self
 
     def window(self, limit: int) -> Window:
+        """The window to search, with a margin of ``NEIGHBOUR_MARGIN`` on each side.
+
+        The datatake start may be up to 27 minutes before the time that the provider searches by (Earth Search, Sentinel-2).
+        """
         return Window(self.start - NEIGHBOUR_MARGIN, self.end + NEIGHBOUR_MARGIN, limit)
 
     def parts(self, source: AvailableSource) -> FinishedWindows:
-        """Where the finished windows lie. Whatever makes an item another row makes another query."""
-        fields = {k: v for k, v in asdict(source).items() if k != "page_size"}
+        """Folder of the finished windows. The query contains every setting that changes rows, so that none are reused wrongly."""
+        source_fields = {k: v for k, v in asdict(source).items() if k != "page_size"}
         sensor = {"key": self.sensor.key, "family": self.sensor.family, "max_scene_km2": self.sensor.max_scene_km2}
-        query = {"source": fields, "sensor": sensor, "start": iso_utc(self.start), "end": iso_utc(self.end), "bbox": self.bbox}
+        query = {"source": source_fields, "sensor": sensor, "start": iso_utc(self.start), "end": iso_utc(self.end), "bbox": self.bbox}
         return FinishedWindows.beside(self.target, query)
 
     def open(self, source: AvailableSource) -> Source:
@@ -92,12 +95,12 @@ class ScanJob:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """One source's answer, whole or not."""
+    """Result of a scan at one source, complete or partial."""
 
     scenes: pa.Table
     rejected: pa.Table
     report: ScanReport
     error: CatalogError | None = None
-    """Why it is not whole, where some of it could not be read."""
+    """The first error of a partial scan."""
     confirmed_by: AvailableSource | None = None
-    """Who has a scene that this answer lacks: the month is scanned anew from there."""
+    """Source with a scene that this result lacks: the month is scanned again from that source."""

@@ -1,4 +1,4 @@
-"""The second pass over a finished window of months: doubts that depend on neighbouring months."""
+"""Second pass over scanned months: doubts that depend on neighbouring months."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def settle_doubts(
     options: ScanOptions | None = None,
     progress: OnProgress | None = None,
 ) -> list[Month]:
-    """Judge again whether scanned months are empty or too small, now that the months around them are scanned, too.
+    """Check again whether scanned months are empty or too small, after their neighbouring months were scanned.
 
-    A month scanned first had nothing to be compared with. All are judged by what is stored before any is changed, so that their order
-    does not matter. A new doubt is put to other providers as in a scan; one that no longer holds is taken back. Returns the months whose
-    files changed: what was made from them is to be made again.
+    The month scanned first had no neighbours to compare with. All months are checked before any file changes, so that their order does
+    not matter. A new doubt is checked with other providers, and a doubt that no longer holds is removed. Returns the months whose files
+    changed: files derived from them must be rebuilt.
     """
     options = options or ScanOptions()
     judged: list[tuple[Month, ScanReport, Doubt | None]] = []
@@ -50,9 +50,9 @@ def settle_doubts(
             judged.append((month, report, belief.too_few(_stored_answer(sensor, month, store, report))))
     changed = []
     for month, report, doubt in judged:
-        had = [kind for text in report.doubts if (kind := belief.kind_of(text)) in belief.AROUND_KINDS]
-        # One that others have denied is not put to them again.
-        if (doubt is None and not had) or (doubt is not None and (had or f"{doubt.kind}:" in report.cross_check)):
+        stored_kinds = [kind for text in report.doubts if (kind := belief.kind_of(text)) in belief.AROUND_KINDS]
+        # Other providers are not asked again about a doubt that they refuted.
+        if (doubt is None and not stored_kinds) or (doubt is not None and (stored_kinds or f"{doubt.kind}:" in report.cross_check)):
             continue
         if _settle(sensor, month, store, report, doubt, bbox, options, progress):
             changed.append(month)
@@ -60,14 +60,14 @@ def settle_doubts(
 
 
 def _is_settleable(report: ScanReport) -> bool:
-    """Whether a report's status follows from the months around: complete, or provisional for its doubts alone."""
+    """Whether neighbouring months may change the status: complete, or provisional only for its doubts."""
     return report.status == "complete" or (
         report.status == "provisional" and report.doubts != [] and report.reason == "; ".join(report.doubts)
     )
 
 
 def _stored_answer(sensor: CoverageSensor, month: Month, store: Store, report: ScanReport) -> Answer:
-    """A stored scan, as far as the comparison with the months around needs it."""
+    """A stored scan, as the comparison with neighbouring months needs it."""
     target = store.scenes(sensor.key, month)
     area = None if report.bbox is None else (report.bbox[0], report.bbox[1], report.bbox[2], report.bbox[3])
     days = belief.distinct_days(belief.scene_days(read_parquet(target)[0])) if report.scenes else []
@@ -79,19 +79,19 @@ def _settle(
     sensor: CoverageSensor,
     month: Month,
     store: Store,
-    judged: ScanReport,
+    former: ScanReport,
     doubt: Doubt | None,
     bbox: BBox | None,
     options: ScanOptions,
     progress: OnProgress | None,
 ) -> bool:
-    """Bring one month's status up to date with a new judgement; whether its file changed."""
+    """Update the status of one month; returns whether its file changed."""
     target = store.scenes(sensor.key, month)
-    area = None if judged.bbox is None else (judged.bbox[0], judged.bbox[1], judged.bbox[2], judged.bbox[3])
+    area = None if former.bbox is None else (former.bbox[0], former.bbox[1], former.bbox[2], former.bbox[3])
     with exclusive_scan(target):
         report = stored_report(sibling(target, ".scan.json"))
-        if report is None or report.run != judged.run:
-            return False  # another scan has judged it meanwhile
+        if report is None or report.run != former.run:
+            return False  # another scan has replaced it meanwhile
         scenes, metadata = read_parquet(target)
         if metadata.get("run") != report.run or metadata.get("version") != SCENES_VERSION:
             return False
@@ -103,15 +103,15 @@ def _settle(
             job = ScanJob(sensor, [month], area, target, store.timeless(sensor.key), options, progress)
             source = next((s for s in sensor.available_sources if _is_report_of(report, s)), None)
             if source is None:
-                return False  # of a catalogue that is no longer named: the next scan asks another
-            stays, confirmed_by, words = ask_other_providers(job, source, [doubt], scenes)
-            report.cross_check = "; ".join([*([report.cross_check] if report.cross_check else []), *words])
-            kept += [str(one) for one in stays]
+                return False  # its catalogue is no longer configured: the next scan uses another
+            remaining, confirmed_by, answers = ask_other_providers(job, source, [doubt], scenes)
+            report.cross_check = "; ".join([*([report.cross_check] if report.cross_check else []), *answers])
+            kept += [str(remaining_doubt) for remaining_doubt in remaining]
         settled = dt.datetime.fromisoformat(report.scanned_at) >= month.end + dt.timedelta(days=sensor.publication_lag_days)
         report.doubts, report.reason = kept, "; ".join(kept)
         report.status = "complete" if settled and not kept else "provisional"
         if confirmed_by is None:
-            report.run = uuid.uuid4().hex  # what was made from the former status is to be made again
+            report.run = uuid.uuid4().hex  # marks files derived from the former status as outdated
             publish_scan(target, ScanResult(scenes, rejected, report))
             return True
     try:
@@ -121,8 +121,8 @@ def _settle(
     except CatalogError as error:
         log.warning("%s", error)
     with exclusive_scan(target):
-        now = stored_report(sibling(target, ".scan.json"))
-        if now is not None and now.run == judged.run:  # the other provider failed, or has less: the doubt stays
+        stored = stored_report(sibling(target, ".scan.json"))
+        if stored is not None and stored.run == former.run:  # the other provider failed, or has fewer scenes: the doubt remains
             report.run = uuid.uuid4().hex
             publish_scan(target, ScanResult(scenes, rejected, report))
     return True

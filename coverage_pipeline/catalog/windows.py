@@ -1,8 +1,7 @@
-"""A scan in windows: read in parallel, cut where they are too much, kept where they are done, so that nothing is asked twice.
+"""Scan in time windows, which are read in parallel, divided if they fail or are too large, and stored when finished.
 
-A window that fails is halved and asked again, since a catalogue that is overloaded or breaks off often answers a narrower question; one
-that turns out too large is cut at once. What each finished window gave lies beside the scan's target until the scan is done, so that
-one that is killed goes on from there.
+A window that fails is halved, because an overloaded catalogue often answers a narrower search. A window that is too large is divided at
+once. Finished windows stay beside the scan's target until the scan is complete, so that a killed scan can resume.
 """
 
 from __future__ import annotations
@@ -29,58 +28,58 @@ from coverage_pipeline.scenes.schema import ROWS_SCHEMA
 
 log = logging.getLogger(__name__)
 _SOME_PIECES, _MOST_PIECES = 4, 16
-"""Into how many windows one is cut at least and at most where no total tells how much it holds."""
+"""Fewest and most pieces of a window that is too large and has no announced total."""
 _ROUND_WITH_TOTAL, _ROUND_WITHOUT = 1000, 50
-"""Servers that stop silently stop at a round number: 1,000, or the 10,000 hits of Elasticsearch, and then announce just as many; 100, 250,
-500 or 2,500 where they announce none. The two halves of the window tell. Of the windows that are whole, one in 1,000 or in 50 is asked
-for in halves, too."""
+"""Divisors of the item counts at which servers stop silently. Servers with totals stop at 1,000, or at the 10,000 hits of Elasticsearch,
+and announce just as many. Servers without totals stop at 100, 250, 500 or 2,500. The halves of such a window show whether items are
+missing. One in 1,000 or in 50 of the complete windows is halved in vain."""
 _PROBE = 3
-"""Pages after which the length of a search is guessed from the time they cover."""
+"""Pages after which the length of a search is estimated from the time that they cover."""
 _MOST_FAILED = 24
-"""A scan that may be partial asks no more after as many failures in a row. What failed comes last, so that the rest is read."""
+"""Failures in a row after which a partial scan stops. It reads failed windows last, so that the others are read."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a scan is."""
+    """Progress of a scan."""
 
     windows: int = 0
-    """Windows known of so far: more, whenever one is cut."""
+    """Number of windows so far; grows whenever one is divided."""
     done: int = 0
     received: int = 0
     announced: int | None = None
-    """Of the windows that are done or under way, where totals are given."""
+    """Items announced for windows done or in progress; None without totals."""
     resumed: int = 0
     retries: int = 0
 
 
 @dataclass
 class ScannedWindows:
-    """All windows of a scan."""
+    """Result of all windows of a scan."""
 
     rows: pa.Table
-    """``ROWS_SCHEMA``, each item once."""
+    """Usable items (``ROWS_SCHEMA``), each once."""
     rejected: pa.Table
-    """``REJECTED_ROWS_SCHEMA``, each item once."""
+    """Rejected items (``REJECTED_ROWS_SCHEMA``), each once."""
     parts: list[FinishedWindow]
     repeated: int
-    """Items that came in two windows, which meet at their ends."""
+    """Items repeated in two windows, which share an end."""
     cut: int
-    """Windows that were cut because they failed or were too large."""
+    """Windows that were divided, because they failed or were too large."""
     missing: list[tuple[Window, CatalogError]] = field(default_factory=list)
-    """Windows that could not be read, where the scan may be partial."""
+    """Unreadable windows of a partial scan, with their errors."""
     twins: int = 0
-    """Items that came again with another footprint under the same id, within a window or in two."""
+    """Items with a repeated id and another footprint, within a window or in two."""
 
     def take_rows(self) -> pa.Table:
-        """The rows, which are gone from here then: of a large month they are most of the memory."""
+        """Return the rows and drop them here: they are most of the memory of a large month."""
         rows, self.rows = self.rows, ROWS_SCHEMA.empty_table()
         return rows
 
 
 @dataclass
 class WindowScan:
-    """One scan's windows of one source."""
+    """Scan of one source, window by window."""
 
     source: Source
     label: str
@@ -92,14 +91,14 @@ class WindowScan:
     collector: Callable[[], SceneCollector]
     parts: FinishedWindows
     lifetime: dt.timedelta
-    """How long the windows of an earlier run are good for."""
+    """How long the windows of an earlier run can be resumed."""
     window_pages: int
-    """A window with more pages than this is cut."""
+    """A window with more pages than this is divided."""
     on_progress: Callable[[Progress], None] | None = None
     partial: bool = False
-    """Whether to go on after a window that cannot be read."""
+    """Whether to continue after an unreadable window."""
     cancel: Callable[[], None] = lambda: None
-    """Lets no thread of the source ask anything more."""
+    """Stops all requests of the source."""
     retries: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
@@ -109,10 +108,14 @@ class WindowScan:
         self._cuts = 0
 
     def run(self) -> ScannedWindows:
-        """Read what no earlier run has; raises the ``CatalogError`` of the first window that cannot be read however narrow it is."""
+        """Read the windows that no earlier run has finished.
+
+        Raises the ``CatalogError`` of the first window that is unreadable even in its narrowest pieces, unless ``partial``; ``StoreError``
+        if windows cannot be written or read back.
+        """
         done = self._done
         if not self.source.windowed:
-            self.parts.clear()  # of a file that was renewed meanwhile, nothing would tell
+            self.parts.clear()  # a file may have been replaced meanwhile without a sign
         self.parts.begin(self.lifetime)
         done.extend(self.parts.found())
         pending = list(reversed(self._windows(done)))
@@ -135,13 +138,13 @@ class WindowScan:
                             self._underway.pop(window, None)
                             in_a_row += 1
                             if error.narrower_may_help and window.divisible and self.source.windowed:
-                                log.info("%s; asking for halves of %s", error, window.name)
+                                log.info("%s; reading halves of %s", error, window.name)
                                 narrower = window.halves(smaller_pages=not isinstance(error, CatalogTruncated))
                                 if self.partial and in_a_row >= _MOST_FAILED:
                                     missing.extend((other, error) for other in (window, *pending))
                                     pending.clear()
                                     continue
-                                if self.partial:  # what can be had comes first
+                                if self.partial:  # read the other windows first
                                     pending[:0] = reversed(narrower)
                                     self._cut(narrower)
                                     continue
@@ -158,7 +161,7 @@ class WindowScan:
                             narrower = window.cut(self._pieces(window))
                         self._cut(narrower)
                         pending.extend(reversed(narrower))
-                    self._tell()
+                    self._report_progress()
             except BaseException:
                 self.cancel()
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -176,17 +179,17 @@ class WindowScan:
         self._known += len(narrower) - 1
 
     def _windows(self, done: list[FinishedWindow]) -> list[Window]:
-        """What is still to be asked: the whole, or what is left of it, cut from the start where it is known to be too much."""
+        """The windows still to read. A global scan starts with windows of ``window_hours``, if the profile sets them."""
         whole = Window(self.start, self.end, self.profile.page_size)
         if not self.source.windowed:
             return [whole]
         hours = self.profile.window_hours
-        first = whole.cut(round((self.end - self.start) / dt.timedelta(hours=hours)) if hours and self.bbox is None else 1)
+        windows = whole.cut(round((self.end - self.start) / dt.timedelta(hours=hours)) if hours and self.bbox is None else 1)
         read = sorted(part.window for part in done)
-        return [w for window in first for w in _without(window, read)]
+        return [w for window in windows for w in _without(window, read)]
 
     def _pieces(self, window: Window) -> int:
-        """Into how many windows one that is too large is cut: by its total, or by how much of it the pages read so far cover."""
+        """Number of pieces of a window that is too large, by its total, or by the share of time that its pages cover so far."""
         window_count, collector = self._underway.pop(window)
         if window_count.announced is not None:
             return max(2, -(-window_count.announced // (self.window_pages * window.limit)))
@@ -194,34 +197,34 @@ class WindowScan:
         return max(_SOME_PIECES, min(_MOST_PIECES, math.ceil(pages / self.window_pages)))
 
     def _is_too_large(self, window: Window, window_count: WindowCount, collector: SceneCollector) -> bool:
-        """Whether a window is better asked for in pieces, by what is known of it before its latest page is taken."""
+        """Whether to divide a window, judged before its latest page is added to the collector."""
         if not self.source.windowed or not window.divisible:
             return False
         if window_count.announced is not None:
             return window_count.announced > self.window_pages * window.limit
-        if window_count.pages == _PROBE + 1:  # most servers give the newest or the oldest first, and so show early how far there is to go
+        if window_count.pages == _PROBE + 1:  # most servers sort by time, so that early pages show the length
             return _PROBE / max(_covered(window, collector), 1e-3) > 2 * self.window_pages
         return window_count.pages > self.window_pages
 
     def _read(self, window: Window) -> FinishedWindow | None:
-        """Read a window into its part; None where it is too large."""
+        """Read and store a window; None if it is too large."""
         window_count, collector = WindowCount(), self.collector()
-        # The window of the whole scan: a server may be some seconds off at the ends of a window within it.
+        # The span of the whole scan, because servers may be some seconds off at the ends of a window.
         placing = Placing(self.start, self.end)
         self._underway[window] = window_count, collector
-        began = dt.datetime.now(UTC)
+        read_at = dt.datetime.now(UTC)
         for page in self.source.pages(window, self.bbox, window_count):
             if self._is_too_large(window, window_count, collector):
                 return None
             collector.add(page)
             placing.add(page)
-            self._tell()
+            self._report_progress()
         boxes = window_count.boxes or [(collector.received, window_count.announced)]
         rounded = [(received, announced) for received, announced in boxes if _may_be_capped(received, announced)]
         rejected = collector.rejected_rows()
         part = FinishedWindow(
             window=(window.start, window.end),
-            read_at=began,
+            read_at=read_at,
             pages=window_count.pages,
             announced=window_count.announced,
             received=collector.received,
@@ -229,7 +232,7 @@ class WindowScan:
             outside=collector.outside,
             other_platform=collector.other_platform,
             rejected=rejected.num_rows,
-            foreign=placing.foreign if self.source.windowed else 0,  # a file gives what it has
+            foreign=placing.foreign if self.source.windowed else 0,  # a file returns all its items
             twins=placing.twins,
             overfull=sum(announced is not None and received > announced for received, announced in boxes),
             capped=len(rounded) if self.source.windowed and window.failures else 0,
@@ -238,13 +241,13 @@ class WindowScan:
         )
         if self.source.windowed and window.divisible and rounded:
             raise CatalogTruncated(
-                f"{self.label} gave {rounded[0][0]} items for {window.name}, a round number, at which some servers stop; asking for halves"
+                f"{self.label} returned {rounded[0][0]} items for {window.name}, a round number, at which some servers stop"
             )
         self.parts.write(part, collector.rows(), rejected)
         del self._underway[window]
         return part
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         if self.on_progress is None:
             return
         done, underway = list(self._done), list(self._underway.values())
@@ -262,34 +265,34 @@ class WindowScan:
 
 
 def _may_be_capped(received: int, announced: int | None) -> bool:
-    """Whether a box ends on so round a number of items that the server may have stopped there."""
+    """Whether a box has such a round number of items that the server may have capped it."""
     return received > 0 and received % (_ROUND_WITHOUT if announced is None else _ROUND_WITH_TOTAL) == 0
 
 
 def _differing(rows: pa.Table) -> int:
-    """How many rows have the id of an earlier one, and another footprint."""
+    """Number of rows with the id of an earlier row and another footprint."""
     ids = rows["item_id"].to_pandas()
-    again = ids.duplicated(keep=False).to_numpy()
-    if not again.any():
+    is_repeated = ids.duplicated(keep=False).to_numpy()
+    if not is_repeated.any():
         return 0
-    some = rows.select(["item_id", "geometry"]).filter(pa.array(again)).to_pandas()
-    return len(some.drop_duplicates()) - int(some["item_id"].nunique())
+    repeated = rows.select(["item_id", "geometry"]).filter(pa.array(is_repeated)).to_pandas()
+    return len(repeated.drop_duplicates()) - int(repeated["item_id"].nunique())
 
 
 def _covered(window: Window, collector: SceneCollector) -> float:
-    """The share of a window's time that the items taken so far have got through, in whichever direction the server goes. It says
-    something where a server sorts by time; most do.
+    """Share of a window's time, 0..1, that the items read so far cover, in either direction. Meaningful for servers that sort by time,
+    as most do.
     """
     ends = collector.ends()
     if ends is None:
         return 1.0
     first, last = ends
-    through = window.end - last if last < first else last - window.start
-    return min(1.0, max(0.0, through / (window.end - window.start)))
+    covered = window.end - last if last < first else last - window.start
+    return min(1.0, max(0.0, covered / (window.end - window.start)))
 
 
 def _without(window: Window, done: list[tuple[dt.datetime, dt.datetime]]) -> Iterator[Window]:
-    """What of a window no finished one covers."""
+    """Parts of a window that no finished window covers."""
     start = window.start
     for first, last in done[max(0, bisect_left(done, (start, start)) - 1) :]:
         if last <= start:

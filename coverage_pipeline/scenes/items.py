@@ -1,7 +1,7 @@
-"""STAC items made into scenes: one row an acquisition, with its own footprint, time and cloud; the rest rejected with a reason.
+"""Convert STAC items to scenes: one row per acquisition with footprint, time and cloud; unusable items are rejected with a reason.
 
-Items arrive page by page and leave as flat columns, so that no object of them stays. Copies of a scene are merged once, at
-the end, newest first: a copy adds the area that newer copies do not cover, so that a reprocessing adds nothing and a part its part.
+Items arrive page by page and become flat columns, so that no item object stays in memory. Copies of a scene are merged once, at the
+end, newest first: a copy adds the area that newer copies do not cover. A reprocessing therefore adds nothing, and a part adds its area.
 """
 
 from __future__ import annotations
@@ -37,17 +37,16 @@ from coverage_pipeline.sensors.registry import CoverageSensor, is_satellite_name
 
 
 def _count(counter: Counter[str], name: str) -> None:
-    """Count under a name that a catalogue wrote: so many names, and so much of each, that a report stays small."""
+    """Count under a name that a catalogue wrote. The number and length of the names are limited, so that a report stays small."""
     name = name[:_NAME_LENGTH]
     counter[name if name in counter or len(counter) < _NAMES_KEPT else _OTHER_NAMES] += 1
 
 
 def other_platform(wanted: Collection[str], platform: str | None, in_id: str | None) -> str | None:
-    """The name of the satellite that an item belongs to, where it is none of ``wanted`` (in ``platform_name``'s spelling; empty: all
-    are wanted); else None.
+    """The satellite of an item that is none of ``wanted``; None if it is wanted.
 
-    ``platform`` is the item's, ``in_id`` the satellite that its id states. A platform in a spelling that names no known satellite says
-    nothing: then the id decides.
+    ``wanted`` has the spelling of ``platform_name``; empty: all are wanted. ``platform`` is the item's, ``in_id`` the satellite in its
+    id. The id decides if ``platform`` names no known satellite.
     """
     name = platform_name(platform) if platform is not None else None
     if not wanted or name in wanted:
@@ -60,15 +59,15 @@ def other_platform(wanted: Collection[str], platform: str | None, in_id: str | N
 _FIRST_INSTANT, _LAST_INSTANT = (limit.replace(tzinfo=dt.UTC) for limit in (dt.datetime.min, dt.datetime.max))
 _NAMES_KEPT = 50
 _NAME_LENGTH = 60
-"""How many platforms the counters name, and how much of each name: the names come from the catalogue."""
+"""Limits of the counters: platforms named, and characters per name. The names come from the catalogue."""
 _OTHER_NAMES = "(others)"
 
 
 class SceneCollector:
     """Gathers pages of items into columns; ``finish`` merges the copies.
 
-    A row has ``in_month`` true where ``start <= pass_time < end``. Rows that passed within one hour outside the window are kept with
-    ``in_month`` false; the others are counted as outside.
+    ``in_month`` is true if ``start <= pass_time < end``. Rows of the hour before or after the window are kept with ``in_month`` false.
+    Other rows are only counted, as ``outside``.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class SceneCollector:
         end: dt.datetime | None = None,
         item_root: str | None = None,
     ) -> None:
-        """``item_root`` is the address below which the API has its items: some give links that lead nowhere without it."""
+        """``item_root``: address of the API's items, which replaces the relative links that some APIs give. ``start``, ``end``: UTC."""
         self.sensor = sensor
         self.item_root = item_root
         self.provider = provider
@@ -95,7 +94,7 @@ class SceneCollector:
         self.platforms: Counter[str] = Counter()
         """Usable items of the window by platform, as the catalogue writes it."""
         self.other_platforms: Counter[str] = Counter()
-        """Items left out as another satellite's, by platform as the catalogue writes it, else as the id states it."""
+        """Items of other satellites, left out, by platform as the catalogue writes it, else as the id states it."""
         self.duplicates = 0
         self.superseded = 0
         self.united = 0
@@ -105,7 +104,7 @@ class SceneCollector:
         self._rejected: list[dict[str, Any]] = []
 
     def add(self, items: Iterable[Any]) -> int:
-        """Take a page of items; returns how many of them were new (an id not seen before)."""
+        """Add a page of items; returns the number of new items (with an id not seen before)."""
         new = 0
         rows: list[dict[str, Any]] = []
         texts: list[str | bytes | None] = []
@@ -142,15 +141,15 @@ class SceneCollector:
         identity: SceneIdentity = scene_identity(self.sensor.family, item_id, properties, datetime or start)
         platform = text_of(properties.get("platform"))
         other = other_platform(self._wanted, platform, identity.platform)
-        if other is not None:  # the collection's other satellites are not this sensor's, whatever else is wrong with their items
+        if other is not None:  # count it as another satellite's before any rejection: its defects do not concern this sensor
             _count(self.other_platforms, other)
             return None
         acquired = datetime or start or identity.stated
         pass_time = identity.pass_time or acquired
         if acquired is None or pass_time is None:
-            given = properties.get("datetime") or properties.get("start_datetime")
-            shown = repr(text_of(given[:40])) if isinstance(given, str) else shown_json(given)[:40]
-            self._reject(item, NO_TIME if given is None else f"time cannot be read: {shown}")
+            raw_time = properties.get("datetime") or properties.get("start_datetime")
+            excerpt = repr(text_of(raw_time[:40])) if isinstance(raw_time, str) else shown_json(raw_time)[:40]
+            self._reject(item, NO_TIME if raw_time is None else f"time cannot be read: {excerpt}")
             return None
         if (self._from is not None and pass_time < self._from) or (self._until is not None and pass_time >= self._until):
             self.outside += 1
@@ -179,7 +178,7 @@ class SceneCollector:
         }
 
     def _href(self, item: Mapping[str, Any]) -> str | None:
-        """The item's address. A relative link is replaced by the address that the API must have for the item."""
+        """Address of the item. A relative link is replaced by the address below ``item_root``."""
         href = text_of(self_href(item.get("links")))
         if href is None or "://" in href or self.item_root is None:
             return href
@@ -187,16 +186,16 @@ class SceneCollector:
         return f"{self.item_root}/{quote(item_id, safe='')}" if item_id else None
 
     def _add_rows(self, rows: list[dict[str, Any]], texts: list[str | bytes | None]) -> None:
-        read = read_geometries(texts)
-        footprints, reasons = normalise_footprints(read)
-        most = self.sensor.max_scene_km2
-        if most is not None:
+        geometries = read_geometries(texts)
+        footprints, reasons = normalise_footprints(geometries)
+        max_km2 = self.sensor.max_scene_km2
+        if max_km2 is not None:
             area = area_km2(footprints)
-            for k in np.flatnonzero(area > most):
+            for k in np.flatnonzero(area > max_km2):
                 footprints[k] = None
-                reasons[k] = f"impossible area: more than the {most:,.0f} km² of the largest scene"
+                reasons[k] = f"impossible area: more than the {max_km2:,.0f} km² of the largest scene"
         for k in np.flatnonzero(shapely.is_missing(footprints)):
-            unreadable = texts[k] is not None and read[k] is None
+            unreadable = texts[k] is not None and geometries[k] is None
             reason = "geometry cannot be read" if unreadable else str(reasons[k])
             self._reject({"id": rows[k]["item_id"], "collection": rows[k]["collection"]}, reason, rows[k]["item_href"])
         usable = ~shapely.is_missing(footprints)
@@ -227,60 +226,60 @@ class SceneCollector:
 
     @property
     def other_platform(self) -> int:
-        """How many items were left out as another satellite's."""
+        """Number of items of other satellites, left out."""
         return self.other_platforms.total()
 
     @property
     def received(self) -> int:
-        """Distinct items taken so far."""
+        """Number of distinct items added so far."""
         return len(self._seen) + self._unnamed
 
     def ends(self) -> tuple[dt.datetime, dt.datetime] | None:
-        """When the first and the last usable item were acquired, in the order in which they came; None where there is none."""
+        """Acquisition times of the first and the last usable item, in order of arrival; None if there is none."""
         if not self._tables:
             return None
         return self._tables[0]["acquired"][0].as_py(), self._tables[-1]["acquired"][-1].as_py()
 
     def rows(self) -> pa.Table:
-        """The usable items (``ROWS_SCHEMA``), copies not merged."""
+        """Usable items (``ROWS_SCHEMA``) before their copies are merged."""
         return pa.concat_tables([ROWS_SCHEMA.empty_table(), *self._tables])
 
     def rejected_rows(self) -> pa.Table:
-        """The rejected items (``REJECTED_ROWS_SCHEMA``)."""
+        """Rejected items (``REJECTED_ROWS_SCHEMA``)."""
         return pa.Table.from_pylist(self._rejected, schema=REJECTED_ROWS_SCHEMA)
 
     def rejected(self) -> pa.Table:
-        """The rejected items (``REJECTED_SCHEMA``)."""
+        """Rejected items (``REJECTED_SCHEMA``)."""
         return self.rejected_rows().select(REJECTED_SCHEMA.names)
 
     def finish(self) -> pa.Table:
-        """The scenes (``SCENES_SCHEMA``), one row a scene, by pass time and key."""
+        """Merged scenes (``SCENES_SCHEMA``), one row per scene, sorted by pass time and key."""
         merged, self.superseded, self.united = merge_copies(self.rows())
         return in_order(merged)
 
 
 def in_order(scenes: pa.Table) -> pa.Table:
-    """Scenes by pass time and key, so that the order in which they came does not show."""
+    """Scenes sorted by pass time and key, so that the result does not depend on the order of arrival."""
     return scenes.sort_by([("pass_time", "ascending"), ("scene_key", "ascending")])
 
 
 def by_reason(rejected: pa.Table) -> dict[str, int]:
-    """How many were rejected, by reason."""
+    """Number of rejected items by reason, sorted by reason."""
     return dict(sorted(Counter(rejected["reason"].to_pylist()).items()))
 
 
 def first_of_each(table: pa.Table, column: str) -> pa.Table:
-    """The rows whose value of a column did not come before: windows of a scan meet, and give what lies where they do twice."""
+    """The first row of each value of a column: adjacent windows of a scan share an end, and return its items twice."""
     repeated = table[column].to_pandas().duplicated().to_numpy()
     return table.filter(pa.array(~repeated)) if repeated.any() else table
 
 
 def scenes_from_items(items: Iterable[Mapping[str, Any]], sensor: CoverageSensor) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Scenes and rejected items of STAC item dictionaries, as the scanner itself makes them.
+    """Convert STAC item dictionaries to scenes and rejected items, with the code of the scanner.
 
-    Returns two GeoDataFrames: scenes (``SCENES_SCHEMA``, EPSG:4326), one row a scene after merging, and the rejected
-    (``REJECTED_SCHEMA``, with an empty geometry column). Every item is in exactly one, save copies of one scene, which share its row, and
-    other satellites of a shared collection, which belong to neither.
+    Returns two GeoDataFrames: scenes (``SCENES_SCHEMA``, EPSG:4326), one row per merged scene, and rejected items (``REJECTED_SCHEMA``
+    with an empty geometry column). Every item is in exactly one of them, except that copies of a scene share a row, and items of other
+    satellites of a shared collection are in neither.
     """
     source = sensor.available_sources[0] if sensor.available_sources else None
     collector = SceneCollector(

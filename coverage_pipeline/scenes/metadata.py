@@ -1,4 +1,4 @@
-"""What a file of scenes, and the file of their cells, say of themselves."""
+"""File metadata of the scenes file, its companions, and the file of cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coverage_pipeline.storage.metadata import CellsMetadata, FileMetadata
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesMetadata(FileMetadata):
-    """What the scan report in a file of scenes says to the steps that read it."""
+    """The part of the scan report that later steps read from a scenes file."""
 
     sensor: str
     start: str
@@ -20,36 +20,36 @@ class ScenesMetadata(FileMetadata):
     """End of the window, exclusive."""
     status: ScanStatus
     scanned_at: str | None
-    """When the catalogue was asked, UTC; None of a sensor without a catalogue."""
+    """Time of the catalogue query, UTC; None for a sensor without a catalogue."""
     run: str | None
-    """Names the scan, so that what is made from it can be told from what was made from another."""
+    """Id of the scan, which files derived from it repeat."""
     bbox: list[float] | None
     """Area scanned: west, south, east, north in degrees; None: the globe."""
     provider: str | None
     scenes: int
-    """Scenes of the window."""
+    """Number of scenes of the window."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RejectedMetadata(FileMetadata):
-    """The rejected items beside a file of scenes."""
+    """Metadata of the rejected items beside a scenes file."""
 
     sensor: str
     start: str
     """First instant of the scanned window, UTC, ISO 8601."""
     run: str | None
-    """The scan that rejected them."""
+    """Id of the scan that rejected them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimelessMetadata(FileMetadata):
-    """The items of a sensor that have no time, and so belong to no month."""
+    """Metadata of a sensor's items without a time, which belong to no month."""
 
     sensor: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AvailableMetadata(ScenesMetadata, CellsMetadata):
-    """Cells of the listed scenes (``availability_stats``): the scan that they are of, and how they were gridded."""
+    """Metadata of the cells of scenes (``availability_stats``): their scan, and how they were gridded."""
 
     cloud: CloudMeaning

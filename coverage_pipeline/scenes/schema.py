@@ -8,9 +8,9 @@ import pyarrow as pa
 
 TIME = pa.timestamp("us", tz="UTC")
 DEFAULT_CLOUD_FIELD = "eo:cloud_cover"
-"""Where a source names no property of its own: the one of the STAC EO extension."""
+"""Cloud property of a source that sets no ``cloud_field``: the one of the STAC EO extension."""
 NO_TIME = "no time"
-"""Why an item is rejected that belongs to no month."""
+"""Rejection reason of an item without a time, which belongs to no month."""
 SCENES_VERSION = 2
 """Version of the scenes file's columns and metadata."""
 COPY = pa.struct(
@@ -26,21 +26,21 @@ COPY = pa.struct(
 SCENES_SCHEMA = pa.schema(
     [
         pa.field("scene_key", pa.string(), nullable=False),
-        pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # of the copies that make the scene up, newest first
+        pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # of the copies merged into the scene, newest first
         pa.field("item_href", pa.string()),
         pa.field("collection", pa.string()),
         pa.field("provider", pa.string()),
         pa.field("platform", pa.string()),
         pa.field("acquired", TIME, nullable=False),  # datetime, else start_datetime, else what the id states
-        pa.field("pass_time", TIME, nullable=False),  # its month and day are the scene's (``scene_key.SceneIdentity``)
+        pa.field("pass_time", TIME, nullable=False),  # decides the scene's month and day (``scene_key.SceneIdentity``)
         pa.field("datetime", TIME),
         pa.field("start_datetime", TIME),
         pa.field("end_datetime", TIME),
         pa.field("in_month", pa.bool_(), nullable=False),  # false: passed within one hour outside the scanned months
         pa.field("cloud_cover", pa.float64()),  # percent; null: not known
         pa.field("cloud_raw", pa.string()),  # as the provider wrote it, JSON
-        pa.field("geometry_source", pa.string(), nullable=False),  # "footprint", or "bbox" where the item has no geometry
-        pa.field("copies", pa.list_(COPY)),  # that make the scene up, newest first; null where one copy alone does
+        pa.field("geometry_source", pa.string(), nullable=False),  # "footprint", or "bbox" if the item has no geometry
+        pa.field("copies", pa.list_(COPY)),  # merged into the scene, newest first; null: a single copy
         pa.field("geometry", pa.binary(), nullable=False),  # WKB, EPSG:4326
     ]
 )
@@ -48,9 +48,9 @@ ROWS_SCHEMA = (
     SCENES_SCHEMA.append(pa.field("item_id", pa.string(), nullable=False))
     .append(pa.field("rank", pa.string()))  # the largest is the newest copy
     .append(pa.field("baseline", pa.string()))  # Sentinel-2: processing baseline
-    .append(pa.field("nodata", pa.float64()))  # percent of the pixels without data, where the item states it
+    .append(pa.field("nodata", pa.float64()))  # percent of pixels without data; null: not stated
 )
-"""Usable items before their copies are merged: what a window of a scan leaves."""
+"""Usable items of a scan window, before their copies are merged."""
 REJECTED_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string()),
@@ -61,9 +61,9 @@ REJECTED_SCHEMA = pa.schema(
     ]
 )
 REJECTED_ROWS_SCHEMA = REJECTED_SCHEMA.append(pa.field("digest", pa.string()))
-"""The rejected of a window: the digest tells one that came in two windows from two that look alike."""
+"""Rejected items of a window. The digest identifies an item that came in two windows."""
 
 ScanStatus = Literal["not_scanned", "partial", "provisional", "complete", "not_applicable"]
-"""What is known of a sensor's scenes in a month (design section 3): absence of a scene counts only where it is ``complete``."""
+"""Scan status of a sensor and month (design section 3). Absence of a scene counts only if it is ``complete``."""
 SCAN_STATUS: tuple[ScanStatus, ...] = get_args(ScanStatus)
-"""In the order of the cube's flag values."""
+"""All statuses, in the order of the cube's flag values."""

@@ -1,4 +1,4 @@
-"""Available scenes as cells: how many, how many clear, on which days."""
+"""Grid available scenes to cells: number of scenes, clear scenes, and days."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ STATISTICS_COLUMNS = ["pass_time", "in_month", "cloud_cover", "geometry"]
 
 
 def is_clear(cloud: NDArray[np.float64], cloud_lt: float, meaning: CloudMeaning) -> NDArray[np.bool_]:
-    """Clear scenes: of known cloud below the threshold, or of a sensor that sees through cloud. Unknown is never clear."""
+    """Clear scenes (n,): cloud below the threshold in percent, or a sensor that sees through cloud. Unknown (NaN) is never clear."""
     return np.ones(cloud.shape, bool) if meaning == "not_applicable" else cloud < cloud_lt
 
 
 def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None) -> tuple[pa.Table, ScenesMetadata]:
-    """Columns of a file of scenes and its metadata; of a region only the scenes whose bounding box meets ``extent``.
+    """Columns and metadata of a scenes file; with ``extent``, only the scenes whose bounding box meets it.
 
-    Raises ``StoreError`` for a file that is missing, no file of scenes, or of another schema version.
+    ``extent`` is west, south, east, north in degrees. Raises ``StoreError`` if the file is missing, not a scenes file, or of another
+    schema version.
     """
     filters = None
     if extent is not None:
@@ -54,19 +55,20 @@ def read_scenes(path: UPath, columns: Sequence[str], extent: BBox | None = None)
         raise StoreError(f"{path} has schema version {stored['version']}, this program reads {SCENES_VERSION}: scan that month again")
     table, stored = read_parquet(path, list(columns), filters=filters)
     for name in columns:
-        found, wanted = table.schema.field(name).type, SCENES_SCHEMA.field(name).type
-        if found != wanted:
-            raise StoreError(f"{path}: {name} is {found}, not {wanted}: scan that month again")
+        actual, expected = table.schema.field(name).type, SCENES_SCHEMA.field(name).type
+        if actual != expected:
+            raise StoreError(f"{path}: {name} is {actual}, not {expected}: scan that month again")
     return table, ScenesMetadata.of(stored)
 
 
 def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> AreaKnown:
-    """What a scan of that status and area says of each cell.
+    """The cells that a scan of this status and area makes known.
 
-    A cell that a scanned box only partly covers is not known: scenes over its other part were not asked for.
+    A cell that the scanned box covers only partly is not known, because scenes over its other part were not searched. Raises
+    ``ValueError`` for an unknown status.
     """
     if status not in SCAN_STATUS:
-        raise ValueError(f"unknown scan status {status!r}: one of {', '.join(SCAN_STATUS)}")
+        raise ValueError(f"unknown scan status {status!r}; use one of {', '.join(SCAN_STATUS)}")
     if status in ("not_scanned", "not_applicable"):
         return AreaKnown(everywhere=False)
     partial = status == "partial"
@@ -79,10 +81,10 @@ def known_area(status: str, bbox: Sequence[float] | None, grid: GridSpec) -> Are
 def availability_tables(
     scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage", engine: Engine | None = None
 ) -> Iterator[pa.Table]:
-    """One row a cell that a scene of the month covers (see ``celltable``), piece by piece, ascending.
+    """Cells covered by a scene of the month, one row per cell (``CELL_SCHEMA``), in pieces of ascending cells.
 
     ``scenes`` holds one month: columns pass_time, in_month, cloud_cover (percent, null: not known) and geometry (WKB, normalised). Only
-    scenes that are ``in_month`` count. Raises ValueError where a geometry can't be used.
+    scenes with ``in_month`` count. ``cloud_lt`` is in percent. Raises ``ValueError`` if a geometry is unusable.
     """
     scenes = scenes.filter(scenes["in_month"])
     percent = scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -98,16 +100,16 @@ def availability_tables(
 
 
 def availability_table(scenes: pa.Table, grid: GridSpec, *, cloud_lt: float, cloud: CloudMeaning = "percentage") -> pa.Table:
-    """``availability_tables`` in one."""
+    """``availability_tables`` as one table."""
     return pa.concat_tables([CELL_SCHEMA.empty_table(), *availability_tables(scenes, grid, cloud_lt=cloud_lt, cloud=cloud)])
 
 
 def write_availability_stats(
     sensor: CoverageSensor, month: Month, store: Store, grid: GridSpec, cloud_lt: float, engine: Engine | None = None
 ) -> AvailableMetadata:
-    """Grid the scenes of one sensor and month into the file of their cells; returns its metadata.
+    """Grid the scenes of one sensor and month and write the file of cells; returns its metadata.
 
-    Raises ``StoreError`` where there are no scenes of the month, or their file is damaged.
+    Raises ``StoreError`` if the scenes file of the month is missing or damaged.
     """
     scenes, scan = read_scenes(store.scenes(sensor.key, month), STATISTICS_COLUMNS, grid.extent)
     tables = availability_tables(scenes, grid, cloud_lt=cloud_lt, cloud=sensor.cloud, engine=engine)
@@ -123,11 +125,11 @@ _FIELDS = {
     "available_days": ("days", DAYS),
     "clear_days": ("clear_days", DAYS),
 }
-"""Available variables of the cube: the column of ``CELL_SCHEMA`` that each is made of, and its kind."""
+"""Available variables of the cube, each with its column of ``CELL_SCHEMA`` and its kind."""
 
 
 def availability_fields(table: pa.Table, grid: GridSpec, known: AreaKnown, rows: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
-    """The cube's Available variables of one partition, each a field of the grid or of its ``rows`` (see ``celltable.dense``)."""
+    """Available variables of one partition, each a dense array on the grid or on its ``rows`` (see ``celltable.dense``)."""
     return {variable: dense(table, column, grid, kind, known, rows) for variable, (column, kind) in _FIELDS.items()}
 
 
@@ -139,15 +141,13 @@ def availability_stats(
     cloud_lt: float = 10.0,
     cloud: CloudMeaning = "percentage",
 ) -> xr.Dataset:
-    """The scenes of one file of scenes as a Dataset with the cube's Available variables on (sensor, time, lat, lon).
+    """Dataset of one scenes file with the cube's Available variables on (sensor, time, lat, lon), or (sensor, time, cells) for H3.
 
-    On a grid of H3 cells, on (sensor, time, cells).
-
-    Cells outside the area that was scanned are not known (NaN, bit 31). ``cloud_lt`` is the percentage below which a scene is
-    clear. Raises ``ValueError`` for a ``freq`` other than months, ``StoreError`` for a file that this package did not write.
+    Cells outside the scanned area are not known (NaN, bit 31). ``cloud_lt`` is the percentage below which a scene is clear. Raises
+    ``ValueError`` for a ``freq`` other than "MS", ``StoreError`` for a file that this package did not write.
     """
     if freq != "MS":
-        raise ValueError(f"freq {freq!r} is not possible: the bins are calendar months ('MS')")
+        raise ValueError(f"freq {freq!r} is not supported: use 'MS', calendar months")
     path = storage_path(parquet)
     if "start" not in read_metadata(path):
         raise StoreError(f"{parquet} is not a file of scenes")
@@ -172,12 +172,12 @@ def _month_dataset(
 
 
 def fields_dataset(fields: dict[str, NDArray[Any]], sensors: Sequence[str], months: Sequence[Month], grid: GridSpec) -> xr.Dataset:
-    """Fields of one partition as a decoded Dataset: counts float32 with NaN for not known."""
+    """Arrays of one partition as a decoded Dataset: counts as float32, NaN: not known."""
     coords: dict[str, Any] = {"sensor": np.array(sensors, dtype=object), "time": np.array([m.to_datetime64() for m in months])}
     ds = xr.Dataset(coords=coords | cell_coords(grid))
     for name, values in fields.items():
-        shown = values.astype(np.float32) if values.dtype.kind == "i" else values
+        decoded = values.astype(np.float32) if values.dtype.kind == "i" else values
         if values.dtype.kind == "i":
-            shown[values < 0] = np.nan
-        ds[name] = (("sensor", "time", *grid.dims), shown[None, None])
+            decoded[values < 0] = np.nan
+        ds[name] = (("sensor", "time", *grid.dims), decoded[None, None])
     return ds

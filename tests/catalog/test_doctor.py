@@ -275,7 +275,7 @@ def test_a_platform_that_the_collection_does_not_list_is_wrong() -> None:
 def test_a_platform_is_compared_with_the_scene_where_the_collection_lists_none() -> None:
     checks = examined(api_of(EARTH_SEARCH, "landsat-c2-l2"), platforms=("LANDSAT_10",))
     assert list(said(checks, "wrong")) == ["platform"]
-    assert "the scene is of landsat-8, which platforms (landsat_10) do not have" in checks["platform"].said
+    assert "the scene is of landsat-8, which platforms (landsat_10) lack" in checks["platform"].said
 
 
 def test_a_feature_that_is_trusted_and_not_claimed_is_wrong() -> None:
@@ -318,7 +318,7 @@ def test_a_time_span_is_believed_only_where_the_months_agree() -> None:
         options = options_for(ended.address, PROVIDERS[PC])
         checks = {c.name: c for c in examine(sensor, replace(source, endpoint=ended.endpoint), options, today=dt.date(2024, 1, 1))}
     assert list(said(checks, "wrong")) == ["time span"]
-    assert "has nothing of 2023-11, but of the sensor's first months" in checks["search"].said
+    assert "has no scenes of 2023-11, but of the sensor's first months" in checks["search"].said
 
 
 def test_a_collection_with_nothing_of_the_sensor_s_months_is_wrong() -> None:
@@ -327,7 +327,7 @@ def test_a_collection_with_nothing_of_the_sensor_s_months_is_wrong() -> None:
         checks = {c.name: c for c in examine(one, one.available_sources[0], ScanOptions(QUICK), today=TODAY)}
         assert len(catalog.searches) == 3
     assert checks["search"].verdict == "wrong"
-    assert "has nothing of 2025-02, nor of the sensor's first months from 2020-01" in checks["search"].said
+    assert "has no scenes of 2025-02 or of the sensor's first months from 2020-01" in checks["search"].said
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_collection_with_nothing_of_the_sensor_s_months_is_wrong() -> None:
             ["did not answer with JSON", "landing page, which is JSON"],
         ),
         ((200, {"Content-Type": "application/json"}, b'{"hello": "world"}'), "wrong", ["landing page, which is JSON"]),
-        ((403, {}, b'{"message":"Forbidden"}'), "failed", ["answered 403: Forbidden", "may want a login"]),
+        ((403, {}, b'{"message":"Forbidden"}'), "failed", ["answered 403: Forbidden", "may require a login"]),
         ((500, {}, b"oops"), "failed", ["answered 500: oops", "try again later"]),
         ((404, {}, b"no"), "wrong", ["404"]),
         ((302, {"Location": "https://example.org/stac"}, b""), "wrong", ["redirects to example.org", "name that address as the endpoint"]),

@@ -430,7 +430,7 @@ def test_an_empty_month_is_checked_with_the_next_provider(store: Store, matched:
     with serve(Catalog([])) as empty, serve(Catalog(MANY[:10], matched=matched)) as full:
         report = scan(store, empty, of=_two(empty, full), cross_check=True)
         assert (report.scenes, report.provider) == (10, full.address.removeprefix("http://"))
-        assert "is doubted: emptiness: no scene at all" in next(iter(report.failed_providers.values()))
+        assert "is doubtful: emptiness: no scene at all" in next(iter(report.failed_providers.values()))
     store.scenes("test", JANUARY).unlink()
     with serve(Catalog([])) as empty, serve(Catalog([])) as also:
         report = scan(store, empty, of=_two(empty, also), cross_check=True)
@@ -455,7 +455,7 @@ def test_an_empty_month_without_another_opinion_says_so(store: Store) -> None:
         report = scan(store, empty, of=_two(empty, broken), cross_check=True)
     assert report.status == "provisional"  # a known zero needs more than one provider's word where there are others
     assert report.reason == "emptiness: no scene at all"
-    assert "could not be asked" in report.cross_check
+    assert "could not be searched" in report.cross_check
 
 
 def test_a_month_much_smaller_than_those_around_it_is_doubted(store: Store) -> None:
@@ -465,7 +465,7 @@ def test_a_month_much_smaller_than_those_around_it_is_doubted(store: Store) -> N
         scan_month(both, Month(2025, 2), store, options=options(small))
         report = scan(store, small, of=both, cross_check=True)
     assert (report.status, report.scenes) == ("complete", 300)
-    assert "thinness: 5 scenes, where the 1 month around have a median of 101" in next(iter(report.failed_providers.values()))
+    assert "thinness: 5 scenes, while the median of the 1 month around is 101" in next(iter(report.failed_providers.values()))
 
 
 def test_fields_leave_the_assets_out_unless_the_server_drops_more(store: Store) -> None:
@@ -604,13 +604,13 @@ def test_a_month_of_nothing_usable_is_not_believed(store: Store) -> None:
     with serve(Catalog(nowhere)) as catalog:
         report = scan(store, catalog)
     assert (report.status, report.scenes) == ("provisional", 0)
-    assert report.doubts[0].startswith("unplaced: of 30 items that have a time, 30 are rejected, most of them as 'geometry missing'")
+    assert report.doubts[0].startswith("unplaced: of 30 items with a time, 30 are rejected, most of them as 'geometry missing'")
     others = [item(f"s{k}", properties={"platform": "landsat-7"}) for k in range(10)]
     with serve(Catalog(others)) as catalog:
         source = replace(sensor(catalog.address).available_sources[0], platforms=("landsat-8",))
         report = scan(store, catalog, of=sensor(available_sources=(source,)))
     assert (report.status, report.platforms, report.other_platforms) == ("provisional", {}, {"landsat-7": 10})
-    assert "are of other satellites than landsat-8; check platforms" in report.reason
+    assert "are of satellites other than landsat-8; check platforms" in report.reason
     spelt = [item(f"s{k}", properties={"platform": "LANDSAT_8"}) for k in range(10)]
     with serve(Catalog(spelt)) as catalog:
         source = replace(sensor(catalog.address).available_sources[0], platforms=("landsat-8",))

@@ -510,7 +510,7 @@ def test_a_scan_that_fails_says_what_is_kept_and_partial_publishes_it() -> None:
         assert "[bold]maintenance[/bold]" in said(result)
         result = run("scan", "landsat-8-9", "2025-01", "--config", str(config), "--partial")
     assert result.exit_code == 0
-    assert "(partial): some is missing, so that no scene does not mean none" in said(result)
+    assert "(partial): scenes are missing: " in said(result)
     assert "missing windows: 20250116T" in said(result)
     assert "1 read by an earlier run" in said(result)
 
@@ -535,16 +535,16 @@ def report_of(**changes: Any) -> ScanReport:
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({}, ["(complete): all that there is"]),
-        ({"status": "provisional"}, ["more is published until 2025-04-11, scan again after that"]),
+        ({}, ["(complete): all scenes of the month"]),
+        ({"status": "provisional"}, ["more are published until 2025-04-11, scan again after that"]),
         ({"status": "provisional", "reason": "its newest item is of 2025-03-04"}, ["(provisional): its newest item is of 2025-03-04"]),
         (
             {"status": "provisional", "reason": "silence: a; totals: b", "doubts": ["silence: a", "totals: b"]},
-            ["(provisional): read in full, but no scene does not mean none: silence: a; totals: b", "  doubt: totals: b"],
+            ["(provisional): read in full, but scenes may be missing: silence: a; totals: b", "  doubt: totals: b"],
         ),
         (
             {"status": "provisional", "reason": "its newest item is of 2025-03-04; silence: a", "doubts": ["silence: a"]},
-            ["(provisional): its newest item is of 2025-03-04; read in full, but no scene does not mean none: silence: a"],
+            ["(provisional): its newest item is of 2025-03-04; read in full, but scenes may be missing: silence: a"],
         ),
         ({"first_day": "2025-03-02", "last_day": "2025-03-30"}, ["the first scene is of 2025-03-02, the last of 2025-03-30"]),
         ({"platforms": {"Sentinel-2D": 3, "sentinel-2a\n": 1234}}, ["platforms: sentinel-2a 1,234, Sentinel-2D 3"]),
@@ -554,11 +554,11 @@ def report_of(**changes: Any) -> ScanReport:
             ["w0, w1, w2, w3, w4 and 4 more", "run again"],
         ),
         ({"status": "not_applicable", "reason": "no public catalogue"}, ["not applicable: no public catalogue"]),
-        ({"bbox": [5.0, 50.0, 8.5, 54.0]}, ["within 5,50,8.5,54; elsewhere stays not known"]),
+        ({"bbox": [5.0, 50.0, 8.5, 54.0]}, ["within 5,50,8.5,54; other areas stay not known"]),
         ({"received": 1234567, "announced": 1234567, "superseded": 5, "united": 6}, ["1,234,567 announced", "5 older copies", "6 parts"]),
         (
             {"repeated": 2, "duplicates": 3, "outside": 4, "other_platform": 7},
-            ["2 came in two windows", "3 came again", "4 of", "7 of other"],
+            ["2 repeated in two windows", "3 repeated on", "4 passed", "7 of other"],
         ),
         ({"cross_check": "empty; other has 0"}, ["cross-check: empty; other has 0"]),
         ({"rejected": {"no time": 3}}, ["3 rejected: no time"]),

@@ -1,4 +1,4 @@
-"""What every kind of source is to the scanner: something that gives the items of a window, page by page, or says that it cannot."""
+"""The interface of a source: items of a time window, page by page, or an error."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from coverage_pipeline.catalog.http import HttpSession
 from coverage_pipeline.geometry.bbox import BBox
 
 SEARCH_HALVINGS = 4
-"""A search that an overloaded server does not answer is made narrower as often as this before it is asked with full patience."""
+"""Halvings of a window with few tries per request; narrower windows get all retries."""
 
 NARROWEST = dt.timedelta(hours=1)
-"""No window is cut below this: what fails then is not the length."""
+"""Shortest window: if it fails, its length is not the cause."""
 
 
 @dataclass(frozen=True, order=True)
 class Window:
-    """A span of time that is asked for as one search. Both ends belong to it; where two meet, an item may come twice."""
+    """Time span of one search. Both ends are included, so that adjacent windows may share an item."""
 
     start: dt.datetime
     end: dt.datetime
     limit: int
-    """Items a page."""
+    """Items per page."""
     failures: int = 0
-    """How many wider windows around it failed."""
+    """Number of wider windows around it that failed."""
 
     @property
     def name(self) -> str:
-        """For messages and file names."""
+        """Name for messages and files."""
         return f"{self.start:%Y%m%dT%H%M%SZ}-{self.end:%Y%m%dT%H%M%SZ}"
 
     @property
     def tries(self) -> int | None:
-        """How often it is asked before a narrower one is; None: with all patience, as nothing narrower will be."""
+        """Tries per request before the window is halved; None: all retries, because it will not be halved."""
         return 2 if self.divisible and self.failures < SEARCH_HALVINGS else None
 
     @property
     def divisible(self) -> bool:
-        """Whether its halves would still be long enough."""
+        """Whether its halves are not shorter than ``NARROWEST``."""
         return self.end - self.start >= 2 * NARROWEST
 
     def cut(self, pieces: int) -> list[Window]:
-        """Windows of equal length, in whole seconds, that abut; as many as ``pieces`` where they stay long enough."""
+        """Adjacent windows of equal length in whole seconds; at most ``pieces``, none shorter than ``NARROWEST``."""
         length = self.end - self.start
         pieces = max(1, min(pieces, length // NARROWEST))
         seconds = length.total_seconds() / pieces
@@ -53,59 +53,58 @@ class Window:
         return [replace(self, start=a, end=b) for a, b in pairwise(edges)]
 
     def halves(self, *, smaller_pages: bool) -> list[Window]:
-        """What is asked after the whole has failed: half the time, and where it may be the size of the answer, half as much a page."""
+        """Both halves of a failed window; ``smaller_pages`` halves the page size, too, in case the answer was too large."""
         limit = max(min(self.limit, 10), self.limit // 2) if smaller_pages else self.limit
         return [replace(w, failures=self.failures + 1, limit=limit) for w in self.cut(2)]
 
 
 def joined(windows: Iterable[Window]) -> list[Window]:
-    """Windows in their order, those that abut or overlap as one."""
-    windows_left: list[Window] = []
+    """Windows in order, with adjacent and overlapping ones merged."""
+    merged: list[Window] = []
     for window in sorted(windows):
-        if windows_left and window.start <= windows_left[-1].end:
-            windows_left[-1] = replace(windows_left[-1], end=max(windows_left[-1].end, window.end))
+        if merged and window.start <= merged[-1].end:
+            merged[-1] = replace(merged[-1], end=max(merged[-1].end, window.end))
         else:
-            windows_left.append(window)
-    return windows_left
+            merged.append(window)
+    return merged
 
 
 @dataclass
 class WindowCount:
-    """What a source says of a window while it is read."""
+    """Counts that a source updates while it reads a window."""
 
     pages: int = 0
     announced: int | None = None
-    """Matches announced, over the boxes asked so far; None where no total is given."""
+    """Announced matches, summed over the boxes searched so far; None without totals."""
     boxes: list[tuple[int, int | None]] = field(default_factory=list)
-    """Distinct items, and the total announced, of each box that was read to its end: a cap or a wrong total shows in the single box, never
-    in the sum of two."""
+    """Distinct items and announced total of each box read to its end: a cap or a wrong total shows only in a single box, not in a sum."""
 
 
 class Source(Protocol):
-    """One collection of one provider, asked for windows; called from several threads at a time.
+    """One collection of one provider, searched by windows. Thread-safe.
 
-    Anything short of a whole answer is a ``CatalogError``; who has seen every page without one has all there is.
+    An incomplete answer raises ``CatalogError``: a caller that gets all pages without an error has all items.
     """
 
     windowed: bool
-    """Whether a narrower window is less work. A file is read as a whole."""
+    """Whether a narrower window takes less work. False for files, which are read as a whole."""
 
     @property
     def session(self) -> HttpSession | None:
-        """What is asked over HTTP; None for what lies on a disk."""
+        """HTTP session; None for files."""
 
     @property
     def item_root(self) -> str | None:
-        """The address below which an API has the collection's items; None where there is none."""
+        """Address of the collection's items at an API; None if there is none."""
 
     def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
-        """Pages of STAC item dictionaries whose time lies in the window, or cannot be told, and that meet ``bbox``."""
+        """Pages of STAC item dictionaries whose time lies in the window or is unknown, and that meet ``bbox`` (degrees; None: anywhere)."""
 
     def require_collection(self) -> None:
-        """Raise ``CatalogUnavailable`` where the collection does not exist: called where nothing was found in it."""
+        """Raise ``CatalogUnavailable`` if the collection does not exist; called after a scan without items."""
 
     def total(self, window: Window, bbox: BBox | None) -> int:
-        """How many items match; at least how many, where the provider gives no totals."""
+        """Number of matching items; without totals a lower bound."""
 
     def newest(self) -> dt.datetime | None:
-        """The latest time that the source can know of; None where it is asked live."""
+        """Time of the newest item of a dump; None for a live source."""

@@ -1,11 +1,10 @@
-"""NASA's Common Metadata Repository (CMR) as a source: pages of granules, each made into a STAC-like item.
+"""NASA's Common Metadata Repository (CMR) as a source: pages of granules, converted to STAC-like items.
 
-Asked by ``/search/granules.umm_json`` and paged by the ``CMR-Search-After`` header. CMR takes a page's hits from its index and
-their metadata from a database: a granule that the database does not give is missing from a page that looks like any other. So
-a short page is not the end (earthaccess-dev/earthaccess#1445 lost 10,085 of 12,070 granules by thinking so), and only the
-announced total tells whether all came.
+Searches use ``/search/granules.umm_json``, with paging by the ``CMR-Search-After`` header. CMR takes the hits of a page from its index,
+and their metadata from a database. A granule that the database does not return is missing without a sign. A short page is therefore not
+the end (earthaccess-dev/earthaccess#1445 lost 10,085 of 12,070 granules by this assumption): only the announced total shows it.
 
-How CMR answers: https://cmr.earthdata.nasa.gov/search/site/docs/search/api.html; what a granule holds (UMM-G):
+API: https://cmr.earthdata.nasa.gov/search/site/docs/search/api.html; granule format (UMM-G):
 https://cdn.earthdata.nasa.gov/umm/granule/v1.6.6/umm-g-json-schema.json
 """
 
@@ -31,22 +30,22 @@ from coverage_pipeline.scenes.schema import DEFAULT_CLOUD_FIELD
 from coverage_pipeline.sensors.registry import AvailableSource, platform_name
 
 MAX_PAGE_SIZE = 2000
-"""The most granules CMR gives a page (its documentation, "Query Parameters"); more is refused."""
+"""Most granules per page (CMR documentation, "Query Parameters"); CMR refuses more."""
 
 CLOUD_ATTRIBUTES = ("CLOUD_COVERAGE",)
-"""Additional attributes that hold the cloud percentage where a granule has no ``CloudCover``, compared without regard to case.
+"""Additional attributes with the cloud percentage of a granule without ``CloudCover``, case-insensitive.
 
 CMR's own cloud search falls back to the same name (nasa/Common-Metadata-Repository#1722), and recorded HLS granules have it. A
-source's ``cloud_field`` names another.
+source's ``cloud_field`` adds another name.
 """
 
-# Both are documented sort keys, and a granule UR is unique in its collection: an order without ties, whatever CMR adds to it.
+# Both are documented sort keys. A granule UR is unique in its collection, so that the order has no ties.
 _SORT_KEYS = ("start_date", "granule_ur")
 
-# A query that runs for 170 s is answered with a part of its hits and status 200. The documentation names the header in two ways.
+# CMR answers a query that runs for 170 s with a part of its hits and status 200. The documentation has two names of the header.
 _TIMED_OUT_HEADERS = ("CMR-Time-Out", "CMR-Timed-Out")
 
-# Which of the provider's dates comes nearest to the time the product was made, best first (UMM-G: ProviderDates/Type).
+# The provider's dates in order of closeness to the production time, closest first (UMM-G: ProviderDates/Type).
 _PROVIDER_DATES = ("Update", "Insert", "Create")
 
 
@@ -57,14 +56,14 @@ class _Page:
     entries: list[Any]
     hits: int
     after: str | None
-    """The ``CMR-Search-After`` that leads to the next page; None after the last."""
+    """``CMR-Search-After`` value of the next page; None after the last page."""
 
 
 class CmrSource:
-    """One collection of CMR. No credentials are needed to search, and none are sent unless the profile sets ``netrc``."""
+    """One collection of CMR. A search needs no credentials, and sends none unless the profile sets ``netrc``."""
 
     windowed = True
-    item_root: str | None = None  # a granule's address is made of its concept id
+    item_root: str | None = None  # the address of a granule contains its concept id
 
     def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
         """``label`` names the sensor and month in every error."""
@@ -76,24 +75,23 @@ class CmrSource:
         self.session: HttpSession = HttpSession(source.provider, profile, patience, self._failed)
 
     def newest(self) -> dt.datetime | None:
-        """It is asked live."""
+        """None: CMR is a live source."""
         return None
 
     def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         """Pages of granules as STAC-like items, acquired in the window (both ends included) and meeting ``bbox`` (degrees; None:
         anywhere).
 
-        A box across the antimeridian (west > east) is asked as two. An entry that is no granule is handed on for the rejected
-        table. Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or ``CatalogTruncated``; a consumer that saw every page
-        without one has all there is.
+        A box across the antimeridian (west > east) is searched as two. An entry that is no granule is passed on for the rejected table.
+        Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or ``CatalogTruncated``; all pages without an error are all granules.
         """
         for box in [None] if bbox is None else split_bbox(bbox):
             yield from self._pages(window, box, window_count)
 
     def total(self, window: Window, bbox: BBox | None) -> int:
-        """Hits announced."""
+        """Number of announced hits."""
         boxes = [None] if bbox is None else split_bbox(bbox)
-        doing = "asking how many there are"
+        doing = "counting its granules"
         return sum(self._search([*self._params(window, box)[:-3], ("page_size", "1")], None, doing, None).hits for box in boxes)
 
     def _collection_params(self) -> list[tuple[str, str]]:
@@ -116,21 +114,19 @@ class CmrSource:
         concepts: set[str] = set()
         revisions: set[tuple[str, Any]] = set()
         tokens: set[str] = set()
-        unnamed = number = most = 0
+        unnamed = number = largest_total = 0
         after: str | None = None
         while True:
             number += 1
             doing = f"{window.name}, page {number}"
             page = self._search(params, after, doing, tries)
             window_count.pages += 1
-            most = max(most, page.hits)
+            largest_total = max(largest_total, page.hits)
             window_count.announced = before + page.hits
             named = {concept for entry in page.entries if (concept := _concept(entry)) is not None}
             unnamed += sum(_concept(entry) is None for entry in page.entries)
             if page.entries and number > 1 and named <= revisions:
-                raise self._truncated(
-                    f"page {number} of {window.name} brought no granule that was not seen before", page.hits, len(concepts) + unnamed
-                )
+                raise self._truncated(f"page {number} of {window.name} has no new granule", page.hits, len(concepts) + unnamed)
             revisions |= named
             concepts |= {concept for concept, _ in named}
             received = len(concepts) + unnamed
@@ -146,34 +142,34 @@ class CmrSource:
             after = page.after
         if received < page.hits:
             raise self._truncated(f"it stopped short at page {number} of {window.name}", page.hits, received)
-        if received < most:
-            self._require_fewer(params, most, received)
-        window_count.boxes.append((received, most))
+        if received < largest_total:
+            self._require_fewer(params, largest_total, received)
+        window_count.boxes.append((received, largest_total))
 
-    def _require_fewer(self, params: list[tuple[str, str]], most: int, received: int) -> None:
-        """A total that fell below what was announced before: granules deleted meanwhile, or one bad answer. A fresh search tells."""
-        now = self._search(params, None, "asking for the total again", None).hits
-        if not 0 < now <= received:
-            raise self._truncated(f"its total fell during the scan, and is {now} when asked again", most, received)
+    def _require_fewer(self, params: list[tuple[str, str]], largest_total: int, received: int) -> None:
+        """Check a total that fell during the scan with a new search: granules were deleted meanwhile, or an answer was wrong."""
+        total = self._search(params, None, "checking its total", None).hits
+        if not 0 < total <= received:
+            raise self._truncated(f"its total fell during the scan, and is {total} in a new search", largest_total, received)
 
     def require_collection(self) -> None:
-        """Nothing found is believed only of a collection that exists: CMR answers a misspelt one with 0 hits."""
+        """Raise ``CatalogUnavailable`` if the collection does not exist: CMR answers a misspelt name with 0 hits."""
         doing = "looking up its collection, as nothing was found in it"
-        answer = self._ask("collections", [*self._collection_params(), ("page_size", "1")], None, doing, None)
-        if _total(answer.content) == 0:
+        fetched = self._ask("collections", [*self._collection_params(), ("page_size", "1")], None, doing, None)
+        if _total(fetched.content) == 0:
             raise self._failed(CatalogUnavailable, f"has no such collection; {self._hint}")
 
     def _search(self, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> _Page:
-        found = self._ask("granules", params, after, doing, tries)
-        answer = found.content
-        announced = found.headers.get("CMR-Hits", "")
+        fetched = self._ask("granules", params, after, doing, tries)
+        answer = fetched.content
+        announced = fetched.headers.get("CMR-Hits", "")
         hits = max(_total(answer), int(announced) if announced.isdecimal() and len(announced) < 16 else 0)
-        if any(found.headers.get(name, "").lower() == "true" for name in _TIMED_OUT_HEADERS):
-            raise self._truncated(f"its query timed out, and it gave a part ({doing})", hits, len(answer["items"]))
-        return _Page(answer["items"], hits, found.headers.get("CMR-Search-After"))
+        if any(fetched.headers.get(name, "").lower() == "true" for name in _TIMED_OUT_HEADERS):
+            raise self._truncated(f"its query timed out ({doing})", hits, len(answer["items"]))
+        return _Page(answer["items"], hits, fetched.headers.get("CMR-Search-After"))
 
     def _ask(self, concept: str, params: list[tuple[str, str]], after: str | None, doing: str, tries: int | None) -> FetchedAnswer:
-        """A checked answer, which has ``hits`` and ``items``, and its headers."""
+        """A checked answer with ``hits`` and ``items``."""
         return self.session.fetch(
             f"{self._root}/{concept}.umm_json",
             doing=doing,
@@ -189,11 +185,11 @@ class CmrSource:
         return f"{self.source.endpoint.rstrip('/')}/search"
 
     def _item(self, entry: Any, doing: str) -> Any:
-        """A granule as a STAC-like item. Anything else becomes, or stays, something that the collector rejects with a reason."""
+        """A granule as a STAC-like item. The collector rejects any other entry with a reason."""
         if not isinstance(entry, dict):
             return entry
         umm, meta = _dict(entry.get("umm")), _dict(entry.get("meta"))
-        self._require_ours(_dict(umm.get("CollectionReference")), doing)
+        self._require_collection_of(_dict(umm.get("CollectionReference")), doing)
         concept = meta.get("concept-id")
         href = f"{self._root}/concepts/{quote(str(concept), errors='replace')}.umm_json"
         geometry, bbox = _footprint(umm)
@@ -204,7 +200,7 @@ class CmrSource:
             "geometry": geometry,
             "properties": {
                 **_times(umm),
-                "created": _made(umm),
+                "created": _production_time(umm),
                 "platform": self._platform(umm),
                 self.source.cloud_field or DEFAULT_CLOUD_FIELD: self._cloud(umm),
             },
@@ -214,33 +210,33 @@ class CmrSource:
             item["bbox"] = bbox
         return item
 
-    def _require_ours(self, reference: Mapping[str, Any], doing: str) -> None:
-        """CMR has searched all collections for a short name it does not know (nasa/Common-Metadata-Repository#2302)."""
-        for value, name in ((self.source.collection_id, "ShortName"), (self.source.version, "Version")):
-            given = reference.get(name)
-            if value is not None and isinstance(given, str) and given.casefold() != value.casefold():
+    def _require_collection_of(self, reference: Mapping[str, Any], doing: str) -> None:
+        """Raise for a granule of another collection: CMR searched all for an unknown short name (nasa/Common-Metadata-Repository#2302)."""
+        for wanted, name in ((self.source.collection_id, "ShortName"), (self.source.version, "Version")):
+            actual = reference.get(name)
+            if wanted is not None and isinstance(actual, str) and actual.casefold() != wanted.casefold():
                 raise self._failed(
                     CatalogUnreadable,
-                    f"gave a granule of another collection ({name} {given}, {doing}); {self._hint}",
+                    f"gave a granule of another collection ({name} {actual}, {doing}); {self._hint}",
                 )
 
     def _platform(self, umm: Mapping[str, Any]) -> str | None:
-        """The granule's platform; of several, one that belongs to the sensor."""
+        """Platform of a granule; of several, one of the sensor's."""
         names = [name for platform in _dicts(umm.get("Platforms")) if isinstance(name := platform.get("ShortName"), str)]
         wanted = {platform_name(name) for name in self.source.platforms}
         own = [name for name in names if platform_name(name) in wanted]
         return next(iter(own or names), None)
 
     def _cloud(self, umm: Mapping[str, Any]) -> Any:
-        """The first usable cloud percentage as CMR has it, else the first unusable one (so that the scene shows it); None: none."""
+        """First usable cloud percentage as CMR writes it, else the first unusable value, so that the scene shows it; None: no value."""
         wanted = [name.casefold() for name in (self.source.cloud_field, *CLOUD_ATTRIBUTES) if name]
         attributes: dict[str, Any] = {}
         for attribute in _dicts(umm.get("AdditionalAttributes")):
             values = attribute.get("Values")
             if isinstance(values, list) and values:
                 attributes.setdefault(str(attribute.get("Name")).casefold(), values[0])
-        given = [v for v in (umm.get("CloudCover"), *(attributes.get(name) for name in wanted)) if v is not None]
-        return next((v for v in given if not math.isnan(parse_cloud(v))), given[0] if given else None)
+        values_found = [v for v in (umm.get("CloudCover"), *(attributes.get(name) for name in wanted)) if v is not None]
+        return next((v for v in values_found if not math.isnan(parse_cloud(v))), values_found[0] if values_found else None)
 
     def _failed(self, kind: type[CatalogError], message: str) -> CatalogError:
         return kind(self.source.public(f"{self.label}: {self.source.provider} ({self.collection}) {message}"))
@@ -253,14 +249,14 @@ class CmrSource:
 
 
 def _checked(answer: Any, _: Mapping[str, str]) -> None:
-    """Raise ``ValueError`` for what is no answer of CMR."""
+    """Raise ``ValueError`` for an answer without hits and items."""
     if not isinstance(answer, dict) or not isinstance(answer.get("items"), list) or _total(answer) < 0:
-        has = f"it has: {', '.join(sorted(answer)[:8])}" if isinstance(answer, dict) else f"it is a {type(answer).__name__}"
-        raise ValueError(f"no hits and items; {has}")
+        content = f"it has: {', '.join(sorted(answer)[:8])}" if isinstance(answer, dict) else f"it is a {type(answer).__name__}"
+        raise ValueError(f"no hits and items; {content}")
 
 
 def _instant(when: dt.datetime, *, up: bool = False) -> str:
-    """The instant as CMR documents it, in whole seconds: down, or up, so that the window never shrinks."""
+    """A time in CMR's format, rounded down, or up, to whole seconds, so that the window never shrinks."""
     utc = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     if up and utc.microsecond:
         utc += dt.timedelta(seconds=1)
@@ -268,7 +264,7 @@ def _instant(when: dt.datetime, *, up: bool = False) -> str:
 
 
 def _degrees(value: float) -> str:
-    """Never with an exponent, which CMR does not take."""
+    """A coordinate without exponent, which CMR does not accept."""
     return f"{value:.10f}".rstrip("0").rstrip(".")
 
 
@@ -286,14 +282,14 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _concept(entry: Any) -> tuple[str, Any] | None:
-    """Concept and revision, which the hits count; the same granule UR may be two concepts, of two providers."""
+    """Concept id and revision, which CMR counts as hits; two providers may have concepts of the same granule UR."""
     meta = _dict(_dict(entry).get("meta"))
     concept, revision = meta.get("concept-id"), meta.get("revision-id")
     return (concept, revision if isinstance(revision, int) else None) if isinstance(concept, str) else None
 
 
 def _newest_first(entries: list[Any]) -> list[Any]:
-    """The page with the newest revision of a granule first, which is the one that the collector keeps (it counts the others)."""
+    """Entries sorted by revision, newest first, if a granule UR repeats: the collector keeps the first and counts the others."""
     urs = [ur for entry in entries if isinstance(ur := _dict(_dict(entry).get("umm")).get("GranuleUR"), str)]
     if len(set(urs)) == len(urs):
         return entries
@@ -307,15 +303,15 @@ def _newest_first(entries: list[Any]) -> list[Any]:
 
 
 def _times(umm: Mapping[str, Any]) -> dict[str, Any]:
-    """STAC's three times. A granule with a range has its beginning for ``datetime``, as CMR's own STAC has it."""
+    """The three STAC times. ``datetime`` of a granule with a range is its beginning, as in CMR's own STAC."""
     extent = _dict(umm.get("TemporalExtent"))
     span = _dict(extent.get("RangeDateTime"))
     start, end = span.get("BeginningDateTime"), span.get("EndingDateTime")
     return {"datetime": extent.get("SingleDateTime") or start, "start_datetime": start, "end_datetime": end}
 
 
-def _made(umm: Mapping[str, Any]) -> str | None:
-    """When the product was made: its production date, else the provider's latest date for it."""
+def _production_time(umm: Mapping[str, Any]) -> str | None:
+    """Production date of the product, else the closest of the provider's dates."""
     produced = _dict(umm.get("DataGranule")).get("ProductionDateTime")
     if isinstance(produced, str):
         return produced
@@ -324,10 +320,10 @@ def _made(umm: Mapping[str, Any]) -> str | None:
 
 
 def _footprint(umm: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[float] | None]:
-    """GeoJSON geometry of the granule's polygons, else the box around its rectangles; neither where it is an orbit, or nothing.
+    """GeoJSON geometry of the granule's polygons, else the bbox of its rectangles; (None, None) for an orbit, or without both.
 
-    A rectangle may be what the product is (a global grid) or a box around a tilted scene, and UMM-G does not say which. Taken
-    for a footprint, the second would show coverage where there is none, so both come as ``bbox``, which the collector flags.
+    A rectangle may be the real shape (a global grid) or the bounding box of a tilted scene, and UMM-G does not distinguish them. As a
+    footprint, a bounding box would show coverage where there is none. Rectangles therefore become ``bbox``, which the collector flags.
     """
     domain = _dict(_dict(umm.get("SpatialExtent")).get("HorizontalSpatialDomain"))
     geometry = _dict(domain.get("Geometry"))
@@ -342,7 +338,7 @@ def _footprint(umm: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[floa
 
 
 def _rings(polygon: Any) -> list[list[list[Any]]]:
-    """Boundary and holes of a GPolygon. What is no number stays: a part left out would make the footprint a smaller one."""
+    """Boundary and holes of a GPolygon. Invalid numbers stay, because a dropped point would change the footprint silently."""
     holes = _dict(_dict(polygon).get("ExclusiveZone")).get("Boundaries")
     boundaries = [_dict(polygon).get("Boundary"), *(holes if isinstance(holes, list) else [])]
     return [_points(_dict(boundary).get("Points")) for boundary in boundaries]
@@ -353,18 +349,18 @@ def _points(points: Any) -> list[list[Any]]:
 
 
 def _box(rectangles: list[Any]) -> list[float] | None:
-    """The smallest box that holds all rectangles, west > east across the antimeridian; None where one of them is no rectangle.
+    """Smallest box around all rectangles, west > east across the antimeridian; None if one of them is invalid.
 
-    CMR's rectangles end at ±180, so that one granule across it has two, which abut there.
+    CMR's rectangles end at ±180, so that a granule across the antimeridian has two adjacent ones.
     """
     sides = [_sides(rectangle) for rectangle in rectangles]
     known = [side for side in sides if side is not None]
     if len(known) < len(sides):
         return None
     south, north = min(s for _, s, _, _ in known), max(n for _, _, _, n in known)
-    # East of its west, so beyond 180 where it crosses the antimeridian.
+    # East >= west: beyond 180 for a rectangle across the antimeridian.
     spans = sorted((west, east if east >= west else east + 360) for west, _, east, _ in known)
-    # The box is what the widest gap between the spans leaves of the circle; the first gap lies behind the last of them.
+    # The box is the complement of the widest gap between the spans. The first gap is the one behind the last span.
     east = max(end for _, end in spans)
     west = spans[0][0]
     widest, reach = west + 360 - east, spans[0][1]

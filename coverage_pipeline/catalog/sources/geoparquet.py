@@ -1,4 +1,4 @@
-"""Scenes from a dump of STAC items as GeoParquet: one file, or a folder of files, local or remote."""
+"""STAC items from a GeoParquet dump: one file, or a folder of files, local or remote."""
 
 from __future__ import annotations
 
@@ -46,23 +46,21 @@ from coverage_pipeline.sensors.registry import AvailableSource
 from coverage_pipeline.storage.bounded_http import RemoteFile, TransferError
 from coverage_pipeline.storage.paths import is_local, storage_path
 
-# --- stac-geoparquet ------------------------------------------------------------------------------------------------------------------
-
 _TOP = ("type", "stac_version", "stac_extensions", "id", "collection", "geometry", "bbox", "links", "assets", "properties")
-"""Columns that are members of the item itself; all others are properties."""
+"""Columns that are members of the item; all others are properties."""
 _SUFFIXES = (".parquet", ".geoparquet")
 MOST_DUMP_MB = 16 * 1024
-"""The largest dump that is copied from a server that gives no parts of it; one that gives parts may be of any size."""
+"""Largest dump that is copied from a server without range requests; with range requests, a dump may have any size."""
 _BATCH = 8192
-"""Rows decoded at a time."""
+"""Rows per decoded batch."""
 _BROKEN = (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
-"""What reading raises for content that is not as it should be."""
+"""Exceptions of pyarrow and others for damaged or unexpected content."""
 
 
 class GeoParquetSource(FileSource):
-    """A stac-geoparquet file, or all ``*.parquet`` and ``*.geoparquet`` below a folder, one collection of it.
+    """One collection of a stac-geoparquet file, or of all ``*.parquet`` and ``*.geoparquet`` files below a folder.
 
-    A row that names no collection belongs to the one that is asked for, if some other row names that, or none names any.
+    A row without a collection belongs to the source's collection, if another row names it, or if no row names any.
     """
 
     def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
@@ -72,14 +70,14 @@ class GeoParquetSource(FileSource):
 
     @property
     def session(self) -> HttpSession | None:
-        """It is read by the file system's own means."""
+        """None: the dump is read through fsspec."""
         return None
 
     def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
-        """Pages of items that may be of the window and meet ``bbox`` (degrees; None: anywhere), their geometry as WKB.
+        """Pages of items that may lie in the window and meet ``bbox`` (degrees; None: anywhere), with WKB geometry.
 
-        Raises ``CatalogUnavailable`` where the dump or the collection is not there, ``CatalogUnreadable`` where it is no stac-geoparquet,
-        ``CatalogTruncated`` where it can say nothing of the window.
+        Raises ``CatalogUnavailable`` if the dump or the collection is missing, ``CatalogUnreadable`` if the dump is no stac-geoparquet,
+        ``CatalogTruncated`` if it does not cover the window.
         """
         self._require_month(self._survey(), window)
         page: list[Any] = []
@@ -94,16 +92,16 @@ class GeoParquetSource(FileSource):
             yield page
 
     def require_collection(self) -> None:
-        """Raise ``CatalogUnavailable`` where no row is of the collection."""
+        """Raise ``CatalogUnavailable`` if the dump has other collections only, ``CatalogTruncated`` if it is empty."""
         self._require_items(self._survey())
 
     def total(self, window: Window, bbox: BBox | None) -> int:
-        """Rows of the window that meet ``bbox``; a dump that can say nothing of it raises as ``pages`` does."""
+        """Number of rows of the window that meet ``bbox``; raises as ``pages`` does."""
         self._require_month(self._survey(), window)
         return sum(timed for _, timed in self._selected(window, query_boxes(bbox)))
 
     def newest(self) -> dt.datetime | None:
-        """The time of the collection's newest item; None where none has one."""
+        """Time of the collection's newest item; None if no item has a time."""
         return self._survey().newest
 
     @contextlib.contextmanager
@@ -113,12 +111,12 @@ class GeoParquetSource(FileSource):
         except CatalogError:
             raise
         except FileNotFoundError:
-            missing = f"is not there, or cannot be reached: {name} does not exist; {self._hint}"
+            missing = f"is missing or cannot be reached: {name} does not exist; {self._hint}"
             raise self._failed(CatalogUnavailable, missing) from None
         except TransferError as error:
             raise self._failed(CatalogUnavailable, f"cannot be read: {error}; {self._hint}") from None
-        except Exception as error:  # every file system has errors of its own
-            # Arrow tells of broken content by a ValueError, or by an OSError that the system knows nothing of.
+        except Exception as error:  # every file system has its own errors
+            # Arrow reports damaged content as ValueError, or as OSError without errno.
             broken = isinstance(error, _BROKEN) or (isinstance(error, OSError) and error.errno is None)
             raise self._failed(
                 CatalogUnreadable if broken else CatalogUnavailable,
@@ -126,7 +124,7 @@ class GeoParquetSource(FileSource):
             ) from None
 
     def _files(self) -> tuple[Any, list[str]]:
-        """The file system, and the paths of all files in it; raises ``CatalogUnavailable`` where there is none."""
+        """The file system, and the paths of all dump files; raises ``CatalogUnavailable`` if there is none."""
         with self._reading(self.source.endpoint):
             root = storage_path(self.source.endpoint)
             fs = root.fs
@@ -136,8 +134,8 @@ class GeoParquetSource(FileSource):
                     return fs, [str(local)]
                 paths = _walk(local)
             else:
-                fs.invalidate_cache()  # a process that lives long would not see a renewed dump
-                # No folders over http: what is below an address is whatever a page happens to link to.
+                fs.invalidate_cache()  # a long-running process would not see a renewed dump
+                # HTTP has no folders: fsspec would list the links of a page.
                 if root.protocol in ("http", "https"):
                     return fs, [self.source.endpoint]
                 if fs.isfile(root.path):
@@ -152,18 +150,18 @@ class GeoParquetSource(FileSource):
 
     @contextlib.contextmanager
     def _opened(self, fs: Any, path: str) -> Iterator[tuple[pq.ParquetFile, Layout]]:
-        """One file, checked; whatever goes wrong with it while it is open names it."""
+        """An open file with a checked layout; errors while it is open name the file."""
         with self._reading(path):
-            # A remote file is read in few large ranges; a local one in small ones, which keeps the memory small.
+            # Few large reads of a remote file; small reads of a local one, which keep the memory small.
             root = storage_path(self.source.endpoint)
             local = is_local(root)
-            how: dict[str, Any] = {"buffer_size": 1 << 20} if local else {"pre_buffer": True}
+            options: dict[str, Any] = {"buffer_size": 1 << 20} if local else {"pre_buffer": True}
             with contextlib.ExitStack() as stack:
                 if root.protocol in ("http", "https"):
                     file = stack.enter_context(self._remote(path))
                 else:
                     file = stack.enter_context(fs.open(path, "rb", **({} if local else {"cache_type": "none"})))
-                parquet = stack.enter_context(pq.ParquetFile(file, **how))
+                parquet = stack.enter_context(pq.ParquetFile(file, **options))
                 yield parquet, self._layout(path, parquet)
 
     def _remote(self, address: str) -> RemoteFile:
@@ -188,7 +186,7 @@ class GeoParquetSource(FileSource):
         if not (is_binary(types["geometry"]) or pa.types.is_null(types["geometry"])):
             raise self._failed(
                 CatalogUnreadable,
-                f"has a geometry that is not WKB in {name}, but {excerpt(str(types['geometry']))}; write it with stac-geoparquet or rustac",
+                f"has a geometry of type {excerpt(str(types['geometry']))}, not WKB, in {name}; write it with stac-geoparquet or rustac",
             )
         _require_degrees(schema)
         cloud = self.source.cloud_field or DEFAULT_CLOUD_FIELD
@@ -206,7 +204,7 @@ class GeoParquetSource(FileSource):
         return Layout(chosen_by, [*dict.fromkeys([*also, *chosen_by, *properties, *links])], properties)
 
     def _survey(self) -> Survey:
-        """One reading of the columns that tell collections and times; made once."""
+        """Survey of collections and times, read once."""
         with self._lock:
             if self._known is None:
                 self._known = self._surveyed()
@@ -219,8 +217,8 @@ class GeoParquetSource(FileSource):
         for path in paths:
             with self._opened(fs, path) as (parquet, layout):
                 columns = [column for column in layout.chosen_by if column != "bbox"]
-                if not columns:  # neither collection nor time: only how many there are
-                    by_name.setdefault(None, Survey()).seen(parquet.metadata.num_rows, None, None)
+                if not columns:  # neither collection nor time: count the rows
+                    by_name.setdefault(None, Survey()).add(parquet.metadata.num_rows, None, None)
                     continue
                 for batch in parquet.iter_batches(batch_size=1 << 16, columns=columns):
                     rows = Rows(batch)
@@ -231,16 +229,16 @@ class GeoParquetSource(FileSource):
                     frame["name"] = None if column is None else pd.Series(column.to_pylist(), dtype=object)
                     for name, group in frame.groupby("name", dropna=False):
                         survey = by_name.setdefault(name if isinstance(name, str) else None, Survey())
-                        survey.seen(len(group), _utc(group["first"].min()), _utc(group["last"].max()))
+                        survey.add(len(group), _utc(group["first"].min()), _utc(group["last"].max()))
         known = Survey(collections={name for name in by_name if name is not None})
         if not known.collections or self.source.collection_id in known.collections:
             for name in (None, self.source.collection_id):
                 if name in by_name:
-                    known.seen(by_name[name].items, by_name[name].oldest, by_name[name].newest)
+                    known.add(by_name[name].items, by_name[name].oldest, by_name[name].newest)
         return known
 
     def _selected(self, window: Window, boxes: list[BBox] | None) -> Iterator[tuple[Rows, int]]:
-        """The rows that may be of the window and the boxes, batch by batch, and of how many of them the time is known."""
+        """Batches of rows that may lie in the window and the boxes, each with its number of rows with a known time."""
         start, end = (np.datetime64(t.astimezone(UTC).replace(tzinfo=None), "us") for t in (window.start, window.end))
         fs, paths = self._files()
         for path in paths:
@@ -248,9 +246,9 @@ class GeoParquetSource(FileSource):
                 for group in range(parquet.metadata.num_row_groups):
                     if _is_outside(parquet, group, window):
                         continue
-                    # What tells is read before the rest: most row groups of a large dump have nothing of a month and place.
-                    quick = parquet.iter_batches(batch_size=1 << 16, row_groups=[group], columns=layout.chosen_by)
-                    if layout.chosen_by and not any(self._chosen(Rows(batch), start, end, boxes)[0].any() for batch in quick):
+                    # Read the filter columns first: most row groups of a large dump have no row of a month and area.
+                    filter_batches = parquet.iter_batches(batch_size=1 << 16, row_groups=[group], columns=layout.chosen_by)
+                    if layout.chosen_by and not any(self._chosen(Rows(batch), start, end, boxes)[0].any() for batch in filter_batches):
                         continue
                     for batch in parquet.iter_batches(batch_size=_BATCH, row_groups=[group], columns=layout.all):
                         rows = Rows(batch)
@@ -261,7 +259,7 @@ class GeoParquetSource(FileSource):
     def _chosen(
         self, rows: Rows, start: np.datetime64, end: np.datetime64, boxes: list[BBox] | None
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which rows (n,) may be of the collection, window and boxes, and which have a time that a scene gets."""
+        """Masks (n,): rows that may be of the collection, window and boxes; rows with a datetime or start_datetime."""
         when, since, until = (rows.times(name) for name in TIMES)
         last = np.fmax(since, until)
         outside = np.where(np.isnat(when), (since > end) | (~np.isnat(since) & (last < start)), (when < start) | (when > end))
@@ -272,26 +270,26 @@ class GeoParquetSource(FileSource):
             chosen &= pc.fill_null(pc.equal(collection, self.source.collection_id), True).to_numpy(zero_copy_only=False)
         if boxes is not None:
             bounds = row_bounds(rows)
-            without = np.flatnonzero(~np.isfinite(bounds).all(axis=1) & chosen)
+            unbounded = np.flatnonzero(~np.isfinite(bounds).all(axis=1) & chosen)
             geometry = rows.top("geometry")
-            if geometry is not None and without.size:
-                wkb = np.array(geometry.take(pa.array(without)).to_pylist(), dtype=object)
-                bounds[without] = bounds_of(shapely.from_wkb(wkb, on_invalid="ignore"))
+            if geometry is not None and unbounded.size:
+                wkb = np.array(geometry.take(pa.array(unbounded)).to_pylist(), dtype=object)
+                bounds[unbounded] = bounds_of(shapely.from_wkb(wkb, on_invalid="ignore"))
             chosen &= meets_boxes(bounds, boxes)
         return chosen, timed
 
     def _items(self, rows: Rows) -> list[dict[str, Any]]:
-        """STAC item dictionaries, one a row, with what the row has and nothing else."""
+        """STAC item dictionaries, one per row, without members that the row lacks."""
         names = [name for name in rows.batch.schema.names if name not in _TOP]
         properties = dicts(names, [column_values(rows.batch.column(name)) for name in names], len(rows))
         if rows.nested is not None:
             properties = [
-                {**within, **{k: v for k, v in row.items() if v is not None}} for within, row in zip(rows.nested, properties, strict=True)
+                {**nested, **{k: v for k, v in row.items() if v is not None}} for nested, row in zip(rows.nested, properties, strict=True)
             ]
         top = {name: column.to_pylist() for name in ("type", "id", "collection", "geometry") if (column := rows.top(name)) is not None}
         items = dicts(list(top), list(top.values()), len(rows))
-        for item, has, href, box in zip(items, properties, self_links(rows), row_boxes(rows), strict=True):
-            item["properties"] = has
+        for item, row_properties, href, box in zip(items, properties, self_links(rows), row_boxes(rows), strict=True):
+            item["properties"] = row_properties
             item["links"] = [] if href is None else [{"rel": "self", "href": href}]
             if box is not None:
                 item["bbox"] = box
@@ -299,7 +297,7 @@ class GeoParquetSource(FileSource):
 
 
 def _walk(folder: Path) -> list[str]:
-    """All files below a folder, links to folders followed. Raises ``OSError`` for one that cannot be listed: no hole is left."""
+    """All files below a folder, through links to folders. Raises ``OSError`` if one cannot be listed, so that no file is missed."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -307,45 +305,45 @@ def _walk(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(str(folder))
     paths: list[str] = []
-    been: set[str] = set()
-    for where, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        real = os.path.realpath(where)
-        if real in been:
-            folders.clear()  # a link that leads back
+    visited: set[str] = set()
+    for directory, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in visited:
+            folders.clear()  # a link back to a visited folder
             continue
-        been.add(real)
-        paths += [os.path.join(where, file) for file in files]  # noqa: PTH118 a walk of many files
+        visited.add(real)
+        paths += [os.path.join(directory, file) for file in files]  # noqa: PTH118 a walk of many files
     return sorted(paths)
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:
-    """The type without extension and dictionary."""
+    """Storage type, without extension and dictionary."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _require_degrees(schema: pa.Schema) -> None:
-    """Raise ``ValueError`` where GeoParquet's metadata names a projected reference system; without any it is longitude and latitude."""
+    """Raise ``ValueError`` if the GeoParquet metadata has a projected CRS; the default is longitude and latitude."""
     geo = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
     crs = geo.get("columns", {}).get("geometry", {}).get("crs")
     if crs is not None and pyproj.CRS.from_user_input(crs).is_projected:
-        raise ValueError("its geometry is projected, and STAC has longitude and latitude")
+        raise ValueError("its geometry has a projected CRS, but STAC requires longitude and latitude")
 
 
 def _is_outside(parquet: pq.ParquetFile, group: int, window: Window) -> bool:
-    """Whether the statistics of a row group say that each of its rows has a ``datetime``, and that none is of the window."""
+    """Whether the statistics of a row group show that each row has a ``datetime``, and none lies in the window."""
     schema, metadata = parquet.metadata.schema, parquet.metadata.row_group(group)
     for k in range(metadata.num_columns):
         if schema.column(k).path != "datetime":
             continue
         try:
-            lines = metadata.column(k).statistics
-            if lines is None or not lines.has_min_max or not lines.has_null_count or lines.null_count:
+            statistics = metadata.column(k).statistics
+            if statistics is None or not statistics.has_min_max or not statistics.has_null_count or statistics.null_count:
                 return False
-            low, high = lines.min, lines.max
+            low, high = statistics.min, statistics.max
         except (ValueError, OverflowError, pa.ArrowException):
-            return False  # times beyond what Python has
+            return False  # times beyond the range of Python
         if not isinstance(low, dt.datetime) or not isinstance(high, dt.datetime):
             return False
         return _as_utc(high) < window.start or _as_utc(low) > window.end
@@ -357,13 +355,13 @@ def _as_utc(when: dt.datetime) -> dt.datetime:
 
 
 def _utc(when: Any) -> dt.datetime | None:
-    """A time without zone as pandas has it, as UTC; None for NaT."""
+    """A naive pandas time as UTC; None for NaT."""
     return None if pd.isna(when) else pd.Timestamp(when).to_pydatetime().replace(tzinfo=UTC)
 
 
 def _first_of(*times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    """The first that is known of each row."""
-    instants = times[0]
+    """First known time of each row (n,)."""
+    first = times[0]
     for other in times[1:]:
-        instants = np.where(np.isnat(instants), other, instants)
-    return instants
+        first = np.where(np.isnat(first), other, first)
+    return first

@@ -1,7 +1,7 @@
-"""A STAC API as a source: pages of item dictionaries, each checked before it is believed.
+"""A STAC API as a source: checked pages of item dictionaries.
 
-pystac-client finds the search endpoint and words the query. Its paging is not used: it takes a page without ``features``, such
-as an error body sent with status 200, for the end of the results.
+pystac-client finds the search endpoint and formats the query. Its paging is not used: it reads a page without ``features``, such as an
+error body with status 200, as the end of the results.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from coverage_pipeline.redaction import excerpt
 from coverage_pipeline.sensors.registry import AvailableSource
 
 _ROUND = 50
-"""Servers that silently give less than what was asked for stop at a round number: 100, 250, 10,000."""
+"""Divisor of the page sizes at which servers silently cap results: 100, 250, 10,000."""
 _SOME = 3
-"""Items by which it is seen whether a server leaves out the fields it is asked to leave out, and nothing else."""
+"""Number of items that test whether ``fields`` leaves out the assets and nothing else."""
 _NEEDED = ("geometry", "bbox", "properties", "collection")
+"""Members that ``fields`` must not leave out."""
 
 
 class StacSource:
-    """One STAC API and collection."""
+    """One collection of a STAC API."""
 
     windowed = True
 
@@ -50,7 +51,7 @@ class StacSource:
         self._opened: Client | None = None
         self._opening = threading.Lock()
         self._fields = False
-        """Whether the assets are left out of what is asked for."""
+        """Whether requests leave out the assets."""
         self._fields_checked = False
         self._checking = threading.Lock()
 
@@ -58,15 +59,15 @@ class StacSource:
         return kind(self.source.public(f"{self.label}: {self.source.provider} ({self.source.collection_id}) {message}"))
 
     def open(self) -> Client:
-        """The API's landing page, asked for once."""
+        """The client of the API's landing page, which is fetched once; raises ``CatalogError``."""
         with self._opening:
             if self._opened is not None:
                 return self._opened
             try:
-                opened = Client.open(self.source.endpoint, stac_io=SessionIO(self.session, self._hint, self._checked))
+                client = Client.open(self.source.endpoint, stac_io=SessionIO(self.session, self._hint, self._checked))
             except (CatalogError, Cancelled):
                 raise
-            except Exception as error:  # pystac-client raises whatever it meets in a page that is no catalogue
+            except Exception as error:  # pystac-client raises many types for a page that is no catalogue
                 if isinstance(error.__cause__, CatalogError):
                     raise error.__cause__ from None
                 raise self._failed(
@@ -74,44 +75,44 @@ class StacSource:
                     f"has no STAC landing page: {type(error).__name__}: {excerpt(str(error))}; check endpoint in "
                     f"[[sensors.sources.{self.label.split()[0]}]]",
                 ) from None
-            self._fields = "fields" in self.profile.features and opened.conforms_to("FIELDS")
-            self._opened = opened
-            return opened
+            self._fields = "fields" in self.profile.features and client.conforms_to("FIELDS")
+            self._opened = client
+            return client
 
     def newest(self) -> dt.datetime | None:
-        """It is asked live."""
+        """None: an API is a live source."""
         return None
 
     def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
         """Pages of raw features acquired in the window (both ends included) that meet ``bbox`` (degrees; None: anywhere).
 
-        A box across the antimeridian (west > east) is asked as two. Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or
-        ``CatalogTruncated``; a consumer that saw every page without one has all there is.
+        A box across the antimeridian (west > east) is searched as two. Raises ``CatalogUnavailable``, ``CatalogUnreadable`` or
+        ``CatalogTruncated``; all pages without an error are all items.
         """
         tries = window.tries
         for box in _boxes(bbox):
             yield from self._pages(window, box, window.limit, window_count, tries)
 
     def require_collection(self) -> None:
-        """Nothing found is believed only of a collection that exists: many servers answer a misspelt one with an empty page."""
+        """Raise ``CatalogError`` if the collection does not exist: many servers answer a misspelt name with an empty page."""
         client = self.open()
         try:
             collection = client.get_collection(self.source.collection_id)
         except (CatalogError, Cancelled):
             raise
         except Exception as error:
-            raise self._failed(CatalogUnreadable, f"gave no collection: {excerpt(str(error))}; {self._hint}") from None
+            raise self._failed(CatalogUnreadable, f"gave an unusable collection: {excerpt(str(error))}; {self._hint}") from None
         if collection is None or collection.id != self.source.collection_id:
             raise self._failed(CatalogUnavailable, f"has no such collection; {self._hint}")
 
     def total(self, window: Window, bbox: BBox | None) -> int:
-        """Matches announced; where no total is given, as many as one page a box shows."""
-        count = 0
+        """Number of announced matches; without totals the number of items on the first page of each box."""
+        matches = 0
         for box in _boxes(bbox):
-            page = self._fetch(self._first(window, box, window.limit), "asking how many there are", None)
+            page = self._fetch(self._first(window, box, window.limit), "counting its items", None)
             features, _, total = checked_page(page.content)
-            count += len(features) if total is None else total
-        return count
+            matches += len(features) if total is None else total
+        return matches
 
     def _first(self, window: Window, box: BBox | None, limit: int) -> PageRequest:
         client = self.open()
@@ -147,31 +148,31 @@ class StacSource:
         )
 
     def _check_fields(self, window: Window, box: BBox | None, tries: int | None) -> None:
-        """Whether the server leaves out the fields it is asked to leave out, and nothing else; compares a few items with and without."""
+        """Test once whether ``fields`` leaves out only the assets, by a few items requested with and without it."""
         self.open()
         with self._checking:
             if not self._fields or self._fields_checked:
                 return
             request = self._first(window, box, _SOME)
             try:
-                lean = self._fetch(request, "asking for some without assets", tries).content["features"]
+                lean = self._fetch(request, "testing a request without assets", tries).content["features"]
             except CatalogError as error:
                 if error.status != 400:
                     raise
                 self._fields = False
                 return
-            whole = self._fetch(request.without_fields(), "asking for some with assets", tries).content["features"]
-            named = {name: item for item in whole if (name := _name(item)) is not None}
-            both = [(item, named[name]) for item in lean if (name := _name(item)) in named]
-            if lean and not both:  # nothing to compare: not trusted
+            whole = self._fetch(request.without_fields(), "testing a request with assets", tries).content["features"]
+            whole_by_id = {name: item for item in whole if (name := _name(item)) is not None}
+            pairs = [(item, whole_by_id[name]) for item in lean if (name := _name(item)) in whole_by_id]
+            if lean and not pairs:  # nothing to compare, so do not use it
                 self._fields = False
                 return
-            self._fields_checked = bool(both)
-            self._fields = all(item.get(part) == other.get(part) for item, other in both for part in _NEEDED)
+            self._fields_checked = bool(pairs)
+            self._fields = all(item.get(part) == whole_item.get(part) for item, whole_item in pairs for part in _NEEDED)
 
     def _whole_page(self, request: PageRequest, doing: str, tries: int | None) -> FetchedAnswer:
-        """A page whose items have all that we need. Where a server drops more than it was told to, it is not told any more."""
-        lean = self._fields  # another thread may find meanwhile that they are not to be trusted
+        """A page whose items are whole. If the server drops needed members, request all members from now on."""
+        lean = self._fields  # another thread may turn it off meanwhile
         page = self._fetch(request if lean else request.without_fields(), doing, tries)
         if lean and not all(is_whole(feature) for feature in page.content["features"]):
             self._fields = False
@@ -181,15 +182,15 @@ class StacSource:
     def _pages(
         self, window: Window, box: BBox | None, limit: int, window_count: WindowCount | None, tries: int | None
     ) -> Iterator[list[Any]]:
-        """The pages of one box. Without a ``window_count`` it is a check of another's result, and not checked itself by yet another."""
+        """The pages of one box. Without ``window_count`` they verify another result, and are not verified themselves."""
         self._check_fields(window, box, tries)
         request = first = self._first(window, box, limit)
         ids: set[str] = set()
         seen: set[bytes] = set()
-        unnamed = repeated = gaps = 0
+        unnamed = repeated = empty_pages = 0
         announced: int | None = None
         before = window_count.announced if window_count is not None else None
-        seen_pages: set[str] = set()
+        link_fingerprints: set[str] = set()
         number = longest = 0
         while True:
             number += 1
@@ -197,11 +198,11 @@ class StacSource:
             page = self._whole_page(request, doing, tries)
             features, next_link, total = read_page(page)
             if not features and (next_link is not None or total is None):
-                # An empty page with a next link, or without a total: once may be a slip, the second time it is checked below.
+                # An empty page with a next link, or without a total, may be a slip: request it again, and check a second one below.
                 page = self._whole_page(request, f"{doing} again, as it was empty", tries)
                 features, next_link, total = read_page(page)
-                gaps += not features and next_link is not None
-            self._require_ours(features, doing)
+                empty_pages += not features and next_link is not None
+            self._require_collection_of(features, doing)
             if total is not None:
                 announced = max(total, announced or 0)
             if window_count is not None:
@@ -213,7 +214,7 @@ class StacSource:
             nameless = {content_of(feature) for feature, name in zip(features, named, strict=True) if name is None}
             unnamed += sum(name is None for name in named)
             if features and number > 1 and not new and nameless <= seen:
-                raise self._truncated(f"page {number} of {window.name} brought only items already seen", announced, len(ids))
+                raise self._truncated(f"page {number} of {window.name} has only items of former pages", announced, len(ids))
             repeated += len({name for name in named if name is not None} & ids)
             ids |= new
             seen |= nameless
@@ -223,37 +224,41 @@ class StacSource:
                 break
             self._require_same_host(next_link["href"], "its next page")
             fingerprint = json.dumps(next_link, sort_keys=True, default=str)
-            if fingerprint in seen_pages:
+            if fingerprint in link_fingerprints:
                 raise self._truncated(f"page {number} of {window.name} leads back to a page already seen", announced, len(ids))
-            seen_pages.add(fingerprint)
+            link_fingerprints.add(fingerprint)
             following = next_request(next_link, page.url, first)
             request = replace(following, url=self._safe(following.url))
         received = len(ids) + unnamed
         if announced is not None and received < announced:
             raise self._truncated(f"it stopped short at page {number} of {window.name}", announced, received)
         if window_count is None:
-            # A page size that does not divide the number of items cannot end in a full page, unless something is cut off.
+            # The page size does not divide the number of items, so that a full last page means a cut-off.
             if features and len(features) >= limit:
                 raise self._truncated(f"the last page of {window.name} is full at every page size, with no next", announced, received)
             return
         full = len(features) >= (min(longest, limit) if number > 1 else limit)
         rounded = announced is None and len(features) % _ROUND == 0
-        # What comes again on a later page may stand where another should, and so may nothing.
-        odd = (repeated or gaps) and received != announced
-        if odd or (features and (full or rounded)):
-            self._ask_again(window, box, min(limit, longest), ids, received, announced, tries)
+        # A repeated item or an empty page may hide another item.
+        suspicious = (repeated or empty_pages) and received != announced
+        if suspicious or (features and (full or rounded)):
+            self._verify_with_other_page_size(window, box, min(limit, longest), ids, received, announced, tries)
         window_count.boxes.append((received, announced))
 
-    def _ask_again(
+    def _verify_with_other_page_size(
         self, window: Window, box: BBox | None, limit: int, ids: set[str], received: int, announced: int | None, tries: int | None
     ) -> None:
-        """A full last page with no way on is how truncation looks, and how an exact multiple looks. Another page size tells. So it does
-        where items came again on later pages, and others may have been pushed out.
+        """Raise ``CatalogTruncated`` if another page size gives other items.
+
+        A full last page without next link is either a cut-off or an exact multiple of the page size; another page size distinguishes them.
+        It also finds items that repeated ones have displaced.
         """
         sizes = [*range(limit - 1, 1, -1), *range(limit + 1, 2 * limit + 3)]
-        other = next((size for size in sizes if received % size), received + 1)
-        again = {name for page in self._pages(window, box, other, None, tries) for feature in page if (name := _name(feature)) is not None}
-        if again != ids:
+        page_size = next((size for size in sizes if received % size), received + 1)
+        other_ids = {
+            name for page in self._pages(window, box, page_size, None, tries) for feature in page if (name := _name(feature)) is not None
+        }
+        if other_ids != ids:
             label = f"pages of {window.name} end or repeat oddly, and another page size gave other items"
             raise self._truncated(label, announced, received)
 
@@ -268,7 +273,7 @@ class StacSource:
         return self._safe(href)
 
     def _safe(self, href: str) -> str:
-        """The address by https where the endpoint is: behind a proxy, many a server names itself by http."""
+        """The address with https if the endpoint has it: many servers behind a proxy write http links."""
         return f"https{href[4:]}" if self.source.endpoint.startswith("https:") and href.startswith("http:") else href
 
     def _require_same_host(self, href: str, label: str) -> None:
@@ -278,8 +283,8 @@ class StacSource:
                 CatalogUnreadable, f"points {label} to another host, {excerpt(host)}; not followed: name that as endpoint if it is right"
             )
 
-    def _require_ours(self, features: list[Any], doing: str) -> None:
-        """A server that does not understand ``collections`` gives all that it has."""
+    def _require_collection_of(self, features: list[Any], doing: str) -> None:
+        """Raise ``CatalogUnreadable`` for an item of another collection: a server may ignore ``collections``."""
         for feature in features:
             collection = feature.get("collection") if isinstance(feature, dict) else None
             if isinstance(collection, str) and collection != self.source.collection_id:

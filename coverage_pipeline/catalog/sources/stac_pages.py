@@ -1,4 +1,4 @@
-"""Pages of a STAC API search: how they are asked for, checked and followed."""
+"""Pages of a STAC API search: requests, checks, and next links."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from coverage_pipeline.catalog.answers import FetchedAnswer
 from coverage_pipeline.catalog.errors import CatalogError
 from coverage_pipeline.catalog.http import HttpSession
 
-_NOT_FOR_LINKS = ("authorization", "cookie", "host", "proxy-authorization")
-"""Headers that a ``next`` link may not set: the server writes the link, and this program sets these headers itself."""
+_PROTECTED_HEADERS = ("authorization", "cookie", "host", "proxy-authorization")
+"""Headers that a ``next`` link must not set: the server writes the link, but this program sets these headers."""
 
 
 class SessionIO(StacApiIO):  # type: ignore[misc]
-    """pystac-client's requests, sent by ``HttpSession``: paced, repeated and bounded as all others."""
+    """Sends the requests of pystac-client through ``HttpSession``, with its retries and limits."""
 
     def __init__(self, session: HttpSession, hint: str, checked: Callable[[str, str], str]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class SessionIO(StacApiIO):  # type: ignore[misc]
         headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        """Only pages are asked for here, never items; one that was read is not asked for again, whether it ends in a slash or not."""
+        """Fetch a catalogue or collection document, cached with or without a trailing slash. Items are never fetched here."""
         href = self.checked(href, "its collections")
         page = href.rstrip("/")
         if page not in self._read:
@@ -46,7 +46,7 @@ class SessionIO(StacApiIO):  # type: ignore[misc]
                 answer = self.http.fetch(href, doing="opening it", params=params, headers=headers, hint=self.hint)
             except CatalogError as error:
                 error.narrower_may_help = False
-                if error.status == 404:  # pystac-client takes it for "there is none"
+                if error.status == 404:  # pystac-client reads a 404 as "no such collection"
                     absent = APIError(str(error))
                     absent.status_code = 404
                     raise absent from error
@@ -57,16 +57,16 @@ class SessionIO(StacApiIO):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class PageRequest:
-    """One page, as it is asked for."""
+    """Request of one page."""
 
     url: str
     method: str
     content: Any
-    """The body of a POST, the parameters of a GET."""
+    """Body of a POST, parameters of a GET."""
     headers: Mapping[str, str] | None = None
 
     def without_fields(self) -> PageRequest:
-        """The same page with all of its items' members."""
+        """The same request with all members of its items."""
         content = {k: v for k, v in self.content.items() if k != "fields"} if isinstance(self.content, dict) else self.content
         parts = urlsplit(self.url)
         query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "fields"])
@@ -74,7 +74,7 @@ class PageRequest:
 
 
 def content_of(feature: Any) -> bytes:
-    """Tells items without an id apart."""
+    """Digest that distinguishes items without an id."""
     try:
         return hashlib.sha256(repr(feature).encode("utf-8", "replace")).digest()
     except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
@@ -82,14 +82,17 @@ def content_of(feature: Any) -> bytes:
 
 
 def is_whole(feature: Any) -> bool:
+    """Whether an item has a geometry and properties."""
     return isinstance(feature, dict) and feature.get("geometry") is not None and isinstance(feature.get("properties"), dict)
 
 
 def next_request(link: Mapping[str, Any], url: str, first: PageRequest) -> PageRequest:
-    """The request that a ``next`` link describes (STAC API, paging: href, method, headers, body, merge)."""
-    given = link.get("headers")
+    """Request of a ``next`` link (STAC API paging: href, method, headers, body, merge)."""
+    link_headers = link.get("headers")
     headers = (
-        {k: v for k, v in given.items() if isinstance(v, str) and k.lower() not in _NOT_FOR_LINKS} if isinstance(given, dict) else None
+        {k: v for k, v in link_headers.items() if isinstance(v, str) and k.lower() not in _PROTECTED_HEADERS}
+        if isinstance(link_headers, dict)
+        else None
     )
     href = urljoin(url, link["href"])
     if str(link.get("method", "GET")).upper() != "POST":
@@ -103,16 +106,16 @@ def next_request(link: Mapping[str, Any], url: str, first: PageRequest) -> PageR
 
 
 def read_page(page: FetchedAnswer) -> tuple[list[Any], dict[str, Any] | None, int | None]:
-    """A page as ``checked_page`` reads it, with the next link of the HTTP ``Link`` header where the body has none.
+    """Features, next link and announced total of a page; the next link is in the body, or else in the HTTP ``Link`` header.
 
-    OGC API - Features, 7.15.4, lets a server name it there alone: https://docs.ogc.org/is/17-069r4/17-069r4.html#_response_6
+    OGC API - Features, 7.15.4, allows a next link in the header alone: https://docs.ogc.org/is/17-069r4/17-069r4.html#_response_6
     """
     features, following, total = checked_page(page.content)
     return features, following or _header_link(page.headers.get("Link", "")), total
 
 
 def _header_link(header: str) -> dict[str, Any] | None:
-    """The ``next`` link of a ``Link`` header (RFC 8288), as one of a body; None where it has none."""
+    """The ``next`` link of a ``Link`` header (RFC 8288) in the form of a link in a body; None if missing."""
     for link in requests.utils.parse_header_links(header):
         if "next" in str(link.get("rel", "")).lower().split() and link.get("url"):
             return {"rel": "next", "href": link["url"]}
@@ -120,7 +123,7 @@ def _header_link(header: str) -> dict[str, Any] | None:
 
 
 def checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | None]:
-    """Features, the next link and the announced total of a page; raises ``ValueError`` where it is not a feature collection."""
+    """Features, next link and announced total of a page; raises ``ValueError`` if it is no feature collection."""
     if not isinstance(page, dict) or not isinstance(page.get("features"), list):
         keys = ", ".join(sorted(map(str, page))[:8]) if isinstance(page, dict) else type(page).__name__
         raise ValueError(f"the page has no list of features (it has: {keys})")
@@ -136,7 +139,7 @@ def checked_page(page: Any) -> tuple[list[Any], dict[str, Any] | None, int | Non
 
 
 def _number(value: Any) -> int | None:
-    """A total as servers write it: a number, or one as text."""
+    """A total, written as a number or as text; None for any other value."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 16:
         return int(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15 and value == int(value):

@@ -1,4 +1,4 @@
-"""Scenes from a static STAC catalogue: JSON files that link to one another, in a folder or on a host."""
+"""STAC items from a static catalogue: linked JSON files in a folder or on a host."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ from coverage_pipeline.scenes.scene_key import parse_time
 from coverage_pipeline.sensors.registry import AvailableSource
 from coverage_pipeline.storage.paths import is_local, storage_path
 
-# --- static catalogues ----------------------------------------------------------------------------------------------------------------
-
 _FOLLOWED = ("child", "item", "items")
 _MEMBERS = ("type", "id", "collection", "geometry", "bbox", "properties")
 _ENTRIES = ("catalog.json", "collection.json")
@@ -50,22 +48,22 @@ Fail = Callable[[type[CatalogError], str], CatalogError]
 
 @dataclass(frozen=True)
 class _Link:
-    """A document to be read."""
+    """A link to a document."""
 
     address: str
     named: str
-    """How an error names it: what links to it, and where."""
+    """Description for errors: the link and its document."""
     below: bool = False
-    """Whether it is the collection that is asked for, or lies below it."""
+    """Whether the document is below the source's collection, or is that collection."""
     again: bool = False
-    """Whether it was read before, when it was not known to lie below the collection."""
+    """Whether the document was read before, through a link outside the collection."""
     further: bool = False
-    """Whether it is a further page of a feature collection."""
+    """Whether the document is a further page of a feature collection."""
     parent: _Link | None = None
-    """What links to it."""
+    """Link to the document that contains this link."""
 
     def leads_back(self) -> bool:
-        """Whether it was come from."""
+        """Whether the document is one of its own ancestors."""
         above = self.parent
         while above is not None and above.address != self.address:
             above = above.parent
@@ -73,23 +71,23 @@ class _Link:
 
 
 class _Tree(Protocol):
-    """Where a static catalogue lies."""
+    """Access to the documents of a static catalogue."""
 
     first: str
     """Address of the catalogue's root document."""
 
     def follow(self, href: str, base: str, named: str) -> str:
-        """The address that a link of the document at ``base`` leads to; raises ``CatalogUnreadable`` where it leads out."""
+        """Address of a link in the document at ``base``; raises ``CatalogUnreadable`` if it leaves the catalogue."""
 
     def read(self, link: _Link) -> Any:
-        """The JSON of a document; raises ``CatalogUnavailable`` or ``CatalogUnreadable``."""
+        """Parsed JSON of a document; raises ``CatalogUnavailable`` or ``CatalogUnreadable``."""
 
     def href(self, address: str) -> str:
         """The address as a URL."""
 
 
 class _Folder:
-    """A catalogue on a disk. What it says is not trusted: no file outside its root document's folder is read."""
+    """A catalogue on disk. Its links are untrusted: no file outside the folder of its root document is read."""
 
     def __init__(self, path: Path, fail: Fail, hint: str) -> None:
         self._fail, self._hint = fail, hint
@@ -99,7 +97,7 @@ class _Folder:
                 raise fail(CatalogUnavailable, f"is a folder without {' or '.join(_ENTRIES)}: {path}; {hint}")
             path = entries[0]
         if not path.is_file():
-            raise fail(CatalogUnavailable, f"is not there: {path} does not exist; {hint}")
+            raise fail(CatalogUnavailable, f"is missing: {path} does not exist; {hint}")
         self.first = os.path.realpath(path)
         self._root = Path(self.first).parent
 
@@ -112,7 +110,7 @@ class _Folder:
                 raise self._fail(CatalogUnreadable, f"leads out of its folder: {named} is no file; not followed; {self._hint}")
             else:
                 target = Path(base).parent / href
-                if not target.exists():  # most write paths as they are, some as parts of a URL
+                if not target.exists():  # most catalogues write plain paths, some percent-encoded ones
                     target = Path(base).parent / unquote(urldefrag(href).url)
             real = Path(os.path.realpath(target))
         except (ValueError, OSError) as error:
@@ -130,12 +128,12 @@ class _Folder:
     def read(self, link: _Link) -> Any:
         path = Path(link.address)
         try:
-            if not path.is_file():  # neither a folder nor a pipe, which never ends
+            if not path.is_file():  # a pipe would never end
                 raise FileNotFoundError("no such file")
             content = path.read_bytes()
         except OSError as error:
             raise self._fail(
-                CatalogUnavailable, f"is not whole: {link.named} cannot be read: {excerpt(str(error))}; copy the catalogue again"
+                CatalogUnavailable, f"is incomplete: {link.named} cannot be read: {excerpt(str(error))}; copy the catalogue again"
             ) from error
         try:
             return parsed_json(content)
@@ -148,11 +146,11 @@ class _Folder:
 
 
 class _Host:
-    """A catalogue behind http. Only the host that the endpoint names is asked."""
+    """A catalogue over HTTP. Only the host of the endpoint is asked."""
 
     def __init__(self, endpoint: str, session: HttpSession, fail: Fail, hint: str) -> None:
         self.first = urldefrag(endpoint).url
-        self._wire, self._fail, self._hint = session, fail, hint
+        self._session, self._fail, self._hint = session, fail, hint
         self._own = urlsplit(endpoint)
 
     def follow(self, href: str, base: str, named: str) -> str:
@@ -161,7 +159,7 @@ class _Host:
             parts = urlsplit(address)
         except ValueError as error:
             raise self._fail(CatalogUnreadable, f"has a link that cannot be followed: {named}: {excerpt(str(error))}") from error
-        # A link from https to http would send a login for the host in the clear.
+        # A link from https to http would send the login unencrypted.
         scheme_fits = parts.scheme == self._own.scheme or parts.scheme == "https"
         if parts.netloc != self._own.netloc or not scheme_fits:
             to = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -169,16 +167,16 @@ class _Host:
         return address
 
     def read(self, link: _Link) -> Any:
-        return self._wire.fetch(link.address, doing=f"reading {link.named}", hint=self._hint).content
+        return self._session.fetch(link.address, doing=f"reading {link.named}", hint=self._hint).content
 
     def href(self, address: str) -> str:
-        return urlsplit(address)._replace(query="", fragment="").geturl()  # behind the question mark there may be a key
+        return urlsplit(address)._replace(query="", fragment="").geturl()  # the query may contain a key
 
 
 class StaticSource(FileSource):
-    """A static STAC catalogue, on a disk or behind http, read from its root document on: every item, or an error that names the link.
+    """A static STAC catalogue, on disk or over HTTP, read from its root document: every item, or an error that names the link.
 
-    All of it is read, since an item says itself which collection it is of; to read less, name the collection's own ``collection.json``.
+    The whole catalogue is read, because only the items name their collection. To read less, set the endpoint to ``collection.json``.
     """
 
     def __init__(self, source: AvailableSource, profile: ProviderProfile, patience: Patience, label: str) -> None:
@@ -188,10 +186,10 @@ class StaticSource(FileSource):
         self._known: Survey | None = None
 
     def pages(self, window: Window, bbox: BBox | None, window_count: WindowCount) -> Iterator[list[Any]]:
-        """Pages of all items of the collection that meet ``bbox`` (degrees; None: anywhere), whatever their time.
+        """Pages of all items of the collection that meet ``bbox`` (degrees; None: anywhere), of any time.
 
-        Raises ``CatalogUnavailable`` or ``CatalogUnreadable`` for a link that cannot be followed or read, and, after the last page,
-        ``CatalogTruncated`` where the catalogue can say nothing of the window.
+        Raises ``CatalogUnavailable`` or ``CatalogUnreadable`` for a link that cannot be followed or read, and after the last page
+        ``CatalogTruncated`` if the catalogue does not cover the window.
         """
         boxes = query_boxes(bbox)
         page: list[Any] = []
@@ -207,22 +205,22 @@ class StaticSource(FileSource):
         self._require_month(self._survey(), window)
 
     def require_collection(self) -> None:
-        """Raise ``CatalogUnavailable`` where neither a collection nor an item names the id; reads all where nothing was read yet."""
+        """Raise ``CatalogUnavailable`` if no collection or item has the id; reads the catalogue unless it was read before."""
         self._require_items(self._survey())
 
     def total(self, window: Window, bbox: BBox | None) -> int:
-        """Items of the window that meet ``bbox``, of which all are read; a catalogue that can say nothing of it raises."""
+        """Number of items of the window that meet ``bbox``, after reading all; raises as ``pages`` does."""
         boxes = query_boxes(bbox)
-        count = sum(_is_of_collection(item, window) for items in self._crawl() for item in _meeting(items, boxes))
+        matches = sum(_is_in_window(item, window) for items in self._crawl() for item in _meeting(items, boxes))
         self._require_month(self._survey(), window)
-        return count
+        return matches
 
     def newest(self) -> dt.datetime | None:
-        """The time of the collection's newest item, None where none has one; reads all where nothing was read yet."""
+        """Time of the collection's newest item, None if no item has a time; reads the catalogue unless it was read before."""
         return self._survey().newest
 
     def _survey(self) -> Survey:
-        """What the last whole reading saw. One is made here where a scan goes on from what an earlier run has read."""
+        """Survey of the last full reading. A resumed scan has none yet, so that the catalogue is read here."""
         if self._known is None:
             for _ in self._crawl():
                 pass
@@ -235,29 +233,29 @@ class StaticSource(FileSource):
         path = storage_path(self.source.endpoint)
         if not is_local(path):
             raise self._failed(
-                CatalogUnavailable, f"cannot be read from {path.protocol}: give a local path or an http(s) address; {self._hint}"
+                CatalogUnavailable, f"cannot be read from {path.protocol}: use a local path or an http(s) address; {self._hint}"
             )
         return _Folder(Path(path.path).expanduser(), self._failed, self._hint)
 
     def _crawl(self) -> Iterator[list[dict[str, Any]]]:
-        """Items of the collection, document by document, breadth first. What is known of the catalogue is known after the last."""
+        """Items of the collection, document by document, breadth first. Sets the survey after the last one."""
         tree = self._tree()
         survey = Survey()
         todo = deque([_Link(tree.first, tree.first)])
-        below = {tree.first: False}  # whether each document was read as one of the collection
+        below = {tree.first: False}  # whether each document was read as part of the collection
         pool = ThreadPoolExecutor(self.profile.parallel, thread_name_prefix="static") if self.session is not None else None
         try:
             while todo:
-                some = [todo.popleft() for _ in range(min(len(todo), 16 * self.profile.parallel))]
-                for link, document in zip(some, (pool.map if pool else map)(tree.read, some), strict=True):
+                batch = [todo.popleft() for _ in range(min(len(todo), 16 * self.profile.parallel))]
+                for link, document in zip(batch, (pool.map if pool else map)(tree.read, batch), strict=True):
                     items, links = self._content(tree, link, document, survey)
-                    for new in links:
-                        former = below.get(new.address)
-                        if former is None or (new.below and not former and not new.leads_back()):
-                            below[new.address] = new.below
-                            todo.append(replace(new, again=former is not None))
-                        elif new.further:
-                            raise self._failed(CatalogTruncated, f"leads back to a page already read: {new.named}; {self._hint}")
+                    for child in links:
+                        was_below = below.get(child.address)
+                        if was_below is None or (child.below and not was_below and not child.leads_back()):
+                            below[child.address] = child.below
+                            todo.append(replace(child, again=was_below is not None))
+                        elif child.further:
+                            raise self._failed(CatalogTruncated, f"leads back to a page already read: {child.named}; {self._hint}")
                     if items:
                         yield items
         finally:
@@ -266,19 +264,21 @@ class StaticSource(FileSource):
         self._known = survey
 
     def _content(self, tree: _Tree, link: _Link, document: Any, survey: Survey) -> tuple[list[dict[str, Any]], list[_Link]]:
-        """Our items of a document, and where it leads on to."""
+        """Items of the collection in a document, and its links."""
         kind = document.get("type") if isinstance(document, dict) else None
         if kind == "Feature":
-            return self._ours([document], tree, link, survey), []
+            return self._features_of_collection([document], tree, link, survey), []
         if kind == "FeatureCollection":
             features = document.get("features")
             if not isinstance(features, list):
                 raise self._failed(CatalogUnreadable, f"has a FeatureCollection without features: {link.named}; {self._hint}")
-            return self._ours(features, tree, link, survey), self._links(tree, link, document.get("links", []), ("next",), link.below)
+            return self._features_of_collection(features, tree, link, survey), self._links(
+                tree, link, document.get("links", []), ("next",), link.below
+            )
         if kind not in ("Catalog", "Collection"):
             raise self._failed(
                 CatalogUnreadable,
-                f"has a document that is no Catalog, Collection, Feature or FeatureCollection, but {excerpt(repr(kind))}: {link.named}; "
+                f"has a document of type {excerpt(repr(kind))}, no Catalog, Collection, Feature or FeatureCollection: {link.named}; "
                 f"{self._hint}",
             )
         below = link.below
@@ -288,38 +288,38 @@ class StaticSource(FileSource):
         return [], self._links(tree, link, document.get("links"), _FOLLOWED, below)
 
     def _links(self, tree: _Tree, link: _Link, links: Any, rels: tuple[str, ...], below: bool) -> list[_Link]:
-        if not isinstance(links, list) or not all(isinstance(to, dict) for to in links):
+        if not isinstance(links, list) or not all(isinstance(child, dict) for child in links):
             raise self._failed(CatalogUnreadable, f"has a document without a list of links: {link.named}; {self._hint}")
-        found = []
-        for to in links:
-            rel, href = to.get("rel"), to.get("href")
+        followed = []
+        for child in links:
+            rel, href = child.get("rel"), child.get("href")
             if rel not in rels:
                 continue
             named = f"the {rel} link {excerpt(repr(href))} of {link.address}"
-            if not isinstance(href, str) or not href or str(to.get("method", "GET")).upper() != "GET":
+            if not isinstance(href, str) or not href or str(child.get("method", "GET")).upper() != "GET":
                 raise self._failed(CatalogUnreadable, f"has a link that cannot be followed: {named}; {self._hint}")
-            found.append(_Link(tree.follow(href, link.address, named), named, below, further=rel == "next", parent=link))
-        return found
+            followed.append(_Link(tree.follow(href, link.address, named), named, below, further=rel == "next", parent=link))
+        return followed
 
-    def _ours(self, features: Iterable[Any], tree: _Tree, link: _Link, survey: Survey) -> list[Any]:
-        """Those of the collection, without their assets and with an address; the survey hears of all of them."""
+    def _features_of_collection(self, features: Iterable[Any], tree: _Tree, link: _Link, survey: Survey) -> list[Any]:
+        """Features of the collection, without assets and with a self link; adds them to the survey."""
         items: list[Any] = []
         for feature in features:
-            named = feature.get("collection") if isinstance(feature, dict) else None
-            if isinstance(named, str):
-                survey.collections.add(named)
-            if named != self.source.collection_id if named is not None else not link.below:
+            collection = feature.get("collection") if isinstance(feature, dict) else None
+            if isinstance(collection, str):
+                survey.collections.add(collection)
+            if collection != self.source.collection_id if collection is not None else not link.below:
                 continue
-            if named is not None and link.again:
-                continue  # it was given out when it was read before
+            if collection is not None and link.again:
+                continue  # it was returned by the former reading
             if not isinstance(feature, dict):
-                items.append(feature)  # the collector says what is wrong with it
-                survey.seen(1, None, None)
+                items.append(feature)  # the collector rejects it with a reason
+                survey.add(1, None, None)
                 continue
             first, last = _span(feature)
-            survey.seen(1, first, last if last is not None and last <= dt.datetime.now(UTC) + AHEAD else None)
+            survey.add(1, first, last if last is not None and last <= dt.datetime.now(UTC) + AHEAD else None)
             href = self_href(feature.get("links"))
-            if href is None or "://" not in href:  # a relative link means nothing once the item is stored elsewhere
+            if href is None or "://" not in href:  # a relative link is useless outside the catalogue
                 href = tree.href(link.address)
             items.append({name: feature[name] for name in _MEMBERS if name in feature} | {"links": [{"rel": "self", "href": href}]})
         return items
@@ -331,13 +331,13 @@ def _times_of(item: Mapping[str, Any]) -> list[dt.datetime | None]:
 
 
 def _span(item: Mapping[str, Any]) -> tuple[dt.datetime | None, dt.datetime | None]:
-    """An item's ``datetime``, or else when it begins and ends; None where it does not say."""
+    """First and last time of an item: ``datetime``, or else its start and end; None if unknown."""
     when, since, until = _times_of(item)
     return when or since or until, when or until or since
 
 
-def _is_of_collection(item: Any, window: Window) -> bool:
-    """Whether an item has a time, and one of the window."""
+def _is_in_window(item: Any, window: Window) -> bool:
+    """Whether an item has a time in the window."""
     if not isinstance(item, dict):
         return False
     when, since, until = _times_of(item)
@@ -347,7 +347,7 @@ def _is_of_collection(item: Any, window: Window) -> bool:
 
 
 def _meeting(items: list[Any], boxes: list[BBox] | None) -> list[Any]:
-    """The items whose bbox, or else geometry, may touch one of the boxes, and those that have neither."""
+    """Items whose bbox, or else geometry, may touch one of the boxes; also items with neither."""
     if boxes is None or not items:
         return items
     bounds = np.full((len(items), 4), np.nan)
