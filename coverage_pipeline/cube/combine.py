@@ -1,4 +1,4 @@
-"""Fields of several sensors and months become one field: sums, means, shares, and the most urgent action."""
+"""Fields of several sensors become one field: sums, means, shares, and the most urgent action."""
 
 from __future__ import annotations
 
