@@ -1,7 +1,7 @@
 """The sensors we plan for: where their scenes are listed, what they can reach and who may point them.
 
 Every fact about a mission carries the page it was taken from (``CoverageSensor.sources``). More sensors, or other catalogues
-for these, are declared in ``config/build.toml`` (see ``settings.SensorSettings``); nothing here needs an edit for that.
+for these, are declared in ``config/build.toml`` (see ``sensors.config.SensorSettings``); nothing here needs an edit for that.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class CoverageSensor:
     """Whether the sensor can be pointed at a target on request. Downloading an existing scene is another matter."""
     title: str = ""
     family: SceneFamily = "other"
-    """Which rule makes the scene key (``catalog.scene_key``)."""
+    """Which rule makes the scene key (``scenes.scene_key``)."""
     cloud: CloudMeaning = "percentage"
     """``not_applicable`` for a sensor that sees through cloud: then every scene is clear."""
     reach: tuple[float, float] = (-90.0, 90.0)
