@@ -73,14 +73,6 @@ class Store:
         """Coverage of each target, one row a target."""
         return self.root / "targets" / sensor / f"{month.key}.parquet"
 
-    def backlog(self, sensor: str, month: Month) -> UPath:
-        """Scenes worth getting, one row a scene."""
-        return self.root / "backlog" / sensor / f"{month.key}.parquet"
-
-    def summary(self, sensor: str, month: Month) -> UPath:
-        """Headline figures of one sensor and month, one row a group of targets; the history stands beside it."""
-        return self.root / "summary" / sensor / f"{month.key}.parquet"
-
     @property
     def requests(self) -> Path:
         """The request store, a local SQLite file (below the root, or ``data`` where the root is an object store)."""
