@@ -1,4 +1,4 @@
-"""Timeouts and retries of requests to catalogues."""
+"""Limits of timeouts and retries of requests to catalogues; ``http.HttpSession`` retries within them."""
 
 from __future__ import annotations
 

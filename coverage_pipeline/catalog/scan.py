@@ -1,4 +1,8 @@
-"""Scan one sensor and window into GeoParquet: all scenes are written, or none, and then the former file stays."""
+"""Scan one sensor and window into GeoParquet, with failover from one provider to the next.
+
+All scenes are written, or none, and then the former file stays. The status of the month (partial, provisional, complete) is decided here; a
+doubt that makes it provisional comes from ``belief`` and ``cross_check``.
+"""
 
 from __future__ import annotations
 
@@ -139,10 +143,10 @@ def _scan_into(
         split_bbox(bbox)  # raises for an invalid box
     job = ScanJob(sensor, months, bbox, target, timeless, options, progress)
     with exclusive_scan(target):
-        return _scan_in_order(job, sources)
+        return _scan_with_failover(job, sources)
 
 
-def _scan_in_order(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanReport:
+def _scan_with_failover(job: ScanJob, sources: tuple[AvailableSource, ...]) -> ScanReport:
     """Publish the first complete scan without doubts, else the largest doubtful one, else with ``publish_partial`` the largest partial one.
 
     Raises a ``CatalogError`` that names all sources if there is none.

@@ -1,4 +1,4 @@
-"""Acquired: one month of the holdings of a sensor, written as a partition; and when each place was last held.
+"""Writing one month of the holdings of a sensor as a partition; ``month`` reads it, and when each footprint was last held.
 
 Nothing here knows whose holdings they are: the connection and the names of table and columns come from ``COVERAGE_DB_*`` and
 ``COVERAGE_TILES_*``. A layer that cannot be read is *off*, which is not the same as holding nothing.

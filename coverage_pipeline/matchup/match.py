@@ -1,4 +1,4 @@
-"""Which scene each holding is: by its scene key, else by time and footprint (design section 4)."""
+"""Which scene each holding belongs to, which share of a scene is held, and what of it is missing (design section 4)."""
 
 from __future__ import annotations
 

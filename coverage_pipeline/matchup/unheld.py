@@ -1,4 +1,4 @@
-"""Scenes that exist and are not held, as fields of the cube."""
+"""Fields of the cube for scenes that exist and are not held; which these are, ``match`` decides."""
 
 from __future__ import annotations
 
