@@ -25,7 +25,7 @@ from coverage_pipeline.sensors.registry import (
 )
 from tests.shared_data import item_files, read_items
 
-FACTS = {"available_sources", "nominal_revisit_days", "taskable", "reach", "max_scene_km2", "first_month", "cloud"}
+FACTS = {"available_sources", "nominal_revisit_days", "taskable", "reach", "max_scene_km2", "first_month", "cloud", "swath_km"}
 
 
 def a_source(**changes: object) -> AvailableSource:
