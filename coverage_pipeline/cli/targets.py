@@ -38,7 +38,7 @@ def check(
         if source is None:
             raise LocationsError("no targets: name a file, or set COVERAGE_TARGETS")
         known = settings.registry()
-        targets, problems = checked_targets(source, known)
+        targets, problems = checked_targets(source, known, settings.groups())
         out = Console()
         out.print(
             f"{printable_text(targets.source)}: {len(targets):,} targets, {targets.table['area_km2'].sum():,.0f} km\u00b2", soft_wrap=True

@@ -15,11 +15,22 @@ from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.storage.section import Section
 
 
+class GroupSettings(Section):
+    """``[gap.groups.optical]``: sensors that can stand for one another, with a cadence of their own."""
+
+    sensors: Annotated[list[str], Field(min_length=1)]
+    """Keys of the members."""
+    desired: Annotated[float, Field(ge=0, le=31)]
+    """Days a month with a clear observation of any member."""
+
+
 class GapSettings(Section):
     """``[gap]``: what is wanted and what matters."""
 
     desired: dict[str, Annotated[float, Field(ge=0, le=31)]] = Field(default_factory=dict)
     """Clear observations wanted a month, by sensor; the registry's default where none is given."""
+    groups: dict[str, GroupSettings] = Field(default_factory=dict)
+    """Sensors that can stand for one another, by name. A member keeps a deficit of its own only where ``desired`` names it."""
     weights: dict[str, Annotated[float, AllowInfNan(True)]] = Field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
     """Shares of the priority, summing to 1."""
 

@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 import shapely
 
 from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.partition_files import MATCHUP_COLUMNS, SCENE_COLUMNS
+from coverage_pipeline.demand.target_knowledge import Knowledge
 from coverage_pipeline.demand.target_rows import check_targets
-from coverage_pipeline.demand.target_stats import MATCHUP_COLUMNS, SCENE_COLUMNS, Knowledge, target_statistics
+from coverage_pipeline.demand.target_stats import target_statistics
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.grid.daymask import UNKNOWN
 from coverage_pipeline.holdings.metadata import HoldingsMetadata

@@ -50,6 +50,8 @@ class Pieces:
     """UTC day of the month, 1..31."""
     kinds: NDArray[np.uint8]
     """Bits of the kinds that it counts for."""
+    scene: NDArray[np.int64] | None = None
+    """Row of the listed scene that it is, or that it is the missing part of; -1: a holding. None where nobody asks."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ def covered_days(targets: NDArray[np.object_], min_cover: NDArray[np.float64], p
 
     ``targets`` are Polygons or MultiPolygons in degrees, cut at the antimeridian, ``(targets,)``; ``min_cover`` their shares, 0..1.
     """
-    target, piece = _candidates(targets, pieces.bounds)
+    target, piece = near_pairs(targets, pieces.bounds)
     used, place = np.unique(piece, return_inverse=True)
     shapes = shapely.from_wkb(pieces.wkb.take(pa.array(used)).to_numpy(zero_copy_only=False))
-    cover = _Cover(targets, shapes)
+    cover = TargetCover(targets, shapes)
     share = cover.shares(target, place, np.arange(len(target) + 1))
     overlaps = share > ROUNDING  # others share a border only, or nothing
     target, piece, place, share = target[overlaps], piece[overlaps], place[overlaps], share[overlaps]
@@ -101,8 +103,8 @@ def covered_days(targets: NDArray[np.object_], min_cover: NDArray[np.float64], p
     return TargetDays(reached, np.minimum(best, 1.0), target, piece, share)
 
 
-def _candidates(targets: NDArray[np.object_], bounds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of a target and a piece whose bounding boxes meet, each once."""
+def near_pairs(targets: NDArray[np.object_], bounds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of a target and a piece whose bounding boxes meet, each once, by target and piece; ``bounds`` as in ``Pieces``."""
     parts, owner = shapely.get_parts(targets, return_index=True)  # a target cut at ±180 has a box around the globe
     if not len(parts) or not len(bounds):
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -144,10 +146,11 @@ def _bins(boxes: NDArray[np.float64]) -> tuple[NDArray[np.int64], ...]:
     return tuple(np.clip(edges, 0, most).T)
 
 
-class _Cover:
-    """Shares of targets under unions of pieces."""
+class TargetCover:
+    """Shares of targets under unions of pieces, exact on the ellipsoid."""
 
     def __init__(self, targets: NDArray[np.object_], shapes: NDArray[np.object_]) -> None:
+        """``targets`` and the pieces' ``shapes`` are Polygons or MultiPolygons in degrees."""
         self.rings, self.parts = rings_of(targets), convex_parts(shapes)
         nothing = np.zeros(len(targets) + 1, np.int64)
         self.area = self._uncovered(np.arange(len(targets)), nothing[:0], nothing)
@@ -186,7 +189,7 @@ class _Unions:
 
     def __init__(
         self,
-        cover: _Cover,
+        cover: TargetCover,
         target: NDArray[np.int64],
         piece: NDArray[np.int64],
         share: NDArray[np.float64],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,40 +14,23 @@ from numpy.typing import NDArray
 from coverage_pipeline.cube.schema import ACTIONS
 from coverage_pipeline.demand import target_days as kinds
 from coverage_pipeline.demand.gap import gap_of_masks
+from coverage_pipeline.demand.partition_files import read_partition_files
 from coverage_pipeline.demand.target_days import Pieces, TargetDays, covered_days
+from coverage_pipeline.demand.target_knowledge import Knowledge
+from coverage_pipeline.demand.target_pieces import pieces_of
 from coverage_pipeline.demand.target_schema import TARGET_SCENE, TARGET_STATS_SCHEMA, TargetStatsMetadata
 from coverage_pipeline.demand.target_size import too_large
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.demand.weights import DEFAULT_WEIGHTS
-from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.bbox import split_bbox
 from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
-from coverage_pipeline.geometry.wkb import wkb_bounds
 from coverage_pipeline.grid.daymask import DAYS, UNKNOWN, observations
-from coverage_pipeline.holdings.metadata import KNOWN_HOLDINGS, HoldingsMetadata, HoldingsStatus
-from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA
-from coverage_pipeline.matchup.held_cells import held_scenes
-from coverage_pipeline.matchup.metadata import MatchupMetadata
+from coverage_pipeline.holdings.metadata import KNOWN_HOLDINGS
 from coverage_pipeline.months import Month
-from coverage_pipeline.scenes.schema import TIME, ScanStatus
-from coverage_pipeline.scenes.statistics import is_clear, read_scenes
+from coverage_pipeline.scenes.schema import ScanStatus
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import Store
-from coverage_pipeline.storage.tables import read_parquet, write_parquet
-
-SCENE_COLUMNS = ["scene_key", "pass_time", "in_month", "cloud_cover", "geometry"]
-"""Columns of the scenes file that ``target_statistics`` reads."""
-MATCHUP_COLUMNS = ["holdings", "share", "held", "missing"]
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What is known of a sensor and month: of what was asked, and of what is held."""
-
-    scan_status: ScanStatus
-    bbox: Sequence[float] | None
-    """Area scanned: west, south, east, north, degrees; None: the globe."""
-    holdings_status: HoldingsStatus
+from coverage_pipeline.storage.tables import write_parquet
 
 
 def target_statistics(
@@ -63,18 +44,20 @@ def target_statistics(
     *,
     cloud_lt: float,
     default_desired: float,
+    in_group: bool = False,
 ) -> pa.Table:
     """Coverage, deficit and action of each target for a sensor and month (``TARGET_STATS_SCHEMA``), in the targets' order.
 
     ``scenes`` (``SCENE_COLUMNS``) and ``matchup`` (``MATCHUP_COLUMNS``) have one row a listed scene; ``holdings`` is the extract. A UTC day
     counts where its scenes together cover ``min_cover`` of the target. ``default_desired`` is the sensor's cadence, for targets that state
-    none. The words are those of design section 4, with target in place of cell.
+    none; ``in_group``: the sensor is a member of a group, so that a target's ``desired`` for every sensor is not wanted of it alone. The
+    words are those of design section 4, with target in place of cell.
     """
     shapes = targets.table.geometry.to_numpy()
     min_cover = targets.table["min_cover"].to_numpy(np.float64)
-    pieces, listed = _pieces(scenes, matchup, holdings, sensor, month, cloud_lt)
+    pieces = pieces_of(scenes, matchup, holdings, sensor, cloud_lt)
     days = covered_days(shapes, min_cover, pieces)
-    of_scene = days.pair_piece < listed
+    of_scene = days.pair_piece < scenes.num_rows
     touched = np.zeros(len(targets), bool)
     touched[days.pair_target[of_scene]] = True
     catalog_known = _contained(shapes, known.bbox) & (known.scan_status not in ("not_scanned", "not_applicable"))
@@ -83,7 +66,7 @@ def target_statistics(
     holdings_known = np.full(len(targets), known.holdings_status in KNOWN_HOLDINGS)
     masks = _masks(days, catalog_known, holdings_known, known.scan_status)
     in_reach = _in_reach(shapes, min_cover, sensor) & sensor.flies_in(month)
-    desired = targets.desired(sensor.key, month, default_desired)
+    desired = targets.desired(sensor.key, month, default_desired, own_only=in_group)
     applicable = known.scan_status != "not_applicable"
     absence_counts = catalog_known if known.scan_status == "complete" else np.full(len(targets), not applicable)
     deficit, _, action = gap_of_masks(
@@ -125,35 +108,24 @@ def target_statistics(
 
 
 def write_target_stats(
-    sensor: CoverageSensor, month: Month, store: Store, targets: Targets, *, cloud_lt: float, default_desired: float
+    sensor: CoverageSensor, month: Month, store: Store, targets: Targets, *, cloud_lt: float, default_desired: float, in_group: bool = False
 ) -> TargetStatsMetadata:
     """Make one partition's target statistics from its scenes, matchup and holdings, and write them; returns the file's metadata.
 
     Raises ``StoreError`` for a file that is missing or damaged, ``PlannerError`` where the matchup is of another scan or extract.
     """
-    path = store.scenes(sensor.key, month)
-    scenes, scan = read_scenes(path, SCENE_COLUMNS)
-    boxes, _ = read_parquet(path, ["bbox"])
-    scenes = scenes.append_column("bbox", boxes["bbox"])
-    matchup, stored = read_parquet(store.matchup(sensor.key, month), MATCHUP_COLUMNS)
-    match = MatchupMetadata.of(stored)
-    holdings, stored = read_parquet(store.holdings(sensor.key, month), HOLDINGS_SCHEMA.names)
-    extract = HoldingsMetadata.of(stored)
-    for name, made_from, run in (("scan", match.scan_run, scan.run), ("extract", match.holdings_run, extract.run)):
-        if made_from != run:
-            raise PlannerError(
-                f"{sensor.key} {month}: matchup was made from another {name} than the one that is there; materialise matchup again"
-            )
+    files = read_partition_files(sensor, month, store)
     table = target_statistics(
         targets,
-        scenes,
-        matchup,
-        holdings,
+        files.scenes,
+        files.matchup,
+        files.holdings,
         sensor,
         month,
-        Knowledge(scan.status, scan.bbox, extract.status),
+        files.known,
         cloud_lt=cloud_lt,
         default_desired=default_desired,
+        in_group=in_group,
     )
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(table["action"]).to_pylist()}
     metadata = TargetStatsMetadata(
@@ -161,65 +133,18 @@ def write_target_stats(
         month=month.key,
         targets_digest=targets.digest,
         run=uuid.uuid4().hex,
-        scan_run=scan.run,
-        holdings_run=extract.run,
-        matchup_run=match.run,
-        scan_status=scan.status,
-        holdings_status=extract.status,
-        scanned_at=scan.scanned_at,
+        scan_run=files.scan.run,
+        holdings_run=files.extract.run,
+        matchup_run=files.match.run,
+        scan_status=files.scan.status,
+        holdings_status=files.extract.status,
+        scanned_at=files.scan.scanned_at,
         cloud_lt=cloud_lt,
         targets=len(targets),
         actions={action: counts.get(action, 0) for action in ACTIONS},
     )
     write_parquet(store.target_stats(sensor.key, month), table, metadata)
     return metadata
-
-
-_PIECE = pa.schema([pa.field("geometry", pa.binary()), pa.field("pass_time", TIME)])
-
-
-def _pieces(
-    scenes: pa.Table, matchup: pa.Table, holdings: pa.Table, sensor: CoverageSensor, month: Month, cloud_lt: float
-) -> tuple[Pieces, int]:
-    """All that can cover a target, the rows of ``scenes`` first; how many these are."""
-    tables: list[tuple[pa.Table, NDArray[np.uint8], NDArray[np.float64]]] = []
-
-    def add(
-        table: pa.Table, cloud: str, always: int, if_clear: int | NDArray[np.integer[Any]], if_unknown: int, counts: Any = True
-    ) -> None:
-        percent = table[cloud].to_numpy(zero_copy_only=False).astype(np.float64)
-        clear = is_clear(percent, cloud_lt, sensor.cloud)
-        bits = always | np.where(clear, if_clear, 0) | np.where(np.isnan(percent) & ~clear, if_unknown, 0)
-        tables.append((table.select(_PIECE.names).cast(_PIECE), np.where(counts, bits, 0).astype(np.uint8), _bounds(table)))
-
-    clear_anywhere = int(kinds.CLEAR_ANYWHERE | kinds.MAYBE_CLEAR)
-    unclear = int(kinds.UNKNOWN_CLOUD | kinds.MAYBE_CLEAR)
-    held_maybe = int(kinds.HELD_MAYBE_CLEAR)
-    in_month = scenes["in_month"].to_numpy(zero_copy_only=False).astype(bool)
-    in_part = matchup["missing"].is_valid().to_numpy()
-    # A scene that is not held at all counts with its own outline, one held in part with what is missing.
-    lacking = (matchup["held"].to_numpy(zero_copy_only=False) == np.False_) & ~in_part
-    add(scenes, "cloud_cover", int(kinds.AVAILABLE), int(kinds.CLEAR) | np.where(lacking, clear_anywhere, 0), unclear, in_month)
-    if holdings.num_rows:
-        held = held_scenes(holdings, scenes, matchup)
-        add(held, "cloud", int(kinds.HELD), int(kinds.HELD_CLEAR) | clear_anywhere | held_maybe, unclear | held_maybe)
-    rows = pa.array(np.flatnonzero(in_month & in_part))
-    if len(rows):
-        missing = scenes.select(["pass_time", "cloud_cover"]).take(rows).append_column("geometry", matchup["missing"].take(rows))
-        add(missing, "cloud_cover", 0, clear_anywhere, 0)
-    together = pa.concat_tables([table for table, _, _ in tables])
-    bits, bounds = (np.concatenate([part[k] for part in tables]) for k in (1, 2))
-    bounds[bits == 0] = np.nan  # of neighbouring months
-    day = pc.day(together["pass_time"]).to_numpy().astype(np.uint8)
-    return Pieces(bounds, together["geometry"], day, bits), scenes.num_rows
-
-
-def _bounds(table: pa.Table) -> NDArray[np.float64]:
-    """West, south, east, north of each row, from the ``bbox`` column that a GeoParquet file has, else from the outlines."""
-    if "bbox" not in table.column_names:
-        return wkb_bounds(table["geometry"])
-    corners = [pc.struct_field(table["bbox"], name).to_numpy() for name in ("xmin", "ymin", "xmax", "ymax")]
-    return np.column_stack(corners)
 
 
 def _masks(

@@ -59,12 +59,13 @@ class Targets:
         """Which targets want something in this month, ``(targets,)``."""
         return np.array([season_holds(season, month.start.month) for season in self.table["season"]], dtype=bool)
 
-    def desired(self, key: str, month: Month, default: float) -> NDArray[np.float64]:
+    def desired(self, key: str, month: Month, default: float, *, own_only: bool = False) -> NDArray[np.float64]:
         """Clear observations that each target wants in a month of one sensor (or group) ``key``, float64 ``(targets,)``.
 
-        ``desired_<key>``, else ``desired``, else ``default`` (the sensor's own cadence); 0 out of season.
+        ``desired_<key>``, else ``desired``, else ``default`` (the sensor's own cadence); 0 out of season. ``own_only`` leaves ``desired``
+        out: of a member of a group, what a target wants of "every sensor" is wanted of the group.
         """
-        wanted = self.table["desired"].to_numpy(np.float64)
+        wanted = np.full(len(self), np.nan) if own_only else self.table["desired"].to_numpy(np.float64)
         column = f"desired_{key}"
         if column in self.table.columns:
             own = self.table[column].to_numpy(np.float64)

@@ -53,6 +53,8 @@ _WRITTEN = (
     "targets.geojson",
     "targets.parquet",
     "targets",
+    "backlog",
+    "summary",
     "build.toml",
     "catalog",
     "holdings",

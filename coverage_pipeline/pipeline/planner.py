@@ -40,10 +40,12 @@ from coverage_pipeline.storage.store import Store
 if TYPE_CHECKING:
     from coverage_pipeline.catalog.scan_job import OnProgress
     from coverage_pipeline.cube.merge import MergeReport
+    from coverage_pipeline.demand.summary_schema import SummaryMetadata
     from coverage_pipeline.demand.target_schema import TargetStatsMetadata
     from coverage_pipeline.demand.target_table import Targets
     from coverage_pipeline.holdings.metadata import HeldMetadata, HoldingsMetadata
     from coverage_pipeline.matchup.metadata import MatchupMetadata
+    from coverage_pipeline.requests.backlog_schema import BacklogMetadata
     from coverage_pipeline.scenes.metadata import AvailableMetadata
 
 log = logging.getLogger(__name__)
@@ -115,7 +117,7 @@ class Planner:
         from coverage_pipeline.demand.targets import read_targets
 
         named = self.settings.targets
-        return read_targets(named.path, self.settings.registry(), skip_bad=named.skip_bad)
+        return read_targets(named.path, self.settings.registry(), self.settings.groups(), skip_bad=named.skip_bad)
 
     @cached_property
     def _area(self) -> NDArray[np.bool_]:
@@ -203,6 +205,7 @@ class Planner:
                 self.targets,
                 cloud_lt=self.spec.cloud_lt,
                 default_desired=self.settings.desired().for_sensor(sensor.key, self.sensors),
+                in_group=any(sensor in group.members for group in self.settings.groups().values()),
             )
 
     def matchup(self, sensor: CoverageSensor, month: Month) -> MatchupMetadata:
@@ -264,6 +267,41 @@ class Planner:
 
     def _gap(self, sensor: CoverageSensor, month: Month) -> dict[str, int] | None:
         return write_partition_gap(sensor, month, self.store.zarr, self.spec, self.settings.desired(), self.sensors, self.strips())
+
+    def backlog(self, sensor: CoverageSensor, month: Month) -> BacklogMetadata:
+        """Choose the scenes worth getting: for targets where there are some, else for cells."""
+        from coverage_pipeline.requests.backlog import read_backlog_files, write_backlog
+        from coverage_pipeline.requests.cell_demand import cell_demand
+        from coverage_pipeline.requests.demands import read_target_month, sensor_demand
+        from coverage_pipeline.requests.places import CellPlaces, Places, TargetPlaces
+
+        with _naming(sensor, month):
+            places: Places
+            if len(self.targets):
+                demand = sensor_demand(read_target_month(sensor, month, self.store, self.targets))
+                places = TargetPlaces(self.targets)
+            else:
+                demand = cell_demand(sensor, month, self.store.zarr, self.settings.desired(), self.sensors)
+                places = CellPlaces(self.grid)
+            return write_backlog(
+                read_backlog_files(sensor, month, self.store),
+                demand,
+                places,
+                self.store,
+                targets_digest=self.targets.digest if len(self.targets) else "",
+                cloud_lt=self.spec.cloud_lt,
+                downloads=self.settings.sensors.download_overrides(),
+            )
+
+    def summary(self, sensor: CoverageSensor, month: Month) -> SummaryMetadata:
+        """Sum up what is met and what is missing, with what is not known; each run adds to the partition's history."""
+        from coverage_pipeline.demand.summary import write_summary
+        from coverage_pipeline.requests.summary_costs import backlog_costs
+
+        with _naming(sensor, month):
+            targets = self.targets if len(self.targets) else None
+            costs = backlog_costs(sensor, month, self.store, targets)
+            return write_summary(sensor, month, self.store, self.spec, self.settings.desired(), self.sensors, targets, costs, self.strips())
 
     def finish(self) -> str:
         """Bring the cube's ``catalog_snapshot`` up to date; returns it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from coverage_pipeline.months import Month
+from coverage_pipeline.sensors.downloads import Download, download_of
 from coverage_pipeline.sensors.registry import (
     COVERAGE_SENSORS,
     AvailableSource,
@@ -37,6 +38,8 @@ class SensorSettings(Section):
     """``[[sensors.sources.emit]]``: catalogues to ask instead of the registry's, primary first."""
     declared: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """``[sensors.declared.my-sensor]``: the fields of ``CoverageSensor``."""
+    downloads: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """``[sensors.downloads.emit]``: which assets of a scene are wanted, their size and login (``sensors.downloads.Download``)."""
 
     @field_validator("keys", mode="before")
     @classmethod
@@ -52,7 +55,23 @@ class SensorSettings(Section):
         if not self.keys:
             raise ValueError("keys is empty: name at least one sensor")
         resolve_sensors(self.keys, self.registry())
+        self.download_overrides()
         return self
+
+    def download_overrides(self) -> dict[str, Download]:
+        """What is set of downloads, by sensor; fields that are not set are the registry's. Raises ``SensorError`` for a wrong one."""
+        known, changed = self.registry(), {}
+        for key, fields in self.downloads.items():
+            if key not in known:
+                raise SensorError(f"sensors.downloads names unknown sensor {key!r}: known are {', '.join(sorted(known))}")
+            unknown = set(fields) - set(Download.__dataclass_fields__)
+            if unknown:
+                raise SensorError(f"sensors.downloads.{key}: unknown field {', '.join(sorted(unknown))}")
+            try:
+                changed[key] = _DOWNLOAD.validate_python({**asdict(download_of(key, None)), "source": "settings", **fields})
+            except ValidationError as error:
+                raise SensorError(f"sensors.downloads.{key}: {_first_error(error)}") from None
+        return changed
 
     def registry(self) -> dict[str, CoverageSensor]:
         """All known sensors: the registry's, those declared here, with the catalogues named here."""
@@ -72,6 +91,7 @@ class SensorSettings(Section):
 
 _SENSOR = TypeAdapter(CoverageSensor)
 _SOURCE = TypeAdapter(AvailableSource)
+_DOWNLOAD = TypeAdapter(Download)
 
 
 def _first_error(error: ValidationError) -> str:

@@ -36,6 +36,11 @@ class SensorError(PlannerError, ValueError):
     exit_code = 2
 
 
+def is_sensor_key(text: str) -> bool:
+    """Whether a text can be the key of a sensor, or of a group of them."""
+    return _KEY.fullmatch(text) is not None and len(text) <= _LONGEST_KEY
+
+
 _SEPARATORS = re.compile(r"[\s_-]+")
 _SHORT_NAMES = ((re.compile(r"s(\d[a-z])"), "sentinel"), (re.compile(r"(?:l[a-z]?|landsat)0*(\d{1,2})"), "landsat"))
 _SATELLITE = re.compile(r"landsat\d{1,2}|sentinel\d[a-z]")

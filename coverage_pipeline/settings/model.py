@@ -29,6 +29,7 @@ from coverage_pipeline.catalog.patience import Patience
 from coverage_pipeline.catalog.providers import overridden
 from coverage_pipeline.cube.schema import CubeSpec, DesiredCadence
 from coverage_pipeline.demand.config import AreaSettings, GapSettings, TargetsSettings
+from coverage_pipeline.demand.groups import SensorGroup, sensor_groups
 from coverage_pipeline.grid.bands import Engine
 from coverage_pipeline.grid.config import GridSettings
 from coverage_pipeline.grid.spec import GridSpec
@@ -187,6 +188,7 @@ class PlannerSettings(BaseSettings):
         unknown = sorted(set(self.gap.desired) - set(self.sensors.registry()))
         if unknown:
             raise ValueError(f"unknown sensor {', '.join(unknown)}: known are {', '.join(sorted(self.sensors.registry()))}")
+        self.groups()
         return self
 
     def store(self) -> Store:
@@ -230,8 +232,13 @@ class PlannerSettings(BaseSettings):
         return resolve_sensors(self.sensors.keys, self.registry())
 
     def desired(self) -> DesiredCadence:
-        """What is wanted of each sensor."""
-        return DesiredCadence(dict(self.gap.desired))
+        """What is wanted of each sensor; 0 of a member of a group that ``gap.desired`` does not name."""
+        members = {member.key: 0.0 for group in self.groups().values() for member in group.members}
+        return DesiredCadence(members | self.gap.desired)
+
+    def groups(self) -> dict[str, SensorGroup]:
+        """``[gap.groups]`` by name; raises ``GapError`` for one that cannot be."""
+        return sensor_groups({name: (group.sensors, group.desired) for name, group in self.gap.groups.items()}, self.sensors.registry())
 
     def area_in_words(self) -> str:
         """The area of interest, with what makes it differ from another."""

@@ -73,6 +73,14 @@ class Store:
         """Coverage of each target, one row a target."""
         return self.root / "targets" / sensor / f"{month.key}.parquet"
 
+    def backlog(self, sensor: str, month: Month) -> UPath:
+        """Scenes worth getting, one row a scene, GeoParquet."""
+        return self.root / "backlog" / sensor / f"{month.key}.parquet"
+
+    def summary(self, sensor: str, month: Month) -> UPath:
+        """What is met and what is missing, one row for the cells and each group of targets."""
+        return self.root / "summary" / sensor / f"{month.key}.parquet"
+
     @property
     def requests(self) -> Path:
         """The request store, a local SQLite file (below the root, or ``data`` where the root is an object store)."""
