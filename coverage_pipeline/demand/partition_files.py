@@ -24,6 +24,10 @@ SCENE_COLUMNS = ["scene_key", "pass_time", "in_month", "cloud_cover", "geometry"
 MATCHUP_COLUMNS = ["holdings", "share", "held", "missing"]
 
 
+class PartitionFilesMixed(PlannerError):
+    """The files of a partition are of different runs: another build wrote meanwhile, or a step was left out."""
+
+
 @dataclass(frozen=True)
 class PartitionFiles:
     """One sensor and month: scenes, matchup (row by row the same scenes) and holdings, with what each says of itself."""
@@ -49,7 +53,7 @@ class PartitionFiles:
 def read_partition_files(sensor: CoverageSensor, month: Month, store: Store, columns: Sequence[str] = SCENE_COLUMNS) -> PartitionFiles:
     """Read one partition's files, with ``columns`` of the scenes.
 
-    Raises ``StoreError`` for a file that is missing or damaged, ``PlannerError`` where the matchup is of another scan or extract.
+    Raises ``StoreError`` for a file that is missing or damaged, ``PartitionFilesMixed`` where the matchup is of another scan or extract.
     """
     path = store.scenes(sensor.key, month)
     scenes, scan = read_scenes(path, columns)
@@ -61,7 +65,7 @@ def read_partition_files(sensor: CoverageSensor, month: Month, store: Store, col
     extract = HoldingsMetadata.of(stored)
     for name, made_from, run in (("scan", match.scan_run, scan.run), ("extract", match.holdings_run, extract.run)):
         if made_from != run:
-            raise PlannerError(
+            raise PartitionFilesMixed(
                 f"{sensor.key} {month}: matchup was made from another {name} than the one that is there; materialise matchup again"
             )
     return PartitionFiles(sensor, month, scenes, scan, matchup, match, holdings, extract)

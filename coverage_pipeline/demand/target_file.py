@@ -82,9 +82,10 @@ def _read_local(file: object, name: str) -> gpd.GeoDataFrame:
         return gpd.read_parquet(file)
     if name.endswith(".csv"):
         return _read_csv(Path(str(file)).read_bytes())
-    layers = [str(layer) for layer, kind in pyogrio.list_layers(file) if kind is not None]
+    # By number: the layer of a GeoJSON that is read from memory has another name each time.
+    layers = {number: str(layer) for number, (layer, kind) in enumerate(pyogrio.list_layers(file)) if kind is not None}
     if len(layers) > 1 and not name.endswith((".kml", ".kmz")):
-        raise LocationsError(f"{len(layers)} layers ({', '.join(layers[:6])}); give a file with one layer of areas")
+        raise LocationsError(f"{len(layers)} layers ({', '.join(list(layers.values())[:6])}); give a file with one layer of areas")
     if isinstance(file, io.BytesIO):
         file.seek(0)
     tables = [gpd.read_file(file, layer=layer) for layer in layers] or [gpd.read_file(file)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,14 +19,15 @@ from upath import UPath
 from coverage_pipeline.catalog.errors import CatalogError
 from coverage_pipeline.catalog.report import ScanReport
 from coverage_pipeline.cube.dataset import open_coverage
-from coverage_pipeline.cube.schema import CubeSpec
+from coverage_pipeline.cube.schema import CubeSpec, PartitionMoved
+from coverage_pipeline.demand.partition_files import PartitionFilesMixed
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.errors import HoldingsUnavailable
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.pipeline.planner import RETRY_PAUSES, Planner
-from coverage_pipeline.pipeline.steps import CUBE_STEPS, GRIDDING_STEPS, HOLDINGS_STEPS, STEPS, Step
+from coverage_pipeline.pipeline.steps import CUBE_STEPS, GRIDDING_STEPS, HOLDINGS_STEPS, REDONE_STEPS, STEPS, Step
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.model import PlannerSettings
@@ -142,11 +144,15 @@ class _PartitionBuild:
         """The report of one step. Two builds of one root replace each other's files: what no longer goes together is gridded anew."""
         from coverage_pipeline.cube.merge import StatisticsMixed
 
-        for _ in RETRY_PAUSES if step == "coverage" else ():
+        for pause in RETRY_PAUSES if step in REDONE_STEPS else ():
             try:
                 return getattr(self.planner, step)(self.sensor, self.month)
-            except StatisticsMixed as mixed:
+            except PartitionMoved as moved:
+                log.info("%s; reading it again", moved)
+                time.sleep(pause)
+            except (StatisticsMixed, PartitionFilesMixed) as mixed:
                 log.info("%s; another build wrote meanwhile, so they are made again", mixed)
+                time.sleep(random.uniform(0, pause))  # noqa: S311 two builds that keep undoing each other's files get out of step
                 for again in GRIDDING_STEPS:
                     if again not in CUBE_STEPS:
                         self.reports[again] = getattr(self.planner, again)(self.sensor, self.month)

@@ -25,7 +25,9 @@ from coverage_pipeline.storage.tables import read_parquet, write_parquet
 
 pytestmark = pytest.mark.slow
 
-ASSETS = ["availability", "holdings", "availability_stats", "holdings_stats", "matchup", "target_stats", "coverage", "gap"]
+ASSETS = [
+    "availability", "holdings", "availability_stats", "holdings_stats", "matchup", "target_stats", "coverage", "gap", "backlog", "summary",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -266,6 +268,8 @@ def test_the_graph_is_as_it_was(world: Path) -> None:
         "target_stats": ["availability", "holdings", "matchup"],
         "coverage": ["availability_stats", "holdings_stats", "matchup"],
         "gap": ["coverage"],
+        "backlog": ["availability", "gap", "matchup", "target_stats"],
+        "summary": ["backlog", "gap", "target_stats"],
     }
     for key in graph.get_all_asset_keys():
         partitions = graph.get(key).partitions_def

@@ -416,4 +416,3 @@ def test_a_migration_makes_anew_what_is_damaged(world: Path) -> None:  # noqa: F
 
 def test_damage_is_an_error_of_the_cube() -> None:
     assert issubclass(CubeDamaged, CoverageError)
-    assert STEPS[-1] == "gap"

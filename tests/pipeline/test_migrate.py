@@ -224,6 +224,8 @@ def left_over(data: Path) -> set[str]:
         "holdings",
         "stats",
         "matchup",
+        "backlog",
+        "summary",
         "coverage.zarr",
         "coverage.stac.json",
         ".coverage.zarr.lock",

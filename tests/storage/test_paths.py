@@ -109,6 +109,7 @@ def test_every_file_of_a_build_lies_below_the_root_that_is_named(name: str, tmp_
         "matchup/mine/2025-01.parquet",
         "stats/available/mine/2025-01.parquet", "stats/held/mine/2025-01.parquet", "stats/unheld/mine/2025-01.parquet",
         "targets.parquet", "targets/mine/2025-01.parquet",
+        "backlog/mine/2025-01.parquet", "summary/mine/2025-01.parquet", "summary/mine/2025-01.history.parquet",
     }  # fmt: skip
     assert "mine/2025-01.parquet" in files_in(places["catalog"])
     ds = open_coverage(places["cubes"] / "coverage.zarr")

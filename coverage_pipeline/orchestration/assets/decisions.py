@@ -30,7 +30,11 @@ def backlog(context: dg.AssetExecutionContext, planner: PlannerResource) -> Asse
 
     def report(part: SensorMonth) -> dict[str, Any]:
         made = plan.backlog(part.sensor, part.month)
-        return {**made.as_json(), "gigabytes": made.bytes_chosen / 1e9, "gigabytes_saved": (made.bytes_candidates - made.bytes_chosen) / 1e9}
+        return {
+            **made.as_json(),
+            "gigabytes": made.bytes_chosen / 1e9,
+            "gigabytes_saved": (made.bytes_candidates - made.bytes_chosen) / 1e9,
+        }
 
     yield from materialised(context, plan.sensors, report)
 
