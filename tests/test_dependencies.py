@@ -25,7 +25,7 @@ NOT_IMPORTED = {
     "psycopg2-binary": "SQLAlchemy's driver of postgresql://",
 }
 NOT_IMPORTED_EXTRAS = {
-    "demo": {"rustac": "its command serves the demo's archive"},
+    "demo": {},
     "deploy": {"dagster-postgres": "named in dagster.yaml of a deployment"},
     "docs": dict.fromkeys(("furo", "myst-parser", "sphinx"), "builds the site"),
     "lint": dict.fromkeys(("import-linter", "mypy", "ruff"), "a command"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -69,6 +70,9 @@ def demo(
     build_only: Annotated[bool, typer.Option("--build-only", help="Do not serve the dashboard.")] = False,
     resolution: Annotated[float, typer.Option(help="Cell size, degrees.")] = 0.1,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 5006,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Only serve the catalogue of the demo that is there, for exports and scans.")
+    ] = False,
 ) -> None:
     """Make a simulated archive, serve it, scan it, build the cube through the Dagster assets and show it.
 
@@ -77,9 +81,18 @@ def demo(
       coverage-planner demo
 
       coverage-planner demo --build-only
+
+      coverage-planner demo --archive
     """
     with exit_codes():
-        from coverage_pipeline.demo.build import build_demo, summary, targets_summary  # Dagster takes seconds to import
+        from coverage_pipeline.cli.backlog import backlog as backlog_command
+        from coverage_pipeline.demo.build import (  # Dagster takes seconds to import
+            build_demo,
+            headlines,
+            serve_archive,
+            summary,
+            targets_summary,
+        )
         from coverage_pipeline.settings.sign_in import check_sign_in
         from coverage_pipeline.settings.sources import SettingsError
         from coverage_pipeline.storage.paths import is_local, storage_path
@@ -89,9 +102,17 @@ def demo(
         place = storage_path(root)
         if not is_local(place):
             raise SettingsError(f"--root {root}: the demo is made in a folder of this machine; give its path")
+        if archive:
+            for address_of_archive in serve_archive(Path(place.path).resolve()):
+                console.print(f"the simulated catalogue is at {address_of_archive} (Ctrl-C stops it)", highlight=False)
+                threading.Event().wait()
         result = build_demo(Path(place.path), console=console, resolution=resolution)
         Console().print(summary(result))
         Console().print(targets_summary(result))
+        for sentence in headlines(result):
+            Console().print(printable_text(sentence), highlight=False, soft_wrap=True)
+        Console().print("The first five scenes to get:")
+        backlog_command(max_scenes=5, config=result.config)
         if build_only:
             typer.echo(f"to see it: coverage-planner serve --config {result.config}")
         else:

@@ -96,7 +96,8 @@ def write_archive(
 ) -> list[Path]:
     """Write items as ``rustac serve --create-collections FILES…`` loads them: one GeoJSON FeatureCollection a sensor.
 
-    Sensors without a public catalogue have no file. ``density`` is by sensor key, 1 where absent.
+    Sensors without a public catalogue have no file. ``density`` is by sensor key, 1 where absent. Every item has one asset, ``image``: a
+    small text file in ``folder`` that says that nothing was observed, so that a download can be tried.
 
     Returns
     -------
@@ -105,6 +106,9 @@ def write_archive(
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = list(months)
+    image = folder / "simulated-scene.txt"
+    image.write_text("A simulated scene of the demo: nothing was observed, and nothing else would be downloaded.\n")
+    assets = {"image": {"href": image.resolve().as_uri(), "type": "text/plain", "roles": ["data"], "title": "Simulated"}}
     files = []
     for key in sensor_keys:
         if key in MAKERS and key not in DESCRIBERS:
@@ -117,7 +121,7 @@ def write_archive(
                 simulated_items(key, month, seed=seed, density=(density or {}).get(key, 1.0)) for month in wanted
             )
             for number, item in enumerate(everything):
-                out.write((",\n" if number else "\n") + json.dumps(item, separators=(",", ":")))
+                out.write((",\n" if number else "\n") + json.dumps({**item, "assets": assets}, separators=(",", ":")))
             out.write("\n]}\n")
         part.replace(path)
         files.append(path)

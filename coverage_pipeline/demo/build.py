@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dagster as dg
 import geopandas as gpd
@@ -22,6 +23,7 @@ from rich.table import Table
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.cube.schema import ACTIONS
 from coverage_pipeline.definitions import planner_definitions
+from coverage_pipeline.demand.summary_schema import SummaryMetadata
 from coverage_pipeline.demand.target_schema import TargetStatsMetadata
 from coverage_pipeline.demo.archive import write_archive
 from coverage_pipeline.demo.holdings import simulated_holdings, simulated_holdings_without_catalog
@@ -85,8 +87,8 @@ def _config(root: Path, address: str, resolution: float, months: Sequence[Month]
         f'[[sensors.sources.{key}]]\nkind = "stac"\nendpoint = "{address}"\ncollection_id = "{collection}"\npage_size = {_PAGE_SIZE}\n'
         for key, collection in _COLLECTION.items()
     )
-    return f"""# Written by the demo. Everything it describes is simulated, and its catalogue was served only while the demo was made:
-# `coverage-planner serve --config THIS_FILE` shows the cube, a scan by this file finds nobody at home.
+    return f"""# Written by the demo. Everything it describes is simulated. Its catalogue is served while the demo is made, and by
+# `coverage-planner demo --archive` after it; `coverage-planner serve --config THIS_FILE` shows the cube.
 data = {json.dumps(str(root))}
 note = {json.dumps(NOTE)}
 targets = {json.dumps(str(root / "targets.geojson"))}
@@ -200,6 +202,28 @@ def _materialise(settings: PlannerSettings, config: Path, home: Path) -> Iterato
                 why = "; ".join(str(data.error.message if data.error else data.user_failure_data) for data in failed)
                 raise PlannerError(f"the demo's run for {sensor.key} failed: {why}")
             yield sensor
+
+
+def serve_archive(root: Path) -> Iterator[str]:
+    """Serve the archive of a demo that is there, at the address that its configuration names, while the iterator is open.
+
+    Raises ``PlannerError`` where there is no demo, or another program has its port.
+    """
+    config = root / "build.toml"
+    if not config.exists():
+        raise PlannerError(f"no demo in {root}: make one first (coverage-planner demo --root {root})")
+    files = sorted((root / "archive").glob("*.json"))
+    sources = load_settings(config, environment=False).registry()["landsat-8-9"].available_sources
+    port = urlsplit(sources[0].endpoint).port
+    with stac_api(files, port=port) as address:
+        yield address
+
+
+def headlines(demo: Demo) -> list[str]:
+    """What the demo's targets have of each sensor in the last month, a sentence each, with what is not known."""
+    settings = load_settings(demo.config, environment=False)
+    month = settings.months()[-1]
+    return [SummaryMetadata.of(read_metadata(settings.store().summary(sensor.key, month))).headline for sensor in settings.chosen_sensors()]
 
 
 def targets_summary(demo: Demo) -> Table:

@@ -191,7 +191,7 @@ def _problem(
     if pairs is None:
         order = np.lexsort((element, bundle[owner_of]))
         pairs = np.column_stack([bundle[owner_of][order], element[order]])
-    counts = (unique >= 0).sum(axis=1)
+    sizes = (unique >= 0).sum(axis=1)
     datatakes = pc.dictionary_encode(table["pass_time"]).combine_chunks().indices.to_numpy() if table.num_rows else empty
     cloud = np.nan_to_num(table["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64), nan=100.0)
     problem = CoverProblem(
@@ -199,7 +199,7 @@ def _problem(
         cloud=cloud,
         datatake=datatakes.astype(np.int64),
         bundle_scenes=unique[unique >= 0].astype(np.int64),
-        scene_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        scene_offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         bundle_elements=pairs[:, 1].astype(np.int64),
         element_offsets=np.searchsorted(pairs[:, 0], np.arange(len(unique) + 1)).astype(np.int64),
         wanted=wanted.astype(np.int64),
@@ -322,7 +322,7 @@ def write_backlog(part: PartitionFiles, demand: Demand, places: Places, store: S
         sensor=part.sensor.key,
         month=part.month.key,
         run=uuid.uuid4().hex,
-        of="cells" if places.names is None else "targets",
+        places="cells" if places.names is None else "targets",
         targets_digest=targets_digest,
         scan_run=part.scan.run,
         holdings_run=part.extract.run,

@@ -55,7 +55,8 @@ class BacklogMetadata(FileMetadata):
     month: str
     """YYYY-MM."""
     run: str
-    of: BacklogOf
+    places: BacklogOf
+    """What it closes days of."""
     targets_digest: str
     """Of the targets; empty of cells."""
     scan_run: str | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +57,7 @@ class TargetMonth:
     """``TARGET_STATS_SCHEMA``, row by row the targets."""
     made: TargetStatsMetadata
 
-    def column(self, name: str) -> NDArray[np.generic]:
+    def column(self, name: str) -> NDArray[Any]:
         """A column as an array."""
         return np.asarray(self.table[name].to_numpy(zero_copy_only=False))
 
@@ -75,7 +76,8 @@ def read_target_month(sensor: CoverageSensor, month: Month, store: Store, target
 
 def sensor_demand(of: TargetMonth) -> Demand:
     """What the targets lack of one sensor."""
-    return demand_of(of.sensor.key, [of.sensor.key], of.column("deficit"), of.column("ingestable_days"))
+    days = of.column("ingestable_days").astype(np.uint32)
+    return demand_of(of.sensor.key, [of.sensor.key], of.column("deficit").astype(np.int64), days)
 
 
 def group_demand(group: SensorGroup, month: Month, members: Mapping[str, TargetMonth], targets: Targets) -> Demand:

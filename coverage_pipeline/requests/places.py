@@ -123,7 +123,7 @@ class CellPlaces:
 
 
 def _cloud(files: PartitionFiles) -> NDArray[np.float64]:
-    return np.nan_to_num(files.scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64), nan=100.0)
+    return np.asarray(np.nan_to_num(files.scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64), nan=100.0))
 
 
 def _candidates(pieces: Pieces) -> Iterator[NDArray[np.int64]]:
