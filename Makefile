@@ -61,16 +61,16 @@ docs: setup ## The documentation as a site in site/; a broken link is an error
 bench: setup ## Measurements, one JSON line each
 	$(BIN)/python -m benchmarks
 
-services: ## PostGIS and Chromium from Debian, for the tests
+services: ## PostGIS, Chromium and aria2 from Debian, for the tests
 	@if command -v /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && ls /usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1 \
-	    && command -v chromium >/dev/null 2>&1; then echo "services: PostGIS and Chromium are there"; \
+	    && command -v chromium >/dev/null 2>&1 && command -v aria2c >/dev/null 2>&1; then echo "services: PostGIS, Chromium and aria2 are there"; \
 	elif [ -z "$(AS_ROOT)" ]; then \
-	  echo "services: PostGIS or Chromium is missing and only root can install them; tests that need them will skip."; \
+	  echo "services: PostGIS, Chromium or aria2 is missing and only root can install them; tests that need them will skip."; \
 	elif ! command -v apt-get >/dev/null 2>&1; then \
-	  echo "services: this is no Debian; install PostgreSQL with PostGIS and Chromium yourself. Tests that need them will skip."; \
+	  echo "services: this is no Debian; install PostgreSQL with PostGIS, Chromium and aria2 yourself. Tests that need them will skip."; \
 	else \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    postgresql-15-postgis-3 chromium fonts-dejavu-core >/dev/null; \
+	    postgresql-15-postgis-3 chromium aria2 fonts-dejavu-core >/dev/null; \
 	fi
 
 dagster: setup ## The Dagster UI on loopback

@@ -240,7 +240,11 @@ def _stac_geoparquet(export: Export) -> bytes:
         raise ExportError("no item could be had, so there is nothing to write as stac-geoparquet")
     with TemporaryDirectory() as folder:
         path = Path(folder) / "items.parquet"
-        asyncio.run(rustac.write(str(path), export.items))
+
+        async def write() -> None:  # rustac asks for the running loop when it is called, not when it is awaited
+            await rustac.write(str(path), export.items)
+
+        asyncio.run(write())
         return path.read_bytes()
 
 
