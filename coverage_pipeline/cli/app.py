@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from coverage_pipeline import __version__
-from coverage_pipeline.cli import backlog, build, doctor, place, reconcile, scan, serve, targets
+from coverage_pipeline.cli import backlog, build, doctor, place, reconcile, report, scan, serve, targets
 from coverage_pipeline.redaction import printable, redact
 
 app = typer.Typer(
@@ -93,6 +93,8 @@ for _command, _name in (
     (build.gap, "gap"),
     (place.place, "place"),
     (backlog.backlog, "backlog"),
+    (report.report, "report"),
+    (report.changes, "changes"),
     (reconcile.reconcile, "reconcile"),
     (serve.serve, "serve"),
     (serve.demo, "demo"),
