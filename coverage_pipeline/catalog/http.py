@@ -175,7 +175,7 @@ class HttpSession:
         hint: str,
     ) -> FetchedAnswer:
         status, content, answered, url = self._ask(url, method, params, body, headers, doing, hint)
-        if status != 200:
+        if status != 200 and not (status == 201 and method == "POST"):  # 201: an order was made
             message = f"answered {status}: {excerpt(error_text(content))}"
             # A 403 for a path that was answered before is no missing login: some providers mean "too many requests".
             throttled = status in self.profile.throttle_statuses or status == 429 or (status == 403 and _server_of(url) in self._answered)

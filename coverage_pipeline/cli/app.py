@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from coverage_pipeline import __version__
-from coverage_pipeline.cli import backlog, build, doctor, place, reconcile, report, scan, serve, targets
+from coverage_pipeline.cli import backlog, build, doctor, place, reconcile, report, requests, scan, serve, targets
 from coverage_pipeline.redaction import printable, redact
 
 app = typer.Typer(
@@ -101,6 +101,7 @@ for _command, _name in (
 ):
     app.command(_name)(_command)
 app.add_typer(targets.targets_app, name="targets")
+app.add_typer(requests.requests_app, name="requests")
 
 
 def main() -> None:

@@ -213,6 +213,10 @@ def build(
                 again.reports["availability"] = report
                 if again.error is not None:
                     failures.setdefault(key, str(again.error))
+    if "matchup" in steps:
+        for sensor, month in parts:
+            for moved in planner.settled(sensor, month):
+                log.info("request %s is %s: %s", moved.request, moved.state, moved.reason)
     if "coverage" in steps:
         planner.finish()
     if failures:

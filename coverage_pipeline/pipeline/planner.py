@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from coverage_pipeline.holdings.metadata import HeldMetadata, HoldingsMetadata
     from coverage_pipeline.matchup.metadata import MatchupMetadata
     from coverage_pipeline.requests.backlog_schema import BacklogMetadata
+    from coverage_pipeline.requests.settlement import Settled
     from coverage_pipeline.scenes.metadata import AvailableMetadata
 
 log = logging.getLogger(__name__)
@@ -302,6 +303,26 @@ class Planner:
             targets = self.targets if len(self.targets) else None
             costs = backlog_costs(sensor, month, self.store, targets)
             return write_summary(sensor, month, self.store, self.spec, self.settings.desired(), self.sensors, targets, costs, self.strips())
+
+    def settle_requests(self, sensor: CoverageSensor, month: Month) -> list[Settled]:
+        """Move the open requests of the partition by its evidence; nothing where no request was ever recorded."""
+        from coverage_pipeline.requests.database import RequestDatabase
+        from coverage_pipeline.requests.settlement import settle_requests
+        from coverage_pipeline.requests.store import RequestStore
+
+        requests = RequestStore(RequestDatabase(self.settings.request_database()))
+        with _naming(sensor, month):
+            return settle_requests(sensor, month, self.store, requests, cloud_lt=self.spec.cloud_lt)
+
+    def settled(self, sensor: CoverageSensor, month: Month) -> list[Settled]:
+        """``settle_requests`` for runs: a database of requests that cannot be had holds up no build, and the next run settles them."""
+        from coverage_pipeline.requests.errors import RequestError
+
+        try:
+            return self.settle_requests(sensor, month)
+        except RequestError as error:
+            log.warning("%s %s: requests are not settled: %s", sensor.key, month, error)
+            return []
 
     def finish(self) -> str:
         """Bring the cube's ``catalog_snapshot`` up to date; returns it."""

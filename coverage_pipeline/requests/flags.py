@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import sqlite3
+import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,15 +14,12 @@ import shapely
 import xarray as xr
 from shapely.geometry.base import BaseGeometry
 
-from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.months import UTC, as_date
+from coverage_pipeline.requests.errors import RequestError
+from coverage_pipeline.requests.store import NewRequest, RequestStore
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor, SensorError
 
 RequestKind = Literal["ingest", "task", "none"]
-
-
-class RequestError(PlannerError, ValueError):
-    """A request that cannot be recorded as asked."""
 
 
 def _sensor(key: str, sensors: Mapping[str, CoverageSensor]) -> CoverageSensor:
@@ -61,34 +57,26 @@ def taskable_mask(ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, Co
     return (flags & field).rename("taskable")
 
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS requests (
-    id TEXT PRIMARY KEY,
-    created TEXT NOT NULL,
-    sensor TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    window_start TEXT NOT NULL,
-    window_end TEXT NOT NULL,
-    geometry TEXT NOT NULL
-)
-"""
-
-
 def flag_for_request(
     geometry: BaseGeometry | Mapping[str, Any],
     window: tuple[dt.date, dt.date],
     sensor: str,
     kind: RequestKind,
     *,
-    store: Path | str,
+    store: RequestStore | Path | str,
     sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS,
     today: dt.date | None = None,
+    who: str = "",
+    note: str = "",
+    wanted_cloud: float | None = None,
+    scenes: Sequence[str] = (),
 ) -> str:
-    """Record an intent in the local SQLite file ``store``; returns its id. Nothing is sent anywhere.
+    """Record an intent in ``store`` (or the SQLite file of that path); returns its id. Nothing is sent anywhere.
 
-    ``geometry`` is a shapely geometry or GeoJSON in EPSG:4326, ``window`` its first and last day. The same request recorded twice
-    is one row. Raises ``RequestError`` for ``none``, a window that is reversed or, for ``task``, not wholly in the future, a
-    geometry that is empty, or a store that cannot be written; ``SensorError`` for a sensor that is unknown.
+    ``geometry`` is a shapely geometry or GeoJSON in EPSG:4326, ``window`` its first and last day, ``wanted_cloud`` the percentage that a
+    scene must be below, ``scenes`` the keys of the scenes to ingest. The same request recorded twice is one row. Raises ``RequestError``
+    for ``none``, a window that is reversed or, for ``task``, not wholly in the future, a geometry that is empty, or a store that cannot be
+    written; ``SensorError`` for a sensor that is unknown.
     """
     known = _sensor(sensor, sensors)
     if kind not in get_args(RequestKind) or kind == "none":
@@ -107,17 +95,8 @@ def flag_for_request(
     text = shapely.to_geojson(shape)
     parts = (sensor, kind, first.isoformat(), last.isoformat(), text)
     request_id = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-    path = Path(store)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=30)) as db, db:
-            db.execute(_TABLE)
-            db.execute(
-                "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (request_id, dt.datetime.now(UTC).isoformat(timespec="seconds"), *parts),
-            )
-    except (OSError, sqlite3.Error) as error:
-        raise RequestError(f"cannot record the request in {path}: {error}") from error
+    new = NewRequest(request_id, sensor, kind, first, last, text, who, note, wanted_cloud, scenes)
+    (store if isinstance(store, RequestStore) else RequestStore.at(store)).add(new)
     return request_id
 
 
@@ -144,23 +123,34 @@ def _from_geojson(geometry: Mapping[str, Any]) -> BaseGeometry:
         raise RequestError(f"the geometry is not GeoJSON: {error}") from error
 
 
-def flagged_requests(store: Path | str) -> list[dict[str, Any]]:
-    """Every recorded request, oldest first; empty where none was ever recorded. ``RequestError`` where the store can't be read."""
-    path = Path(store)
-    if not path.exists():
-        return []
-    try:
-        with closing(sqlite3.connect(path, timeout=30)) as db:
-            db.row_factory = sqlite3.Row
-            db.execute(_TABLE)
-            return [dict(row) for row in db.execute("SELECT * FROM requests ORDER BY created, id")]
-    except sqlite3.Error as error:
-        raise RequestError(f"cannot read the requests in {path}: {error}") from error
+def flagged_requests(store: RequestStore | Path | str) -> list[dict[str, Any]]:
+    """Every recorded request, oldest first; empty where none was ever recorded. Raises ``RequestError`` where the store can't be read."""
+    found = (store if isinstance(store, RequestStore) else RequestStore.at(store)).all()
+    return [
+        {
+            "id": one.id,
+            "created": one.created,
+            "sensor": one.sensor,
+            "kind": one.kind,
+            "window_start": one.window_start.isoformat(),
+            "window_end": one.window_end.isoformat(),
+            "geometry": json.dumps(one.geometry),
+            "state": one.state,
+            "who": one.who,
+            "note": one.note,
+        }
+        for one in found
+    ]
 
 
 def submit_request(provider: str, geometry: BaseGeometry | Mapping[str, Any], window: tuple[dt.date, dt.date]) -> None:
-    """Not possible yet: raises ``NotImplementedError`` that says what to do instead."""
+    """Raises ``NotImplementedError`` that says what to do: EMIT, EnMAP and PRISMA take requests in portals.
+
+    A provider that ``[tasking."host"]`` declares with a STAPI address is ordered from with ``stapi.send_request`` (``coverage-planner
+    requests order``), which needs a recorded request: an order without a record would be sent twice one day.
+    """
     raise NotImplementedError(
-        f"Sending requests to {provider} is future work. Record the intent with flag_for_request, then order it in the "
-        "provider's own portal: EMIT at earth.jpl.nasa.gov/emit, EnMAP at planning.enmap.org, PRISMA at prisma.asi.it."
+        f"{provider} is not asked from here. Record the intent with flag_for_request, then order it: with coverage-planner requests order "
+        'where [tasking."host"] declares its STAPI address, else in its own portal: EMIT at earth.jpl.nasa.gov/emit, EnMAP at '
+        "planning.enmap.org, PRISMA at prisma.asi.it."
     )

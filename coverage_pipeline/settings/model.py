@@ -35,6 +35,7 @@ from coverage_pipeline.grid.config import GridSettings
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.holdings.config import HOLDINGS_SECTIONS, DatabaseSettings, HoldingsSettings, TilesSettings
 from coverage_pipeline.months import Month, as_date, widened, window_months
+from coverage_pipeline.requests.config import RequestsSettings, TaskingSettings
 from coverage_pipeline.sensors.config import SensorSettings
 from coverage_pipeline.sensors.registry import (
     CoverageSensor,
@@ -143,6 +144,9 @@ class PlannerSettings(BaseSettings):
     orchestration: OrchestrationSettings = OrchestrationSettings()
     db: DatabaseSettings = DatabaseSettings()
     tiles: TilesSettings = TilesSettings()
+    requests: RequestsSettings = RequestsSettings()
+    tasking: dict[str, TaskingSettings] = {}
+    """``[tasking."stapi.example.org"]``: a provider that takes orders by STAPI, by host."""
 
     @classmethod
     def settings_customise_sources(
@@ -194,6 +198,12 @@ class PlannerSettings(BaseSettings):
     def store(self) -> Store:
         """Where everything lies."""
         return Store.below(self.data, zarr=self.output.zarr, parquet_dir=self.output.parquet_dir)
+
+    def request_database(self) -> str:
+        """Address of the database of requests, secrets included: ``requests.url``, else SQLite beside the data."""
+        if self.requests.url is not None:
+            return self.requests.url.get_secret_value()
+        return f"sqlite:///{self.store().requests.resolve()}"
 
     def grid_spec(self) -> GridSpec:
         """The grid."""

@@ -68,11 +68,17 @@ def availability_stats(context: dg.AssetExecutionContext, planner: PlannerResour
     layer="gap",
 )
 def matchup(context: dg.AssetExecutionContext, planner: PlannerResource, duckdb: DuckDBResource) -> AssetEvents:
-    """Which listed scenes we hold, whole or in part, by which holdings and rule; and by cell, what exists and is not held."""
+    """Which listed scenes we hold, whole or in part, by which holdings and rule; and by cell, what exists and is not held.
+
+    Open requests of the partition are settled by what it shows.
+    """
     plan = planner.of_run()
-    yield from _materialised_with_maps(
-        context, plan, duckdb, "unheld", "clear", "clear scenes not held", lambda part: plan.matchup(part.sensor, part.month).as_json()
-    )
+
+    def match(part: SensorMonth) -> dict[str, Any]:
+        made = plan.matchup(part.sensor, part.month).as_json()
+        return {**made, "requests_settled": len(plan.settled(part.sensor, part.month))}
+
+    yield from _materialised_with_maps(context, plan, duckdb, "unheld", "clear", "clear scenes not held", match)
 
 
 @planned_asset(

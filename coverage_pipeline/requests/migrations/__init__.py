@@ -1,0 +1,1 @@
+"""Upgrades of the database of requests, by alembic."""
