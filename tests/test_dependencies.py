@@ -37,7 +37,7 @@ NOT_IMPORTED_EXTRAS = {
         "pytest-timeout": "a plugin",
         "pytest-xdist": "a plugin",
         "stac-fastapi-pgstac": "a server in a process of its own",
-        "uvicorn": "a server in a process of its own",
+        "stac-asset": "a command",
     },
 }
 
