@@ -80,7 +80,7 @@ def backlog(
 def _answer(
     settings: PlannerSettings, ids: str | None, groups: str | None, bbox: tuple[float, float, float, float] | None
 ) -> BacklogAnswer:
-    from coverage_pipeline.demand.targets import read_targets
+    from coverage_pipeline.demand.targets import configured_targets
     from coverage_pipeline.requests.backlog_query import BacklogQuery, backlog_of
 
     chosen = settings.chosen_sensors()
@@ -93,7 +93,7 @@ def _answer(
         _listed(groups),
         bbox,
     )
-    targets = read_targets(settings.targets.path, settings.registry(), settings.groups(), skip_bad=settings.targets.skip_bad)
+    targets = configured_targets(settings)
     with progress_bar() as progress:
         task = progress.add_task("choosing scenes", total=len(query.months))
         return backlog_of(

@@ -30,13 +30,13 @@ def check(
     """
     from coverage_pipeline.demand.errors import LocationsError
     from coverage_pipeline.demand.target_size import too_large
-    from coverage_pipeline.demand.targets import checked_targets
+    from coverage_pipeline.demand.targets import checked_targets, target_source
 
     with exit_codes():
         settings = command_settings(config)
-        source = file or settings.targets.path
+        source = file or target_source(settings)
         if source is None:
-            raise LocationsError("no targets: name a file, or set COVERAGE_TARGETS")
+            raise LocationsError("no targets: name a file, or set COVERAGE_TARGETS or targets.table")
         known = settings.registry()
         targets, problems = checked_targets(source, known, settings.groups())
         out = Console()

@@ -50,6 +50,10 @@ class TargetsSettings(Section):
 
     path: str | None = None
     """A file or URL of sites: GeoJSON, GeoParquet, GeoPackage, Shapefile, KML or CSV. ``COVERAGE_TARGETS`` names it, too."""
+    table: str | None = None
+    """In place of a file: a PostGIS table or view, ``name`` or ``schema.name``, in the database of ``COVERAGE_DB_*``."""
+    geom: str = "geometry"
+    """Column of its outlines."""
     skip_bad: bool = False
     """Whether the other rows go on where some cannot be used; else such a file is refused."""
 

@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.demand.errors import LocationsError
 from coverage_pipeline.demand.target_file import ENVIRONMENT, read_target_file
+from coverage_pipeline.demand.target_postgis import TargetsConfig, TargetTable
 from coverage_pipeline.demand.target_rows import TargetProblem, check_outlines, check_targets
 from coverage_pipeline.demand.target_table import Targets, TargetsMetadata
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
@@ -66,23 +67,43 @@ def targets_union(targets: gpd.GeoDataFrame) -> BaseGeometry:
     return targets.geometry.union_all() if len(targets) else shapely.GeometryCollection()
 
 
-def checked_targets(source: str, sensors: Collection[str], groups: Collection[str] = ()) -> tuple[Targets, list[TargetProblem]]:
-    """The usable targets of a file, and why its other rows cannot be used.
+def checked_targets(
+    source: str | TargetTable, sensors: Collection[str], groups: Collection[str] = ()
+) -> tuple[Targets, list[TargetProblem]]:
+    """The usable targets of a file or of a table, and why its other rows cannot be used.
 
-    ``sensors`` and ``groups`` are the names that a column ``desired_<name>`` may have. Raises ``LocationsError`` for a file that cannot be
-    read at all.
+    ``sensors`` and ``groups`` are the names that a column ``desired_<name>`` may have. Raises ``LocationsError`` for a source that cannot
+    be read at all.
     """
-    table, problems = check_targets(read_target_file(source), sensors, groups)
-    return Targets(table, digest_of(table), public_address(source)), problems
+    read = read_target_file(source) if isinstance(source, str) else source.read()
+    table, problems = check_targets(read, sensors, groups)
+    return Targets(table, digest_of(table), public_address(source) if isinstance(source, str) else source.name), problems
 
 
-def read_targets(source: str | None, sensors: Collection[str], groups: Collection[str] = (), *, skip_bad: bool = False) -> Targets:
+def target_source(settings: TargetsConfig) -> str | TargetTable | None:
+    """Where the settings say that the targets are: a file, a table, or nowhere. Raises ``LocationsError`` where they name both."""
+    named = settings.targets
+    if named.table is None:
+        return named.path
+    if named.path is not None:
+        raise LocationsError(f"targets.path and targets.table are both set; unset one ({ENVIRONMENT} sets the path)")
+    return TargetTable(settings.db, named.table, named.geom)
+
+
+def configured_targets(settings: TargetsConfig) -> Targets:
+    """The targets that the settings name; raises as ``read_targets`` does."""
+    return read_targets(target_source(settings), settings.registry(), settings.groups(), skip_bad=settings.targets.skip_bad)
+
+
+def read_targets(
+    source: str | TargetTable | None, sensors: Collection[str], groups: Collection[str] = (), *, skip_bad: bool = False
+) -> Targets:
     """The targets that the settings name; none where ``source`` is None.
 
     Raises ``LocationsError`` that names every row that cannot be used; with ``skip_bad`` the others go on, and those are in a warning. A
     column that names no sensor is an error in any case.
     """
-    if source is None or not source.strip():
+    if source is None or (isinstance(source, str) and not source.strip()):
         table, _ = check_targets(_no_targets(), sensors)
         return Targets(table, digest_of(table))
     targets, problems = checked_targets(source, sensors, groups)

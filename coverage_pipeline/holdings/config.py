@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import zoneinfo
 from typing import Annotated, Literal, Protocol
 
 from pydantic import (
@@ -13,10 +14,25 @@ from pydantic import (
 )
 
 from coverage_pipeline.redaction import has_login
+from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.section import PREFIX, Section
 
 HOLDINGS_SECTIONS = frozenset({"db", "holdings", "tiles"})
 """Sections that say how our holdings are got at, and may hold its secrets."""
+
+
+class HoldingsFilter(Section):
+    """``[holdings.filter]``: which rows count, such as those that are not archived."""
+
+    column: str
+    """A column of the table or file, such as status or archived."""
+    values: Annotated[list[str], Field(min_length=1)]
+    """Its values that count, as text (true and false of a flag); an empty text stands for null: ``archived`` of ``[""]``."""
+
+    @field_validator("column")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        return check_database_name(name)
 
 
 class HoldingsSettings(Section):
@@ -26,6 +42,14 @@ class HoldingsSettings(Section):
     """``auto``: the file where ``path`` is set, else the database where one is configured."""
     path: str | None = None
     """A GeoParquet file (or anything geopandas reads) with the columns of ``[tiles]``."""
+    sensors: dict[str, str] = Field(default_factory=dict)
+    """Sensor keys by what the sensor column says: ``{ SENTINEL_2A = "sentinel-2", s2a_ard = "sentinel-2" }``. A sensor's own
+    ``held_satellite`` counts beside them."""
+    filter: HoldingsFilter | None = None
+    """Rows that count; all where none is given."""
+    time_zone: str | None = None
+    """Zone of times that carry none, such as Europe/Berlin; UTC where none is given. Of an hour that comes twice the earlier one is
+    taken."""
     lookback_months: Annotated[int, Field(ge=1, le=240)] = 24
     """Months that "when was it last held" looks back."""
     match_tolerance_seconds: Annotated[float, Field(ge=0, le=43_200)] = 60.0
@@ -34,6 +58,20 @@ class HoldingsSettings(Section):
     """Intersection over union of footprints from which a holding without a key may be a scene."""
     min_cover: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of a scene's area from which it is held whole; below it is held in part."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                zoneinfo.ZoneInfo(name)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(f"{name!r} is no time zone of the IANA database; write one such as Europe/Berlin") from None
+        return name
+
+    def held_name(self, sensor: CoverageSensor) -> str | None:
+        """What the holdings of a sensor are called once the spellings are mapped; None where we hold nothing of it."""
+        return sensor.held_satellite or (sensor.key if sensor.key in self.sensors.values() else None)
 
 
 class DatabaseSettings(Section):
@@ -185,4 +223,8 @@ class HoldingsConfig(Protocol):
     @property
     def tiles(self) -> TilesSettings:
         """``COVERAGE_TILES_*``."""
+        ...
+
+    def registry(self) -> dict[str, CoverageSensor]:
+        """Every sensor that can be named."""
         ...

@@ -46,13 +46,14 @@ def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: 
     status: HoldingsStatus = "read"
     read_at, source_name, reason = dt.datetime.now(UTC), "", ""
     reading = MonthReading()
-    if sensor.held_satellite is None:
+    satellite = settings.holdings.held_name(sensor)
+    if satellite is None:
         status = "not_held"
     else:
         try:
             source = holdings_source(settings)
             source_name = source.name
-            reading = read_month_of(source, sensor, sensor.held_satellite, month, settings.holdings)
+            reading = read_month_of(source, sensor, satellite, month, settings.holdings)
         except HoldingsUnavailable as error:
             if settings.holdings.source != "off" and _was_read(target):
                 raise

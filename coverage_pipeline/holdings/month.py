@@ -95,7 +95,7 @@ def read_month_of(source: HoldingsSource, sensor: CoverageSensor, satellite: str
     without_time = rejected_rows(timeless, [UNREADABLE_TIME if given else NO_TIME for given in timeless["datetime"].notna()])
     reading.rejected = pa.concat_tables([placed.rejected, otherwise, without_time])
     since = month.shift(1 - wanted.lookback_months).start
-    latest = source.last(since, month.end, satellite)
+    latest = source.last(since, month.end, [satellite])
     shapes, reasons = usable_footprints(latest["geometry"].to_numpy(dtype=object), latest["misplaced"].to_numpy(dtype=object))
     usable = ~shapely.is_missing(shapes)
     reading.last = pa.table(
@@ -112,7 +112,7 @@ def read_month_of(source: HoldingsSource, sensor: CoverageSensor, satellite: str
         judge_rejected(Counter(without_time["reason"].to_pylist()), total, f"rows of the holdings ({source.name}) of {satellite!r}"),
         judge_rejected(lookback_reasons, int(latest["rows"].sum()), f"rows of the holdings ({source.name}) in the lookback"),
         judge_rejected({NO_SENSOR: nameless} if nameless else {}, nameless + sum(spelt.values()), f"rows of the holdings ({source.name})"),
-        "" if len(frame) or len(latest) else _never_occurs(source, sensor, since, end, spelt),
+        "" if len(frame) or len(latest) else _never_occurs(source, sensor, satellite, since, end, spelt),
     )
     reading.warnings = [warning for warning in warnings if warning]
     return reading
@@ -146,9 +146,11 @@ def _spelt_otherwise(
     return rejected_rows(frame, [f"sensor is spelt {name!r}, held_satellite {satellite!r}" for name in frame["sensor"]])
 
 
-def _never_occurs(source: HoldingsSource, sensor: CoverageSensor, since: dt.datetime, until: dt.datetime, near: Mapping[str, int]) -> str:
+def _never_occurs(
+    source: HoldingsSource, sensor: CoverageSensor, satellite: str, since: dt.datetime, until: dt.datetime, near: Mapping[str, int]
+) -> str:
     spelt = {**source.spellings(since, until), **near}
-    if sensor.held_satellite in spelt:  # in the days after the month
+    if satellite in spelt:  # in the days after the month
         return ""
     spelt = {name or "(none)": count for name, count in spelt.items()}
     some = ", ".join(f"{name[:40]!r} ({count:,})" for name, count in sorted(spelt.items(), key=lambda item: -item[1])[:8])
@@ -156,6 +158,6 @@ def _never_occurs(source: HoldingsSource, sensor: CoverageSensor, since: dt.date
     if not spelt:
         return f"the holdings ({source.name}) list nothing of any sensor {span}"
     return (
-        f"no row of the holdings ({source.name}) {span} has {sensor.held_satellite!r} in its sensor column, which has {some}; "
-        f"if one of them is {sensor.key}, set its held_satellite"
+        f"no row of the holdings ({source.name}) {span} has {satellite!r} in its sensor column, which has {some}; "
+        f"if one of them is {sensor.key}, set its held_satellite, or name it in holdings.sensors"
     )

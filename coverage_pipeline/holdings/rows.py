@@ -144,6 +144,24 @@ def as_utc(values: pd.Series[Any]) -> pd.Series[Any]:
     return read.astype("datetime64[us, UTC]")
 
 
+def localised(values: pd.Series[Any], zone: str | None) -> pd.Series[Any]:
+    """Times that carry no zone as UTC instants, taken as local times of ``zone`` (IANA); the others, dates and null as they are.
+
+    Of an hour that comes twice the earlier is taken, one that a clock skips is moved to its end. None leaves all as they are.
+    """
+    naive = (_has_no_zone(values) & values.notna().to_numpy()) if zone is not None else np.zeros(len(values), bool)
+    if not naive.any():
+        return values
+    local = pd.to_datetime(values[naive], format="ISO8601", errors="coerce").dt.tz_localize(None)
+    utc = local.dt.tz_localize(zone, ambiguous=np.ones(len(local), bool), nonexistent="shift_forward").dt.tz_convert("UTC")
+    if naive.all():
+        return utc
+    out = values.astype(object)
+    readable = utc.notna()  # what cannot be read stays, and is rejected with its own words
+    out[utc.index[readable]] = utc[readable].map(lambda when: when.to_pydatetime())
+    return out
+
+
 def is_date(values: pd.Series[Any]) -> NDArray[np.bool_]:
     """Which values are a day without a time, as a date or as text; bool, one a value."""
     if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype)):

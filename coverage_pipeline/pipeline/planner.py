@@ -115,10 +115,9 @@ class Planner:
     @cached_property
     def targets(self) -> Targets:
         """The targets that the settings name, none where they name none; raises ``LocationsError`` naming every row that cannot be used."""
-        from coverage_pipeline.demand.targets import read_targets
+        from coverage_pipeline.demand.targets import configured_targets
 
-        named = self.settings.targets
-        return read_targets(named.path, self.settings.registry(), self.settings.groups(), skip_bad=named.skip_bad)
+        return configured_targets(self.settings)
 
     @cached_property
     def _area(self) -> NDArray[np.bool_]:

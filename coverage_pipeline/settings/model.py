@@ -189,7 +189,7 @@ class PlannerSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _desired_sensors_known(self) -> PlannerSettings:
-        unknown = sorted(set(self.gap.desired) - set(self.sensors.registry()))
+        unknown = sorted((set(self.gap.desired) | set(self.holdings.sensors.values())) - set(self.sensors.registry()))
         if unknown:
             raise ValueError(f"unknown sensor {', '.join(unknown)}: known are {', '.join(sorted(self.sensors.registry()))}")
         self.groups()
@@ -258,6 +258,8 @@ class PlannerSettings(BaseSettings):
             case "all":
                 return "everywhere"
             case _:
+                if self.targets.table is not None:  # what its rows say is not in the settings
+                    return f"targets of table {self.targets.table}"
                 source = self.targets.path or "none"
                 place = storage_path(source)
                 local = Path(place.path) if is_local(place) else None

@@ -36,7 +36,7 @@ class HoldingsSource(Protocol):
         """
         ...
 
-    def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
+    def last(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str]) -> pd.DataFrame:
         """Per distinct footprint the last ``datetime`` with ``since <= datetime < until``, and how many rows have it.
 
         Columns datetime, rows, geometry, misplaced.

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from upath import UPath
 
-from coverage_pipeline.holdings.config import TilesSettings
+from coverage_pipeline.holdings.config import HoldingsFilter, TilesSettings
 from coverage_pipeline.holdings.errors import HoldingsUnreachable
 from coverage_pipeline.holdings.rows import (
     HoldingsRefused,
     as_utc,
+    localised,
 )
 from coverage_pipeline.holdings.sources.base import in_degrees
 from coverage_pipeline.redaction import public_address, redact
@@ -37,6 +38,9 @@ class FileHoldings:
 
     path: str
     tiles: TilesSettings
+    only: HoldingsFilter | None = None
+    time_zone: str | None = None
+    """Zone of times that carry none; None: UTC."""
 
     @property
     def name(self) -> str:
@@ -77,7 +81,10 @@ class FileHoldings:
         schema = pq.read_schema(file)
         geo = json.loads((schema.metadata or {}).get(b"geo", b"null"))
         if not isinstance(geo, dict) or not isinstance(geo.get("columns"), dict):
-            raise ValueError("its metadata has no 'geo': it is Parquet, but not GeoParquet")
+            is_items = {"stac_version", "id", "collection", self.tiles.geom} <= set(schema.names)
+            if not (is_items and pa.types.is_binary(schema.field(self.tiles.geom).type)):
+                raise ValueError("its metadata has no 'geo': it is Parquet, but not GeoParquet")
+            geo = {"columns": {self.tiles.geom: {"encoding": "WKB"}}}  # items of STAC are in degrees, whether a writer says so or not
         if self.tiles.geom not in schema.names:
             raise self._no_column("geometry", self.tiles.geom, schema.names)
         column = geo["columns"].get(self.tiles.geom)
@@ -109,10 +116,14 @@ class FileHoldings:
                 table, shapes, crs = self._table(storage_path(local))
         except TransferError as error:
             raise HoldingsUnreachable(f"holdings file {error}; check holdings.path (COVERAGE_HOLDINGS_PATH)") from None
-        wanted = {"datetime": self.tiles.date, "sensor": self.tiles.sensor}
+        tiles = self._columns(table)
+        if self.only is not None:
+            counts = self._that_count(table, self.only)
+            table, shapes = table[counts].reset_index(drop=True), shapes[counts]
+        wanted = {"datetime": tiles.date, "sensor": tiles.sensor}
         # A file that has ids is taken at its word; a database's columns are only those named.
-        scene_id = "scene_id" if self.tiles.scene_id is None and "scene_id" in table else self.tiles.scene_id
-        optional = {"cloud": self.tiles.cloud, "scene_id": scene_id}
+        scene_id = "scene_id" if tiles.scene_id is None and "scene_id" in table else tiles.scene_id
+        optional = {"cloud": tiles.cloud, "scene_id": scene_id}
         for name, column in {**wanted, **{n: c for n, c in optional.items() if c}}.items():
             if column not in table.columns:
                 if name in optional and column == TilesSettings.model_fields[name].default:
@@ -121,14 +132,31 @@ class FileHoldings:
         geometry, misplaced = in_degrees(shapes, np.full(len(shapes), 0), {0: crs})
         return pd.DataFrame(
             {
-                "datetime": table[self.tiles.date],
-                "sensor": table[self.tiles.sensor],
-                "cloud": table.get(self.tiles.cloud, np.nan),
+                "datetime": localised(_times(table, tiles.date), self.time_zone),
+                "sensor": table[tiles.sensor],
+                "cloud": table.get(tiles.cloud, np.nan),
                 "scene_id": table.get(scene_id),
                 "geometry": pd.Series(list(geometry), index=table.index, dtype=object),
                 "misplaced": pd.Series(list(misplaced), index=table.index, dtype=object),
             }
         )
+
+    def _columns(self, table: pd.DataFrame) -> TilesSettings:
+        """The columns' names: those of the settings, or stac-geoparquet's where these are the defaults and the file is one."""
+        is_items = {"id", "collection", "datetime"} <= set(table.columns) and "sensor" not in table.columns
+        if is_items and self.tiles == TilesSettings():
+            return TilesSettings(sensor="collection", cloud="eo:cloud_cover" if "eo:cloud_cover" in table.columns else None, scene_id="id")
+        return self.tiles
+
+    def _that_count(self, table: pd.DataFrame, only: HoldingsFilter) -> NDArray[np.bool_]:
+        """Rows that ``[holdings.filter]`` lets through."""
+        if only.column not in table.columns:
+            raise HoldingsRefused(
+                f"holdings {self.name} has no column {only.column!r} (it has {', '.join(map(str, table.columns))}); set holdings.filter"
+            )
+        column = table[only.column]
+        text = column.map(lambda value: str(value).lower() if isinstance(value, bool | np.bool_) else str(value))
+        return np.asarray(text.where(column.notna(), "").isin(only.values), bool)
 
     def _of(self, satellites: Sequence[str] | None) -> pd.DataFrame:
         frame = self._rows
@@ -145,9 +173,9 @@ class FileHoldings:
         frame = self._of(satellites)
         return frame[as_utc(frame["datetime"]).isna()], len(frame)
 
-    def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
+    def last(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str]) -> pd.DataFrame:
         """See ``HoldingsSource``."""
-        frame = self.rows(since, until, [satellite])
+        frame = self.rows(since, until, satellites)
         frame = frame.assign(datetime=as_utc(frame["datetime"]))
         groups = frame.groupby(["geometry", "misplaced"], as_index=False, dropna=False)
         return groups.agg(datetime=("datetime", "max"), rows=("datetime", "size"))
@@ -156,6 +184,14 @@ class FileHoldings:
         """See ``HoldingsSource``."""
         counts = self.rows(since, until, None)["sensor"].fillna("").astype(str).value_counts()
         return {str(name): int(count) for name, count in counts.items()}
+
+
+def _times(table: pd.DataFrame, column: str) -> pd.Series[Any]:
+    """The column of times; of a STAC item without ``datetime`` its start."""
+    times = table[column]
+    if column != "datetime" or "start_datetime" not in table.columns or "collection" not in table.columns:
+        return times
+    return times.where(times.notna(), table["start_datetime"])
 
 
 def _as_frame(table: pa.Table) -> pd.DataFrame:

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 import sqlalchemy as sa
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 from sqlalchemy.types import UserDefinedType
 
-from coverage_pipeline.holdings.config import DatabaseSettings, TilesSettings
+from coverage_pipeline.holdings.config import DatabaseSettings, HoldingsFilter, TilesSettings
 from coverage_pipeline.holdings.errors import HoldingsDriverMissing, HoldingsUnreachable
 from coverage_pipeline.holdings.rows import (
     HoldingsRefused,
+    localised,
 )
 from coverage_pipeline.holdings.sources.base import in_degrees
 from coverage_pipeline.redaction import redact
@@ -39,6 +42,9 @@ class PostgisHoldings:
 
     db: DatabaseSettings
     tiles: TilesSettings
+    only: HoldingsFilter | None = None
+    time_zone: str | None = None
+    """Zone of times that carry none; None: UTC."""
 
     @property
     def name(self) -> str:
@@ -69,10 +75,10 @@ class PostgisHoldings:
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
-        # The session's zone decides what a timestamp without zone means when compared: UTC, as everything here. The address's own
-        # options stay, before it.
+        # The session's zone decides what a timestamp without zone means when compared: UTC, or the one that the settings name (checked
+        # against the IANA database). The address's own options stay, before it.
         given = self._url().query.get("options", ())
-        session = " ".join([*([given] if isinstance(given, str) else given), "-c timezone=UTC"])
+        session = " ".join([*([given] if isinstance(given, str) else given), f"-c timezone={self.time_zone or 'UTC'}"])
         options: dict[str, Any] = {"connect_timeout": self.db.connect_timeout, "options": session}
         if self.db.sslmode:
             options["sslmode"] = self.db.sslmode
@@ -111,6 +117,8 @@ class PostgisHoldings:
             case "42P01" | "3F000":
                 return "set COVERAGE_TILES_TABLE and COVERAGE_DB_SCHEMA"
             case "42703":
+                if self.only is not None and f'column "{self.only.column}"' in text:
+                    return "set holdings.filter"
                 wrong = [n for n, value in self.tiles.model_dump().items() if n != "table" and value and f'column "{value}"' in text]
                 if wrong:
                     empty = " (empty: there is none)" if set(wrong) <= {"cloud", "scene_id"} else ""
@@ -139,10 +147,18 @@ class PostgisHoldings:
 
     def _within(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
         date = self._column(self.tiles.date)
-        conditions: list[sa.ColumnElement[bool]] = [date >= sa.literal(since), date < sa.literal(until)]
+        conditions: list[sa.ColumnElement[bool]] = [date >= sa.literal(since), date < sa.literal(until), self._counts()]
         if satellites is not None:
             conditions.append(self._column(self.tiles.sensor).in_(list(satellites)))
         return conditions
+
+    def _counts(self) -> sa.ColumnElement[bool]:
+        """Rows that ``[holdings.filter]`` lets through."""
+        if self.only is None:
+            return sa.true()
+        column = sa.cast(self._column(self.only.column), sa.Text)
+        among = column.in_([value for value in self.only.values if value])
+        return sa.or_(among, column.is_(None)) if "" in self.only.values else among
 
     def _frame(self, query: sa.Select[Any], columns: list[str]) -> pd.DataFrame:
         """A query's rows whose last two columns are the footprint and its SRID, as columns and ``geometry``, ``misplaced``."""
@@ -154,6 +170,8 @@ class PostgisHoldings:
         shapes = np.full(len(frame), None, dtype=object)
         shapes[:] = [None if shape is None else bytes(shape) for shape in frame["geometry"]]
         geometry, misplaced = in_degrees(shapes, srid, systems)
+        if "datetime" in frame:
+            frame["datetime"] = localised(frame["datetime"], self.time_zone)
         return frame.drop(columns="srid").assign(
             geometry=pd.Series(list(geometry), dtype=object), misplaced=pd.Series(list(misplaced), dtype=object)
         )
@@ -191,7 +209,8 @@ class PostgisHoldings:
 
     def timeless(self, satellites: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
         """See ``HoldingsSource``. Only null times can be timeless here: a column of another type than time is refused."""
-        own = sa.true() if satellites is None else self._column(self.tiles.sensor).in_(list(satellites))
+        of = sa.true() if satellites is None else self._column(self.tiles.sensor).in_(list(satellites))
+        own = sa.and_(of, self._counts())
         rows = self._rows([own, self._column(self.tiles.date).is_(None)])
         if rows.empty:
             return rows, 0
@@ -199,13 +218,13 @@ class PostgisHoldings:
             count = connection.execute(sa.select(sa.func.count()).select_from(self._table()).where(own)).scalar_one()
         return rows, int(count)
 
-    def last(self, since: dt.datetime, until: dt.datetime, satellite: str) -> pd.DataFrame:
+    def last(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str]) -> pd.DataFrame:
         """See ``HoldingsSource``: one grouped question, whatever the table's size."""
         footprint = self._footprint()
         query = (
             sa.select(sa.func.max(self._column(self.tiles.date)), sa.func.count(), *footprint)
             .select_from(self._table())
-            .where(*self._within(since, until, [satellite]))
+            .where(*self._within(since, until, satellites))
             .group_by(*footprint)
         )
         return self._frame(query, ["datetime", "rows"])
@@ -216,3 +235,27 @@ class PostgisHoldings:
         query = sa.select(sensor, sa.func.count()).select_from(self._table()).where(*self._within(since, until, None)).group_by(sensor)
         with self._connection() as connection:
             return {name or "": int(count) for name, count in connection.execute(query)}
+
+
+def read_postgis_table(db: DatabaseSettings, table: str, geometry: str, *, most: int) -> gpd.GeoDataFrame:
+    """All columns of a table or view (``name``, or ``schema.name``), at most ``most`` + 1 rows, its outlines in EPSG:4326.
+
+    Raises ``HoldingsUnavailable`` and ``HoldingsRefused`` as ``PostgisHoldings`` does; ``ValueError`` for an outline that cannot be brought
+    to degrees.
+    """
+    schema, dot, name = table.rpartition(".")
+    where = db.model_copy(update={"schema_name": schema}) if dot else db
+    reader = PostgisHoldings(where, TilesSettings(table=name, geom=geometry))
+    with reader._connection() as connection:
+        try:
+            columns = sa.inspect(connection).get_columns(name, schema=where.schema_name)
+        except sa.exc.NoSuchTableError:
+            raise ValueError(f"there is no table or view {table}") from None
+        names = [one["name"] for one in columns if one["name"] != geometry]
+    query = sa.select(*(reader._column(one) for one in names), *reader._footprint()).select_from(reader._table()).limit(most + 1)
+    frame = reader._frame(query, names)
+    wrong = frame["misplaced"].notna()
+    if wrong.any():
+        raise ValueError(f"{int(wrong.sum())} outlines cannot be brought to degrees: {frame['misplaced'][wrong].iloc[0]}")
+    shapes = shapely.from_wkb(frame["geometry"].to_numpy(dtype=object), on_invalid="ignore")
+    return gpd.GeoDataFrame(frame.drop(columns=["geometry", "misplaced"]), geometry=shapes, crs="EPSG:4326")
