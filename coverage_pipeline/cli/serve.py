@@ -89,6 +89,7 @@ def demo(
         from coverage_pipeline.demo.build import (  # Dagster takes seconds to import
             build_demo,
             headlines,
+            requests_summary,
             serve_archive,
             summary,
             targets_summary,
@@ -113,6 +114,9 @@ def demo(
             Console().print(printable_text(sentence), highlight=False, soft_wrap=True)
         Console().print("The first five scenes to get:")
         backlog_command(max_scenes=5, config=result.config)
+        Console().print("Requests (coverage-planner requests list):")
+        for line in requests_summary(result):
+            Console().print(f"  {printable_text(line)}", highlight=False, soft_wrap=True)
         if build_only:
             typer.echo(f"to see it: coverage-planner serve --config {result.config}")
         else:

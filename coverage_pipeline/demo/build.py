@@ -27,6 +27,7 @@ from coverage_pipeline.demand.summary_schema import SummaryMetadata
 from coverage_pipeline.demand.target_schema import TargetStatsMetadata
 from coverage_pipeline.demo.archive import write_archive
 from coverage_pipeline.demo.holdings import simulated_holdings, simulated_holdings_without_catalog
+from coverage_pipeline.demo.requests import write_requests
 from coverage_pipeline.demo.stac_server import stac_api
 from coverage_pipeline.demo.targets import write_targets
 from coverage_pipeline.errors import PlannerError
@@ -57,6 +58,8 @@ _WRITTEN = (
     "targets",
     "backlog",
     "summary",
+    "requests.sqlite",
+    ".requests.sqlite.lock",
     "build.toml",
     "catalog",
     "holdings",
@@ -217,6 +220,12 @@ def serve_archive(root: Path) -> Iterator[str]:
     port = urlsplit(sources[0].endpoint).port
     with stac_api(files, port=port) as address:
         yield address
+
+
+def requests_summary(demo: Demo) -> list[str]:
+    """The demo's requests with their states, a line each; they are recorded here."""
+    found = write_requests(load_settings(demo.config, environment=False))
+    return [f"{one.id[:8]} {one.state}: {one.kind} {one.sensor}, {one.window_start}..{one.window_end}, {one.note}" for one in found]
 
 
 def headlines(demo: Demo) -> list[str]:

@@ -18,9 +18,12 @@ from coverage_pipeline.cube.overviews import known_share
 from coverage_pipeline.cube.schema import KNOWN_SHARES, SCHEMA
 from coverage_pipeline.demand.target_days import Pieces, covered_days
 from coverage_pipeline.geometry.wkb import ragged_from_wkb
+from coverage_pipeline.grid.footprint_arrays import FootprintArrays, ragged_arrays
+from coverage_pipeline.grid.kernel import covered_ranges
 from coverage_pipeline.grid.spec import CoverageRule, GridSpec
 from coverage_pipeline.grid.statistics import cell_statistics, latest_in_cells
 from coverage_pipeline.grid.touch import footprint_to_cells, touched
+from coverage_pipeline.requests.cover import CoverProblem, cover
 
 
 def compile_kernels() -> None:
@@ -41,6 +44,10 @@ def compile_kernels() -> None:
     outlines = pa.chunked_array([pa.array(shapely.to_wkb(footprints))])
     pieces = Pieces(shapely.bounds(footprints), outlines, np.array([1, 1], np.uint8), np.array([1, 1], np.uint8))
     covered_days(footprints[:1], np.array([0.9]), pieces)
+    nothing = np.zeros(1, np.int64)
+    some = np.array([0, 1], np.int64)
+    cover(CoverProblem(np.ones(1), np.zeros(1), nothing, nothing, some, np.ones(1, np.int64), some, np.ones(1, np.int64), np.ones(1)))
+    covered_ranges(*FootprintArrays.of(*ragged_arrays(footprints)).flat, np.arange(2), GridSpec(10.0).kernel_grid())
     for of, _ in KNOWN_SHARES.values():
         known_share(np.zeros((36, 72), SCHEMA[of].dtype), SCHEMA[of].fill, weights, 6)
 
