@@ -37,7 +37,9 @@ def _definitions(settings: PlannerSettings, planner: PlannerResource) -> dg.Defi
         backoff=dg.Backoff.EXPONENTIAL,
         jitter=dg.Jitter.PLUS_MINUS,
     )
-    binding = Binding(sensor_months, policy, automation_conditions(wanted), again_later)
+    # Ids have the catalogue's footprints, so that their holdings follow from the scan.
+    more_deps = {"holdings": ("availability",)} if settings.holdings.source == "ids" else {}
+    binding = Binding(sensor_months, policy, automation_conditions(wanted), again_later, more_deps)
     return dg.Definitions(
         assets=[asset.bound(binding) for asset in ASSETS],
         asset_checks=planner_checks(sensor_months, binding.automation),

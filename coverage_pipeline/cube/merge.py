@@ -110,7 +110,7 @@ def merge_partition(
         # One layer after the other: a table is let go before the next is read.
         fields = availability_fields(available.cells(columns, rows, CELL_SCHEMA), grid, known, rows)
         acquired = HELD_SCHEMA.empty_table() if held_file is None else held_file.cells(columns, rows, HELD_SCHEMA)
-        fields |= holdings_fields(acquired, grid, status, month, spec.lookback_months, rows)
+        fields |= holdings_fields(acquired, grid, status, month, spec.lookback_months, rows, last_known=held is None or held.last_known)
         held_unclear = dense(acquired, "unknown_days", grid, DAYS, AreaKnown(everywhere=status == "read"), rows)
         del acquired
         unheld = UNHELD_SCHEMA.empty_table() if unheld_file is None else unheld_file.cells(columns, rows, UNHELD_SCHEMA)

@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
 )
 
+from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.redaction import has_login
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.section import PREFIX, Section
@@ -35,11 +36,34 @@ class HoldingsFilter(Section):
         return check_database_name(name)
 
 
+class ArchiveSettings(Section):
+    """``[holdings.stac]``: a STAC API of one's own archive."""
+
+    endpoint: str
+    """Its landing page, http or https."""
+    collections: Annotated[dict[str, str], Field(min_length=1)]
+    """Sensor key by collection: ``{ "sentinel-2-l2a" = "sentinel-2" }``."""
+    platforms: dict[str, list[str]] = Field(default_factory=dict)
+    """Platforms that count, by collection; all where none is given."""
+    cloud_field: str | None = None
+    """Property of the cloud percentage; ``eo:cloud_cover`` where none is given."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _address(cls, endpoint: str) -> str:
+        if not endpoint.startswith(("http://", "https://")) or has_login(endpoint):
+            raise ValueError("must be the http(s) address of the API's landing page, without credentials")
+        return endpoint
+
+
 class HoldingsSettings(Section):
     """``[holdings]``: where our own scenes are listed, and how they match the catalogue's."""
 
-    source: Literal["auto", "file", "postgis", "off"] = "auto"
-    """``auto``: the file where ``path`` is set, else the database where one is configured."""
+    source: Literal["auto", "file", "postgis", "stac", "ids", "off"] = "auto"
+    """``auto``: the file where ``path`` is set, else the database where one is configured. ``stac``: the API of ``[holdings.stac]``.
+    ``ids``: ``path`` is a text with an id a line, or an inventory in which ids stand; footprints and times are the catalogue's."""
+    stac: ArchiveSettings | None = None
+    """``[holdings.stac]``: the STAC API of ``source = "stac"``."""
     path: str | None = None
     """A GeoParquet file (or anything geopandas reads) with the columns of ``[tiles]``."""
     sensors: dict[str, str] = Field(default_factory=dict)
@@ -71,7 +95,8 @@ class HoldingsSettings(Section):
 
     def held_name(self, sensor: CoverageSensor) -> str | None:
         """What the holdings of a sensor are called once the spellings are mapped; None where we hold nothing of it."""
-        return sensor.held_satellite or (sensor.key if sensor.key in self.sensors.values() else None)
+        by_id = self.source == "ids" or (self.source == "stac" and self.stac is not None and sensor.key in self.stac.collections.values())
+        return sensor.held_satellite or (sensor.key if by_id or sensor.key in self.sensors.values() else None)
 
 
 class DatabaseSettings(Section):
@@ -227,4 +252,8 @@ class HoldingsConfig(Protocol):
 
     def registry(self) -> dict[str, CoverageSensor]:
         """Every sensor that can be named."""
+        ...
+
+    def scan_options(self) -> ScanOptions:
+        """How catalogues, and a STAC API of one's own, are asked."""
         ...

@@ -51,7 +51,7 @@ def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: 
         status = "not_held"
     else:
         try:
-            source = holdings_source(settings)
+            source = holdings_source(settings, store)
             source_name = source.name
             reading = read_month_of(source, sensor, satellite, month, settings.holdings)
         except HoldingsUnavailable as error:
@@ -81,6 +81,7 @@ def extract_month(sensor: CoverageSensor, month: Month, store: Store, settings: 
         rejected_reasons=dict(Counter(reading.rejected["reason"].to_pylist())),
         zoneless=reading.zoneless,
         footprints=reading.last.num_rows,
+        last_known=reading.last_known,
         warnings=reading.warnings,
         notes=reading.notes(rows, duplicates),
     )

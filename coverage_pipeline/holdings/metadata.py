@@ -43,6 +43,8 @@ class HoldingsMetadata(FileMetadata):
     """Times without a zone, taken as UTC."""
     footprints: int = 0
     """Rows of the ``last`` table."""
+    last_known: bool = True
+    """Whether ``last`` says when a place was last held; if not, only what the month itself holds does."""
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

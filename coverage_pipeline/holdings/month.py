@@ -47,6 +47,8 @@ class MonthReading:
     table: pa.Table = field(default_factory=HOLDINGS_SCHEMA.empty_table)
     last: pa.Table = field(default_factory=LAST_SCHEMA.empty_table)
     rejected: pa.Table = field(default_factory=REJECTED_HOLDINGS_SCHEMA.empty_table)
+    last_known: bool = True
+    """Whether ``last`` is known: an archive without a grouped question needs the extracts of all earlier months."""
     zoneless: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -55,6 +57,8 @@ class MonthReading:
         lines = []
         if self.zoneless:
             lines.append(f"{self.zoneless:,} of {self.table.num_rows:,} times carry no zone: UTC assumed")
+        if not self.last_known:
+            lines.append("when a place was last held before this month is not known: extracts of earlier months are missing")
         if duplicates:
             lines.append(f"{duplicates:,} of {rows:,} rows repeat another row's time and footprint: each is one holding")
         if self.rejected.num_rows:
@@ -95,7 +99,9 @@ def read_month_of(source: HoldingsSource, sensor: CoverageSensor, satellite: str
     without_time = rejected_rows(timeless, [UNREADABLE_TIME if given else NO_TIME for given in timeless["datetime"].notna()])
     reading.rejected = pa.concat_tables([placed.rejected, otherwise, without_time])
     since = month.shift(1 - wanted.lookback_months).start
-    latest = source.last(since, month.end, [satellite])
+    asked = source.last(since, month.end, [satellite])
+    reading.last_known = asked is not None
+    latest = pd.DataFrame({name: [] for name in ("datetime", "rows", "geometry", "misplaced")}).astype(object) if asked is None else asked
     shapes, reasons = usable_footprints(latest["geometry"].to_numpy(dtype=object), latest["misplaced"].to_numpy(dtype=object))
     usable = ~shapely.is_missing(shapes)
     reading.last = pa.table(

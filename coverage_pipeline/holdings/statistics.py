@@ -106,11 +106,18 @@ def _strip_of(rows: tuple[int, int] | None, grid: GridSpec) -> tuple[int, NDArra
 
 
 def holdings_fields(
-    table: pa.Table, grid: GridSpec, status: str, month: Month, lookback_months: int, rows: tuple[int, int] | None = None
+    table: pa.Table,
+    grid: GridSpec,
+    status: str,
+    month: Month,
+    lookback_months: int,
+    rows: tuple[int, int] | None = None,
+    *,
+    last_known: bool = True,
 ) -> dict[str, NDArray[Any]]:
     """The cube's Acquired variables of one partition, each a field of the grid or of its ``rows`` (see ``celltable.dense``).
 
-    All are fill unless the holdings were read.
+    All are fill unless the holdings were read. Without ``last_known`` a cell that the month does not hold has no ``days_since_last_held``.
     """
     known = AreaKnown(everywhere=status == "read")
     fields = {variable: dense(table, column, grid, kind, known, rows) for variable, (column, kind) in HELD_VARIABLES.items()}
@@ -118,7 +125,7 @@ def holdings_fields(
     if status == "read":
         # Nothing found within the lookback: at least that long ago (right-censored), which is not "not known".
         lookback = (month.end - month.shift(1 - lookback_months).start).total_seconds() / 86_400
-        since[...] = lookback
+        since[...] = lookback if last_known else np.nan
         seconds = table["last_held"].to_numpy()
         seen = ~np.isnan(seconds)
         days = np.float32((month.end.timestamp() - seconds[seen]) / 86_400)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -28,6 +29,8 @@ class Binding:
     backfill_policy: dg.BackfillPolicy | None
     automation: Automation
     retry_policy: dg.RetryPolicy
+    more_deps: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Sources that a configuration adds to an asset, by name."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ class PlannedAsset:
 
     def bound(self, binding: Binding) -> dg.AssetsDefinition:
         """The asset of one configuration."""
-        automation = binding.automation.downstream if self.deps else binding.automation.root
+        deps = [*(dep.name for dep in self.deps), *binding.more_deps.get(self.name, ())]
+        automation = binding.automation.downstream if deps else binding.automation.root
         bound: dg.AssetsDefinition = dg.asset(  # type: ignore[call-overload]  # dg.Nothing is no DagsterType to the stubs
             name=self.name,
             description=inspect.getdoc(self.body),
-            deps=[dep.name for dep in self.deps],
+            deps=deps,
             kinds=set(self.kinds),
             code_version=self.code_version,
             metadata=dict(self.metadata),

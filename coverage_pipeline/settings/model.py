@@ -189,7 +189,9 @@ class PlannerSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _desired_sensors_known(self) -> PlannerSettings:
-        unknown = sorted((set(self.gap.desired) | set(self.holdings.sensors.values())) - set(self.sensors.registry()))
+        archive = self.holdings.stac.collections if self.holdings.stac is not None else {}
+        named = set(self.gap.desired) | set(self.holdings.sensors.values()) | set(archive.values())
+        unknown = sorted(named - set(self.sensors.registry()))
         if unknown:
             raise ValueError(f"unknown sensor {', '.join(unknown)}: known are {', '.join(sorted(self.sensors.registry()))}")
         self.groups()

@@ -255,6 +255,12 @@ def test_a_scene_listed_twice_stops_what_follows(world: Path, instance: dg.Dagst
     assert not evaluate(world, instance, "2025-01|mine")["scene_keys_unique"].passed
 
 
+def test_holdings_that_are_ids_follow_from_the_scan(world: Path) -> None:
+    settings = load_settings(world, {"holdings": {"source": "ids", "path": "ids.txt"}})
+    graph = planner_definitions(settings, str(world)).resolve_asset_graph()
+    assert graph.get(dg.AssetKey("holdings")).parent_keys == {dg.AssetKey("availability")}
+
+
 def test_the_graph_is_as_it_was(world: Path) -> None:
     """Keys and partitions are the history of a deployment: a rename orphans it. Change this on purpose only."""
     graph = planner_definitions(load_settings(world), str(world)).resolve_asset_graph()

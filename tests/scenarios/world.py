@@ -218,6 +218,8 @@ def settings_of(folder: Path, declared: Mapping[str, Any], *, holdings: Path | s
         "scan": {"retries": 0, "backoff_seconds": 0, "timeout_seconds": 20},
         "providers": {"127.0.0.1": {"requests_per_second": 1000}},
     }
+    where = changes.pop("where", where)
+    overrides["holdings"] = where
     if "min_cover" in changes:
         where["min_cover"] = changes.pop("min_cover")
     for section, values in changes.items():

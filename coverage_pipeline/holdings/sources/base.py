@@ -36,10 +36,10 @@ class HoldingsSource(Protocol):
         """
         ...
 
-    def last(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str]) -> pd.DataFrame:
+    def last(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str]) -> pd.DataFrame | None:
         """Per distinct footprint the last ``datetime`` with ``since <= datetime < until``, and how many rows have it.
 
-        Columns datetime, rows, geometry, misplaced.
+        Columns datetime, rows, geometry, misplaced. None: not known.
         """
         ...
 

@@ -45,7 +45,7 @@ class MappedHoldings:
         frame, count = self.source.timeless(self._spelt(satellites))
         return self._renamed(frame), count
 
-    def last(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str]) -> pd.DataFrame:
+    def last(self, since: dt.datetime, until: dt.datetime, satellites: Sequence[str]) -> pd.DataFrame | None:
         """See ``HoldingsSource``."""
         return self.source.last(since, until, self._spelt(satellites) or [])
 
