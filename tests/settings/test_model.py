@@ -118,7 +118,7 @@ WRONG = [
     ("window", "end", "March", "YYYY-MM-DD"),
     ("area", "scope", "sea", "'land', 'all' or 'targets'"),
     ("area", "coastal_margin_km", -1, "greater than or equal to 0"),
-    ("holdings", "source", "oracle", "'auto', 'file', 'postgis' or 'off'"),
+    ("holdings", "source", "oracle", "'auto', 'file', 'postgis', 'stac', 'ids' or 'off'"),
     ("holdings", "min_iou", 0, "greater than 0"),
     ("holdings", "lookback_months", 0, "greater than or equal to 1"),
     ("db", "port", 99999, "less than or equal to 65535"),
