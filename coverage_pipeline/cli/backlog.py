@@ -143,11 +143,23 @@ def in_words(backlog: Backlog, chosen: pa.Table) -> str:
     size = (pc.sum(chosen["bytes"]).as_py() or 0) / 1e9
     whole, every = backlog.bytes_chosen / 1e9, backlog.bytes_candidates / 1e9
     stated = "" if pc.all(chosen["bytes_stated"]).as_py() else " (estimated)"
-    words = f"{chosen.num_rows} scenes, {size:,.1f} GB{stated}."
+    noun = "scene" if chosen.num_rows == 1 else "scenes"
+    closed = f"close {days_of(chosen):,} of {backlog.days_wanted:,} days that can be downloaded"
+    words = f"{chosen.num_rows} {noun}, {size:,.1f} GB{stated}, {closed}."
     if chosen.num_rows < backlog.chosen.num_rows:
-        words += f" Without a budget: {backlog.chosen.num_rows} scenes, {whole:,.1f} GB."
-    words += f" Together they close {backlog.days_closed:,} of {backlog.days_wanted:,} days that downloading can close."
-    return f"{words} Taking every overlapping scene would be {every:,.1f} GB: {every - whole:,.1f} GB are saved."
+        words += f" Without a budget: {backlog.chosen.num_rows} scenes, {whole:,.1f} GB, {backlog.days_closed:,} days."
+    return f"{words} Taking every overlapping scene would be {every:,.1f} GB: the cover saves {every - whole:,.1f} GB."
+
+
+def days_of(chosen: pa.Table) -> int:
+    """Days of targets, or of cells, that some of the chosen scenes close; scenes of one offer close the same ones together."""
+    import pyarrow.compute as pc
+
+    closes = pc.list_flatten(chosen["closes"])
+    if not len(closes):  # of cells, of which each offer is one scene
+        return int(pc.sum(chosen["days_closed"]).as_py() or 0)
+    month = chosen["month"].take(pc.list_parent_indices(chosen["closes"])).to_pylist()
+    return len({(when, *one.values()) for when, one in zip(month, closes.to_pylist(), strict=True)})
 
 
 _SUFFIX = {

@@ -139,7 +139,8 @@ def closing_words(row: dict[str, Any]) -> str:
     parts = []
     if row["scenes_to_get"]:
         stated = "" if row["bytes_stated"] else " (estimated)"
-        parts.append(f"{row['scenes_to_get']:,} scenes, {row['bytes_to_get'] / 1e9:,.1f} GB{stated}, close what can be downloaded")
+        some = "1 scene closes" if row["scenes_to_get"] == 1 else f"{row['scenes_to_get']:,} scenes close"
+        parts.append(f"{some} what can be downloaded, {row['bytes_to_get'] / 1e9:,.1f} GB{stated}")
     if row["ingestable_days"]:
         parts.append(f"downloading can add {row['ingestable_days']:,} of {row['deficit_days']:,} missing days")
     if row["remaining_days"]:

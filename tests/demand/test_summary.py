@@ -146,7 +146,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(world: World) -> None:
     assert one.trend[0].row is None
     assert one.trend[0].unknown == 1.0  # a month that was never built is not known
     assert closing_words(one.now.row or {}) == (
-        "1 scenes, 1.0 GB (estimated), close what can be downloaded; downloading can add 1 of 3 missing days; "
+        "1 scene closes what can be downloaded, 1.0 GB (estimated); downloading can add 1 of 3 missing days; "
         "2 days remain to task or to wait for."
     )
     states = {"mine": {"met": TargetState("met", 0, 1.0), "lacking": TargetState("missing", 3, 1.0)}}

@@ -341,7 +341,8 @@ available_sources = [{{ kind = "stac", endpoint = "{source.endpoint}", collectio
     monkeypatch.chdir(tmp_path)
     shown = CliRunner().invoke(app, ["backlog", "--config", str(config), "--max-gb", "2"])
     assert shown.exit_code == 0, shown.output
-    assert "2 scenes, 2.0 GB (estimated). Without a budget: 4 scenes, 4.0 GB." in shown.output.replace("\n", " ")
+    words = shown.output.replace("\n", " ")
+    assert "2 scenes, 2.0 GB (estimated), close 1 of 3 days that can be downloaded. Without a budget: 4 scenes, 4.0 GB, 3 days." in words
     out = tmp_path / "to_get.json"
     done = CliRunner().invoke(app, ["backlog", "--config", str(config), "--format", "itemcollection", "--out", str(out)])
     assert done.exit_code == 0, done.output
