@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.table import Table
 
 from coverage_pipeline.cli.console import ConfigOption, command_settings, exit_codes, printable_text
 from coverage_pipeline.months import Month
+
+if TYPE_CHECKING:
+    from coverage_pipeline.settings.model import PlannerSettings
 
 
 def report(
@@ -36,7 +39,10 @@ def report(
         settings = command_settings(config, sensors=sensors)
         store, months = settings.store(), settings.months()
         wanted = months[-1] if month is None else Month.parse(month)
-        made = make_report(settings.chosen_sensors(), months, wanted, store, group)
+        chosen = settings.chosen_sensors()
+        keys = {sensor.key for sensor in chosen}
+        groups = [one for one in settings.groups().values() if keys.issuperset(member.key for member in one.members)]
+        made = make_report(chosen, months, wanted, store, group, groups)
         out = Console()
         out.print(f"[bold]Coverage of {printable_text(f'targets of {group}' if group else made.of)}, {wanted}[/bold]")
         if settings.note:
@@ -51,14 +57,14 @@ def report(
             if one.since_run is not None:
                 out.print(f"  Since the run of {one.run_before}: {change_words(one.since_run)}.", soft_wrap=True, highlight=False)
         out.print()
-        out.print(_trend([(one.sensor.key, [(f.met, f.unknown) for f in one.trend]) for one in made.sensors], months))
+        out.print(_trend([(one.key, [(f.met, f.unknown) for f in one.trend]) for one in made.sensors], months))
         if html is not None:
             from coverage_pipeline.demand.report_html import report_html
             from coverage_pipeline.storage.files import write_bytes
             from coverage_pipeline.storage.paths import storage_path
 
             targets = load_targets(store) if made.of == "targets" else None
-            histories = {one.sensor.key: target_history(store, one.sensor.key, wanted) for one in made.sensors}
+            histories = {one.key: target_history(store, one.key, wanted) for one in made.sensors}
             states = {key: states_of(rows[-1]) for key, rows in histories.items() if rows}
             write_bytes(storage_path(html), report_html(made, targets, states, note=settings.note).encode())
             typer.echo(str(html))
@@ -113,6 +119,10 @@ def changes(
                 else:
                     found, before = since_month(store, sensor.key, Month.parse(against), wanted), against
             except NothingToCompare as nothing:
+                if against is not None and settings.targets.path is None and settings.targets.table is None:
+                    compared = True
+                    _print_cells(out, settings, sensor.key, Month.parse(against), wanted)
+                    continue
                 out.print(printable_text(nothing), soft_wrap=True, highlight=False)
                 continue
             compared = True
@@ -124,3 +134,14 @@ def changes(
                 out.print(f"  {printable_text(change.target)}: {change.kind} (missing {was} -> {now})", soft_wrap=True, highlight=False)
     if not compared:
         raise typer.Exit(1)
+
+
+def _print_cells(out: Console, settings: PlannerSettings, sensor: str, before: Month, after: Month) -> None:
+    """Where there are no targets: the area of the cells by kind of change."""
+    from coverage_pipeline.cube.dataset import open_coverage
+    from coverage_pipeline.demand.cell_changes import change_areas, change_layer
+
+    layer = change_layer(open_coverage(settings.store().zarr), sensor, before, after)
+    areas = change_areas(layer, settings.grid_spec())
+    words = ", ".join(f"{kind} {km2:,.0f} km²" for kind, km2 in areas.items() if km2) or "no cell changed"
+    out.print(f"[bold]{sensor} {after}[/bold] against {before}, cells: {words}", soft_wrap=True, highlight=False)

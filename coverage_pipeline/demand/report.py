@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from coverage_pipeline.demand.changes import ChangeKind, NothingToCompare, counts, since_last_run, since_month
-from coverage_pipeline.demand.summary import headline, shares
+from coverage_pipeline.demand.groups import SensorGroup
+from coverage_pipeline.demand.summary import Standing, headline, shares, state_of, summed
 from coverage_pipeline.demand.summary_schema import SUMMARY_SCHEMA, SummaryMetadata
+from coverage_pipeline.demand.target_months import read_target_month, target_group_gap
+from coverage_pipeline.demand.target_table import Targets
+from coverage_pipeline.demand.targets import load_targets
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.grid.daymask import UNKNOWN, observations
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import Store
@@ -42,9 +49,11 @@ class MonthFigures:
 
 @dataclass(frozen=True)
 class SensorReport:
-    """What one sensor comes to in a month."""
+    """What one sensor, or one group of sensors, comes to in a month."""
 
-    sensor: CoverageSensor
+    key: str
+    """Of the sensor, or the group's name."""
+    title: str
     now: MonthFigures
     trend: tuple[MonthFigures, ...]
     """Every month of the window, in order."""
@@ -59,7 +68,7 @@ class SensorReport:
     def headline(self) -> str:
         """The figure, with the share that is not known."""
         if self.now.row is None:
-            return f"{self.sensor.key} {self.now.month}: not known; it was never summed up"
+            return f"{self.key} {self.now.month}: not known; it was never summed up"
         return headline(self.now.row)
 
 
@@ -76,8 +85,16 @@ class Report:
     """What a reader must be told, a sentence each."""
 
 
-def make_report(sensors: Sequence[CoverageSensor], months: Sequence[Month], month: Month, store: Store, group: str | None = None) -> Report:
-    """The report of ``month``, with the trend over ``months``; of one group of targets, or of all.
+def make_report(
+    sensors: Sequence[CoverageSensor],
+    months: Sequence[Month],
+    month: Month,
+    store: Store,
+    group: str | None = None,
+    sensor_groups: Sequence[SensorGroup] = (),
+) -> Report:
+    """The report of ``month``, with the trend over ``months``; of one group of targets, or of all. ``sensor_groups`` follow the sensors,
+    where there are targets.
 
     Raises ``NoSummary`` where no sensor was summed up in that month, or the group is unknown.
     """
@@ -89,7 +106,14 @@ def make_report(sensors: Sequence[CoverageSensor], months: Sequence[Month], mont
         trend = tuple(_figures(store, sensor, one, of, group) for one in months)
         now = _figures(store, sensor, month, of, group)
         changed, run, before = _changes(store, sensor, month) if of == "targets" and group is None else (None, None, None)
-        reports.append(SensorReport(sensor, now, trend, changed, run, before))
+        reports.append(SensorReport(sensor.key, sensor.title or sensor.key, now, trend, changed, run, before))
+    if of == "targets" and sensor_groups:
+        targets = load_targets(store)
+        for one in sensor_groups:
+            trend = tuple(_group_figures(store, one, when, targets, group) for when in months)
+            now = _group_figures(store, one, month, targets, group)
+            title = f"{one.key}: any of {', '.join(member.title or member.key for member in one.members)}"
+            reports.append(SensorReport(one.key, title, now, trend, None, None, None))
     if all(report.now.row is None for report in reports):
         known = sorted({str(row["group"]) for sensor in sensors for row in _rows(store, sensor, month) if row["group"]})
         hint = f"; groups are {', '.join(known)}" if group is not None and known else "; build that month (coverage-planner build)"
@@ -118,6 +142,36 @@ def _figures(store: Store, sensor: CoverageSensor, month: Month, of: str, group:
     table, stored = read_parquet(path, SUMMARY_SCHEMA.names)
     row = next((row for row in table.to_pylist() if row["of"] == of and row["group"] == group), None)
     return MonthFigures(month, row, SummaryMetadata.of(stored))
+
+
+def _group_figures(store: Store, group: SensorGroup, month: Month, targets: Targets, target_group: str | None) -> MonthFigures:
+    """A group of sensors as a row of a summary, from its members' statistics; None where a member's cannot be read."""
+    members = {}
+    for member in group.members:
+        if member.flies_in(month):
+            try:
+                members[member.key] = read_target_month(member, month, store, targets)
+            except PlannerError:
+                continue  # that member is not known, which the group's rule takes into account
+    if not members:
+        return MonthFigures(month, None, None)
+    gap = target_group_gap(group, month, members, targets)
+    desired = targets.desired(group.key, month, group.desired)
+    action = gap.action.astype(np.int64)
+    added = np.where(gap.ingestable_days & UNKNOWN, 0, observations(gap.ingestable_days)).astype(np.int64)
+    deficit = gap.deficit.astype(np.int64)
+    standing = Standing(
+        state_of(action, desired, np.zeros(len(targets), bool)),
+        action,
+        targets.table["area_km2"].to_numpy(np.float64),
+        np.ones(len(targets), np.int64),
+        deficit,
+        np.minimum(np.maximum(deficit, 0), added),
+    )
+    chosen = None if target_group is None else targets.table["group"].to_numpy(dtype=object) == target_group
+    nothing = {"scenes_to_get": None, "bytes_to_get": None, "bytes_stated": None}
+    row = {"sensor": group.key, "month": month.key, "of": "targets", "group": target_group, **summed(standing, chosen), **nothing}
+    return MonthFigures(month, row, None)
 
 
 def _changes(

@@ -55,13 +55,13 @@ def report_html(
         "<p class='small'>Shares are of the true area on the ellipsoid that wants something in the month. What is not known is never "
         f"counted as met or missing. Written {_text(made)}.</p>",
     ]
-    parts.extend(_section(one, targets, states.get(one.sensor.key, {}), report.group) for one in report.sensors)
+    parts.extend(_section(one, targets, states.get(one.key, {}), report.group) for one in report.sensors)
     parts.append("</body></html>")
     return "\n".join(parts)
 
 
 def _section(one: SensorReport, targets: Targets | None, states: Mapping[str, TargetState], group: str | None) -> str:
-    title = one.sensor.title or one.sensor.key
+    title = one.title
     parts = [f"<h2>{_text(title)}</h2>", f"<p><strong>{_text(one.headline)}.</strong></p>"]
     if one.now.row is not None:
         parts.append(f"<p>{_text(closing_words(one.now.row))}</p>")

@@ -270,9 +270,10 @@ class Planner:
 
     def backlog(self, sensor: CoverageSensor, month: Month) -> BacklogMetadata:
         """Choose the scenes worth getting: for targets where there are some, else for cells."""
+        from coverage_pipeline.demand.target_months import read_target_month
         from coverage_pipeline.requests.backlog import read_backlog_files, write_backlog
         from coverage_pipeline.requests.cell_demand import cell_demand
-        from coverage_pipeline.requests.demands import read_target_month, sensor_demand
+        from coverage_pipeline.requests.demands import sensor_demand
         from coverage_pipeline.requests.places import CellPlaces, Places, TargetPlaces
 
         with _naming(sensor, month):

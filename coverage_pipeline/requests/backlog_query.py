@@ -12,6 +12,7 @@ from coverage_pipeline.cube.schema import CoverageError, DesiredCadence
 from coverage_pipeline.demand.errors import LocationsError
 from coverage_pipeline.demand.groups import SensorGroup
 from coverage_pipeline.demand.partition_files import PartitionFiles
+from coverage_pipeline.demand.target_months import TargetMonth, read_target_month
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.bbox import BBox, split_bbox
@@ -19,7 +20,7 @@ from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.requests.backlog import Backlog, make_backlog, merged, read_backlog_files
 from coverage_pipeline.requests.cell_demand import cell_demand, cell_group_demand
-from coverage_pipeline.requests.demands import Demand, TargetMonth, group_demand, read_target_month, sensor_demand
+from coverage_pipeline.requests.demands import Demand, group_demand, sensor_demand
 from coverage_pipeline.requests.places import CellPlaces, Places, TargetPlaces
 from coverage_pipeline.sensors.downloads import Download
 from coverage_pipeline.sensors.registry import CoverageSensor

@@ -9,10 +9,14 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+import xarray as xr
 from typer.testing import CliRunner
 
 from coverage_pipeline.cli.app import app
+from coverage_pipeline.cube.schema import CoverageError
+from coverage_pipeline.demand.cell_changes import CELL_CHANGES, change_areas, change_layer
 from coverage_pipeline.demand.changes import NothingToCompare, TargetState, changes_between, counts, since_last_run, since_month
+from coverage_pipeline.demand.groups import group_dataset
 from coverage_pipeline.demand.report import NoSummary, closing_words, make_report
 from coverage_pipeline.demand.report_html import report_html
 from coverage_pipeline.demand.summary import headline, shares
@@ -21,7 +25,9 @@ from coverage_pipeline.demand.targets import load_targets
 from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
 from coverage_pipeline.grid.cell_area import cell_km2
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.months import Month
 from coverage_pipeline.pipeline.build import build
+from coverage_pipeline.requests.backlog_query import BacklogQuery, backlog_of
 from coverage_pipeline.storage.paths import sibling
 from coverage_pipeline.storage.tables import read_parquet
 from tests.scenarios.world import JUNE, Catalogue, World, at, build_world, holding, item, leaning, sensor, write_holdings
@@ -186,3 +192,54 @@ available_sources = [{{ kind = "stac", endpoint = "{source.endpoint}", collectio
     assert page.read_text().startswith("<!doctype html>")
     assert CliRunner().invoke(app, ["report", "--config", str(config), "--group", "zebra"]).exit_code == 1
     assert CliRunner().invoke(app, ["changes", "--config", str(config), "--against", "2024-01"]).exit_code == 1
+
+
+def test_cells_that_changed_are_a_layer_with_true_areas() -> None:
+    grid = GridSpec(90.0)
+    rows = [[0.0, 2.0, 3.0, 1.0], [np.nan, 1.0, np.nan, 1.0]], [[1.0, 0.0, 1.0, 2.0], [0.0, np.nan, np.nan, 1.0]]
+    months = [JUNE.shift(-1), JUNE]
+    ds = xr.Dataset(
+        {"deficit": (("sensor", "time", "lat", "lon"), np.array([rows]))},
+        coords={"sensor": ["mine"], "time": [month.to_datetime64() for month in months], "lat": grid.lats, "lon": grid.lons},
+    )
+    layer = change_layer(ds, "mine", *months)
+    words = [CELL_CHANGES[code] for code in layer.values.reshape(-1)]
+    assert words == ["opened", "closed", "better", "worse", "became known", "became not known", "same", "same"]
+    areas = change_areas(layer, grid)
+    assert all(km2 == pytest.approx(510_065_621.724 / 8) for km2 in areas.values())
+    with pytest.raises(CoverageError, match="2024-01"):
+        change_layer(ds, "mine", Month(2024, 1), JUNE)
+
+
+def test_groups_of_sensors_are_wanted_in_backlog_and_report_as_one(tmp_path: Path) -> None:
+    """Two sensors over one place: each has one clear day that is not held, the group wants two, neither wants anything of its own."""
+    place = leaning(2, 32, 1, 1)
+    beacons = [item(f"b{day}", leaning(8, 32, 0.4, 0.4), at(f"2025-06-{day:02}T10:00")) for day in range(1, 30, 3)]
+    first = Catalogue({"scenes": [*beacons, item("one", place, at("2025-06-06T10:00"))]})
+    second = Catalogue({"scenes": [*beacons, item("two", place, at("2025-06-08T10:00")), item("again", place, at("2025-06-06T12:00"))]})
+    sites = tmp_path / "sites.geojson"
+    sites.write_text(gpd.GeoDataFrame({"id": ["a"]}, geometry=[SITES["met"]], crs="EPSG:4326").to_json())
+    holdings = write_holdings(tmp_path / "holdings.parquet", [holding(at("2025-06-01T10:00"), leaning(8, 32, 0.4, 0.4), scene_id="b1")])
+    world = build_world(
+        tmp_path, {"first": sensor(first), "second": sensor(second)}, holdings=holdings, targets=str(sites), tiles={"scene_id": "scene_id"},
+        gap={"groups": {"both": {"sensors": ["first", "second"], "desired": 2.0}}},
+    )  # fmt: skip
+    assert world.error is None
+    planner = world.planner
+    groups = list(planner.settings.groups().values())
+    query = BacklogQuery(planner.spec.sensors, [JUNE], groups)
+    answer = backlog_of(
+        query, planner.store, planner.targets, planner.grid, cloud_lt=10.0, desired=planner.settings.desired(),
+        registry=planner.settings.registry(),
+    )  # fmt: skip
+    chosen = answer.backlog.chosen.to_pylist()
+    assert {one["of"] for row in chosen for one in row["closes"]} == {"both"}
+    assert sorted(one["day"] for row in chosen for one in row["closes"]) == [6, 8]  # one scene of the 6th is enough
+    assert len(chosen) == 2
+    report = make_report(planner.spec.sensors, [JUNE], JUNE, planner.store, sensor_groups=groups)
+    by_key = {one.key: one for one in report.sensors}
+    assert "nothing is wanted" in by_key["first"].headline
+    row = by_key["both"].now.row or {}
+    assert (row["missing_count"], row["deficit_days"], row["ingestable_days"]) == (1, 2, 2)
+    cells = group_dataset(world.cube, groups[0])
+    assert float(cells["deficit"].sel(lat=32.75, lon=2.25, method="nearest").values[0, 0]) == 2.0
