@@ -18,6 +18,7 @@ from upath import UPath
 from coverage_pipeline.redaction import error_words
 from coverage_pipeline.storage.errors import MAKE_AGAIN, StoreError
 from coverage_pipeline.storage.files import whole_file, write_bytes
+from coverage_pipeline.storage.footers import Footer, footer_of
 from coverage_pipeline.storage.metadata import METADATA_KEY, CellsMetadata, FileMetadata, StoredMetadata, metadata_of
 
 
@@ -127,10 +128,10 @@ class RowGroups:
 def read_near(path: UPath, boxes: Sequence[Sequence[float]], columns: list[str]) -> tuple[pa.Table, StoredMetadata, RowGroups]:
     """The row groups of a GeoParquet file in which a row's ``bbox`` may meet one of ``boxes`` (west, south, east, north, degrees).
 
-    By the statistics of the row groups: pyarrow's own filter does not look at those of a struct. Raises ``StoreError`` as ``read_parquet``.
+    Raises ``StoreError`` as ``read_parquet``.
     """
-    with _opened(path) as parquet:
-        groups = _groups_near(parquet.metadata, boxes)
+    with _opened(path) as (parquet, footer):
+        groups = RowGroups(tuple(footer.near(np.asarray(boxes, np.float64).reshape(-1, 4)).tolist()), footer.sizes)
         table = _read_groups(path, parquet, groups, columns)
         return table, metadata_of(path, parquet.metadata.metadata), groups
 
@@ -140,9 +141,8 @@ def read_rows_of(path: UPath, groups: RowGroups, columns: list[str]) -> tuple[pa
 
     A file with other row groups, as former versions wrote it, is read whole. Raises ``StoreError`` as ``read_parquet`` does.
     """
-    with _opened(path) as parquet:
-        metadata = metadata_of(path, parquet.metadata.metadata)
-        sizes = tuple(parquet.metadata.row_group(k).num_rows for k in range(parquet.metadata.num_row_groups))
+    with _opened(path) as (parquet, footer):
+        metadata, sizes = metadata_of(path, footer.metadata.metadata), footer.sizes
         if sizes == groups.sizes:
             return _read_groups(path, parquet, groups, columns), metadata
         if sum(sizes) != sum(groups.sizes):
@@ -154,10 +154,11 @@ def read_rows_of(path: UPath, groups: RowGroups, columns: list[str]) -> tuple[pa
 
 
 @contextlib.contextmanager
-def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
+def _opened(path: UPath) -> Iterator[tuple[pq.ParquetFile, Footer]]:
     try:
         with path.open("rb") as file:
-            yield pq.ParquetFile(file)
+            footer = footer_of(path, file)
+            yield pq.ParquetFile(file, metadata=footer.metadata), footer
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist yet: materialise the asset that writes it first") from None
     except (OSError, pa.ArrowException) as error:
@@ -168,20 +169,3 @@ def _read_groups(path: UPath, parquet: pq.ParquetFile, groups: RowGroups, column
     if missing := [name for name in columns if name not in parquet.schema_arrow.names]:
         raise StoreError(f"{path} has no {', '.join(missing)}: another version wrote it; materialise the asset that writes it again")
     return parquet.read_row_groups(list(groups.chosen), columns=columns)
-
-
-def _groups_near(metadata: pq.FileMetaData, boxes: Sequence[Sequence[float]]) -> RowGroups:
-    names = [metadata.schema.column(k).path for k in range(metadata.num_columns)]
-    corners = [names.index(f"bbox.{corner}") if f"bbox.{corner}" in names else None for corner in ("xmin", "ymin", "xmax", "ymax")]
-    sizes, chosen = [], []
-    for k in range(metadata.num_row_groups):
-        group = metadata.row_group(k)
-        sizes.append(group.num_rows)
-        known = [group.column(c).statistics for c in corners if c is not None]
-        if len(known) < 4 or not all(one is not None and one.has_min_max for one in known):
-            chosen.append(k)
-            continue
-        west, south, east, north = known[0].min, known[1].min, known[2].max, known[3].max
-        if any(west <= box[2] and east >= box[0] and south <= box[3] and north >= box[1] for box in boxes):
-            chosen.append(k)
-    return RowGroups(tuple(chosen), tuple(sizes))
