@@ -95,8 +95,10 @@ class HoldingsSettings(Section):
 
     def held_name(self, sensor: CoverageSensor) -> str | None:
         """What the holdings of a sensor are called once the spellings are mapped; None where we hold nothing of it."""
-        by_id = self.source == "ids" or (self.source == "stac" and self.stac is not None and sensor.key in self.stac.collections.values())
-        return sensor.held_satellite or (sensor.key if by_id or sensor.key in self.sensors.values() else None)
+        if self.source == "stac" and self.stac is not None:  # what no collection is of is not in the archive
+            return (sensor.held_satellite or sensor.key) if sensor.key in self.stac.collections.values() else None
+        named = self.source == "ids" or sensor.key in self.sensors.values()
+        return sensor.held_satellite or (sensor.key if named else None)
 
 
 class DatabaseSettings(Section):

@@ -271,13 +271,18 @@ class Planner:
     def backlog(self, sensor: CoverageSensor, month: Month) -> BacklogMetadata:
         """Choose the scenes worth getting: for targets where there are some, else for cells."""
         from coverage_pipeline.demand.target_months import read_target_month
-        from coverage_pipeline.requests.backlog import read_backlog_files, write_backlog
+        from coverage_pipeline.requests.backlog import read_backlog_files, write_backlog, write_no_backlog
         from coverage_pipeline.requests.cell_demand import cell_demand
         from coverage_pipeline.requests.demands import sensor_demand
         from coverage_pipeline.requests.places import CellPlaces, Places, TargetPlaces
 
         with _naming(sensor, month):
             places: Places
+            part = read_backlog_files(sensor, month, self.store)
+            most = self.settings.requests.most_cell_scenes
+            if not len(self.targets) and part.scenes.num_rows > most:
+                words = f"no targets, and {part.scenes.num_rows:,} scenes are more than requests.most_cell_scenes ({most:,})"
+                return write_no_backlog(part, self.store, f"{words}: coverage-planner backlog chooses for cells when it is asked")
             if len(self.targets):
                 demand = sensor_demand(read_target_month(sensor, month, self.store, self.targets))
                 places = TargetPlaces(self.targets)
@@ -285,7 +290,7 @@ class Planner:
                 demand = cell_demand(sensor, month, self.store.zarr, self.settings.desired(), self.sensors)
                 places = CellPlaces(self.grid)
             return write_backlog(
-                read_backlog_files(sensor, month, self.store),
+                part,
                 demand,
                 places,
                 self.store,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from coverage_pipeline.demand.partition_files import SCENE_COLUMNS, PartitionFiles, read_partition_files
 from coverage_pipeline.geometry.geoparquet import as_geoparquet
+from coverage_pipeline.grid.daymask import day_bit
 from coverage_pipeline.matchup.versions import held_in_older_version, scenes_of_holdings
 from coverage_pipeline.months import Month
-from coverage_pipeline.requests.backlog_schema import BACKLOG_SCHEMA, CLOSED, BacklogMetadata
+from coverage_pipeline.requests.backlog_schema import BACKLOG_SCHEMA, CLOSED, BacklogMetadata, BacklogOf
 from coverage_pipeline.requests.cover import DAYS_AN_OWNER, Cover, CoverProblem, cover
 from coverage_pipeline.requests.demands import Demand
 from coverage_pipeline.requests.offers import Offers
@@ -157,64 +159,102 @@ def _problem(
     wanting = [np.flatnonzero(days > 0) for days in closable]
     owners = np.concatenate([np.empty(0, np.int64), *(k * places + rows for k, rows in enumerate(wanting))]).astype(np.int64)
     wanted = np.concatenate([np.empty(0, np.int64), *(d.deficit[rows] for d, rows in zip(demands, wanting, strict=True))])
-    sets: list[NDArray[np.int64]] = []
-    of_offer: list[NDArray[np.int64]] = []
-    elements: list[NDArray[np.int64]] = []
-    widest = max((int(np.diff(offer.offsets).max(initial=1)) for offer in offers), default=1)
-    begin = made = 0
+    numbers = []
+    begin = 0
     for part, offer, rows in zip(parts, offers, listed, strict=True):
-        here = number[begin : begin + rows.num_rows]
+        number_of_row = np.full(part.scenes.num_rows, -1, np.int32)
+        number_of_row[offer.touching] = number[begin : begin + rows.num_rows]
         begin += rows.num_rows
-        place_of_scene = np.full(part.scenes.num_rows, -1, np.int64)
-        place_of_scene[offer.touching] = here
-        lengths = np.diff(offer.offsets)
-        padded = np.full((len(lengths), widest), -1, np.int64)
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        padded[row, np.arange(len(row)) - np.repeat(offer.offsets[:-1], lengths)] = place_of_scene[offer.scenes]
-        padded.sort(axis=1)
-        sets.append(padded)
-        for k, demand in enumerate(demands):
-            if part.sensor.key not in demand.sensors:
-                continue
-            counts = ((demand.days[offer.target] >> (offer.day - 1).astype(np.uint32)) & 1).astype(bool) & (
-                demand.closable[offer.target] > 0
-            )
-            chosen = np.flatnonzero(counts)
-            owner = np.searchsorted(owners, k * places + offer.target[chosen])
-            of_offer.append(made + chosen)
-            elements.append(owner * DAYS_AN_OWNER + offer.day[chosen])
-        made += len(lengths)
-    empty = np.empty(0, np.int64)
-    unique, bundle = _unique_rows(np.concatenate([np.empty((0, widest), np.int64), *sets]))
-    element, owner_of = np.concatenate([empty, *elements]), np.concatenate([empty, *of_offer])
-    pairs = np.unique(np.column_stack([bundle[owner_of], element]), axis=0) if len(parts) > 1 or len(demands) > 1 else None
-    if pairs is None:
-        order = np.lexsort((element, bundle[owner_of]))
-        pairs = np.column_stack([bundle[owner_of][order], element[order]])
-    sizes = (unique >= 0).sum(axis=1)
-    datatakes = pc.dictionary_encode(table["pass_time"]).combine_chunks().indices.to_numpy() if table.num_rows else empty
+        numbers.append(number_of_row)
+    closed = [
+        [
+            _elements(offer, k * places, demand, closable[k], owners) if part.sensor.key in demand.sensors else None
+            for k, demand in enumerate(demands)
+        ]
+        for part, offer in zip(parts, offers, strict=True)
+    ]
+    single = all(len(offer.scenes) == len(offer.target) for offer in offers)
+    bundles = (_single_scenes if single else _sets_of_scenes)(offers, numbers, closed)
+    datatakes = pc.dictionary_encode(table["pass_time"]).combine_chunks().indices.to_numpy() if table.num_rows else np.empty(0)
     cloud = np.nan_to_num(table["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64), nan=100.0)
     problem = CoverProblem(
         size=table["bytes"].to_numpy().astype(np.float64),
         cloud=cloud,
         datatake=datatakes.astype(np.int64),
-        bundle_scenes=unique[unique >= 0].astype(np.int64),
-        scene_offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        bundle_elements=pairs[:, 1].astype(np.int64),
-        element_offsets=np.searchsorted(pairs[:, 0], np.arange(len(unique) + 1)).astype(np.int64),
+        bundle_scenes=bundles.scenes,
+        scene_offsets=bundles.scene_offsets,
+        bundle_elements=bundles.elements,
+        element_offsets=bundles.element_offsets,
         wanted=wanted.astype(np.int64),
         weight=weight[owners % places] if places else np.empty(0),
     )
     return problem, owners
 
 
-def _unique_rows(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct rows in order, and the place of each row among them; rows of one column much faster than ``np.unique(axis=0)``."""
-    if rows.shape[1] == 1:
-        values, inverse = np.unique(rows[:, 0], return_inverse=True)
-        return values[:, None], inverse
-    values, inverse = np.unique(rows, axis=0, return_inverse=True)
-    return values, inverse.reshape(-1)
+@dataclass(frozen=True)
+class _Bundles:
+    """Bundles of a ``CoverProblem``, ordered by their scenes' numbers."""
+
+    scenes: NDArray[np.int64]
+    scene_offsets: NDArray[np.int64]
+    elements: NDArray[Any]
+    element_offsets: NDArray[np.int64]
+
+
+_Closed = Sequence[Sequence[tuple[NDArray[np.int64], NDArray[Any]] | None]]
+"""By part and demand: the offers that close something of it, and the element that each closes."""
+
+
+def _elements(
+    offer: Offers, first: int, demand: Demand, closable: NDArray[np.int64], owners: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    wanted = np.flatnonzero(((demand.days[offer.target] & day_bit(offer.day)) != 0) & (closable[offer.target] > 0))
+    kind = np.int32 if len(owners) * DAYS_AN_OWNER < np.iinfo(np.int32).max else np.int64
+    number = np.zeros(len(demand.deficit), kind)  # a look-up is some ten times as fast as a search in the owners
+    own = (owners >= first) & (owners < first + len(number))
+    number[owners[own] - first] = np.flatnonzero(own)
+    return wanted, number[offer.target[wanted]] * kind(DAYS_AN_OWNER) + offer.day[wanted].astype(kind)
+
+
+def _single_scenes(offers: Sequence[Offers], numbers: Sequence[NDArray[np.int32]], closed: _Closed) -> _Bundles:
+    """Each offer is one scene: a bundle is a scene with all that it closes. Of cells there may be tens of millions of offers."""
+    scenes, elements = [], []
+    for offer, number, by_demand in zip(offers, numbers, closed, strict=True):
+        for one in by_demand:
+            if one is not None:
+                scenes.append(number[offer.scenes[one[0]]])
+                elements.append(one[1])
+    scene = np.concatenate([np.empty(0, np.int32), *scenes])
+    element = np.concatenate(elements) if elements else np.empty(0, np.int64)
+    order = np.argsort(scene, kind="stable")
+    scene, element = scene[order], element[order]
+    begins = np.flatnonzero(np.diff(scene, prepend=-1))
+    offsets = np.append(begins, len(scene)).astype(np.int64)
+    return _Bundles(scene[begins].astype(np.int64), np.arange(len(begins) + 1), element, offsets)
+
+
+def _sets_of_scenes(offers: Sequence[Offers], numbers: Sequence[NDArray[np.int32]], closed: _Closed) -> _Bundles:
+    """Offers of several scenes; those of the same scenes are one bundle."""
+    widest = max((int(np.diff(offer.offsets).max(initial=1)) for offer in offers), default=1)
+    sets, of_offer, elements = [np.empty((0, widest), np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    made = 0
+    for offer, number, by_demand in zip(offers, numbers, closed, strict=True):
+        lengths = np.diff(offer.offsets)
+        padded = np.full((len(lengths), widest), -1, np.int64)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        padded[row, np.arange(len(row)) - np.repeat(offer.offsets[:-1], lengths)] = number[offer.scenes]
+        padded.sort(axis=1)
+        sets.append(padded)
+        for one in by_demand:
+            if one is not None:
+                of_offer.append(made + one[0])
+                elements.append(one[1].astype(np.int64))
+        made += len(lengths)
+    unique, bundle = np.unique(np.concatenate(sets), axis=0, return_inverse=True)
+    pairs = np.unique(np.column_stack([bundle.reshape(-1)[np.concatenate(of_offer)], np.concatenate(elements)]), axis=0)
+    offsets = np.concatenate([[0], np.cumsum((unique >= 0).sum(axis=1))]).astype(np.int64)
+    begins = np.searchsorted(pairs[:, 0], np.arange(len(unique) + 1)).astype(np.int64)
+    return _Bundles(unique[unique >= 0], offsets, np.ascontiguousarray(pairs[:, 1]), begins)
 
 
 def _with_choice(
@@ -314,15 +354,28 @@ def _runs(values: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int6
     return begins, np.append(begins[1:], len(values)) if len(values) else begins
 
 
+def write_no_backlog(part: PartitionFiles, store: Store, note: str) -> BacklogMetadata:
+    """Write a partition's backlog without rows, and why nothing was chosen."""
+    return _written(part, Backlog(BACKLOG_SCHEMA.empty_table(), 0, 0), store, places="cells", targets_digest="", note=note)
+
+
 def write_backlog(part: PartitionFiles, demand: Demand, places: Places, store: Store, *, targets_digest: str, cloud_lt: float,
                   downloads: Mapping[str, Download] | None = None) -> BacklogMetadata:  # fmt: skip
     """Make one partition's backlog and write it; returns what the file says of itself."""
     backlog = make_backlog([part], [demand], places, cloud_lt=cloud_lt, downloads=downloads)
+    of: BacklogOf = "cells" if places.names is None else "targets"
+    return _written(part, backlog, store, places=of, targets_digest=targets_digest)
+
+
+def _written(
+    part: PartitionFiles, backlog: Backlog, store: Store, *, places: BacklogOf, targets_digest: str, note: str = ""
+) -> BacklogMetadata:
     metadata = BacklogMetadata(
         sensor=part.sensor.key,
         month=part.month.key,
         run=uuid.uuid4().hex,
-        places="cells" if places.names is None else "targets",
+        places=places,
+        note=note,
         targets_digest=targets_digest,
         scan_run=part.scan.run,
         holdings_run=part.extract.run,

@@ -73,3 +73,5 @@ class BacklogMetadata(FileMetadata):
     days_wanted: int
     """Days that targets, or cells, still want and that downloading could add."""
     days_closed: int
+    note: str = ""
+    """Why nothing was chosen, where nothing was tried."""

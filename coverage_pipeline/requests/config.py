@@ -17,6 +17,9 @@ class RequestsSettings(Section):
     url: SecretStr | None = None
     """SQLAlchemy address of the database: ``sqlite:////folder/requests.sqlite`` or ``postgresql://user:password@host:5432/name``. By
     default SQLite beside the data."""
+    most_cell_scenes: Annotated[int, Field(ge=0)] = 50_000
+    """Without targets, scenes of a month beyond which a build chooses none for cells: a month of Sentinel-2 over the globe takes minutes.
+    ``coverage-planner backlog`` chooses for cells whatever their number."""
 
 
 class TaskingSettings(Section):

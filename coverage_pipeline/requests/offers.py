@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +19,11 @@ from coverage_pipeline.grid.daymask import day_bit
 class Offers:
     """Sets of scenes, each of which closes one day of one target, and the scenes that touch a target at all."""
 
-    target: NDArray[np.int64]
-    """Target of each offer, ``(offers,)``."""
-    day: NDArray[np.int64]
+    target: NDArray[np.integer[Any]]
+    """Target, or cell, of each offer, ``(offers,)``."""
+    day: NDArray[np.integer[Any]]
     """Day of the month, 1..31."""
-    scenes: NDArray[np.int64]
+    scenes: NDArray[np.integer[Any]]
     """Rows of the scenes of all offers, one after the other, ascending within each."""
     offsets: NDArray[np.int64]
     """Where each offer's scenes begin, ``(offers + 1,)``."""

@@ -114,8 +114,9 @@ class CellPlaces:
         """See ``Places``."""
         pieces = pieces_of(files.scenes, files.matchup, files.holdings, files.sensor, cloud_lt)
         parts = [_cell_offers(pieces, scenes, self.grid, lacking, days) for scenes in _candidates(pieces)]
+        kinds_of = (np.int32, np.uint8, np.int32, np.int64, np.int64)  # a month of Sentinel-2 has tens of millions of pairs
         cell, day, scene, touching, touched = (
-            np.concatenate([part[k] for part in parts]) if parts else np.empty(0, np.int64) for k in range(5)
+            np.concatenate([np.empty(0, kind), *(part[k].astype(kind) for part in parts)]) for k, kind in enumerate(kinds_of)
         )
         some = touched > 0
         order = np.argsort(touching[some], kind="stable")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from coverage_pipeline.demand.summary import Costs
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.months import Month
-from coverage_pipeline.requests.backlog_schema import BACKLOG_SCHEMA
+from coverage_pipeline.requests.backlog_schema import BACKLOG_SCHEMA, BacklogMetadata
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import Store
 from coverage_pipeline.storage.tables import read_parquet
@@ -17,7 +17,9 @@ from coverage_pipeline.storage.tables import read_parquet
 
 def backlog_costs(sensor: CoverageSensor, month: Month, store: Store, targets: Targets | None) -> Costs:
     """Scenes and bytes of a partition's backlog; of a group, those that close something of it. Raises ``StoreError`` without a backlog."""
-    table, _ = read_parquet(store.backlog(sensor.key, month), BACKLOG_SCHEMA.names)
+    table, stored = read_parquet(store.backlog(sensor.key, month), BACKLOG_SCHEMA.names)
+    if BacklogMetadata.of(stored).note:
+        return Costs({}, {}, {})  # nothing was tried, so that nothing is known
     chosen = table.filter(table["rank"].is_valid())
     by_group: dict[str | None, pa.Table] = {None: chosen}
     if targets is not None:

@@ -316,6 +316,20 @@ def test_without_targets_cells_are_closed(catalogue: str, tmp_path: Path) -> Non
     assert "cloudy" not in answer.backlog.table["scene_key"].to_pylist()
 
 
+def test_too_many_scenes_for_cells_are_left_to_who_asks(catalogue: str, tmp_path: Path) -> None:
+    rows = [holding(at("2025-06-20T10:00"), SCENES["held"][0], scene_id="held")]
+    path = write_holdings(tmp_path / "holdings.parquet", rows)
+    world = build_world(tmp_path, {"mine": sensor(catalogue)}, holdings=path, requests={"most_cell_scenes": 3})
+    assert world.error is None
+    store = world.planner.store
+    table, stored = read_parquet(store.backlog("mine", JUNE), BACKLOG_SCHEMA.names)
+    assert table.num_rows == 0
+    assert "most_cell_scenes (3)" in BacklogMetadata.of(stored).note
+    summary, _ = read_parquet(store.summary("mine", JUNE), ["scenes_to_get", "bytes_to_get"])
+    assert summary.to_pylist() == [{"scenes_to_get": None, "bytes_to_get": None}]  # not known, and no zero
+    assert ask(world).backlog.days_closed > 0
+
+
 def test_the_command_line_lists_and_writes(world: World, sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "build.toml"
     settings = world.planner.settings
