@@ -87,7 +87,17 @@ def _answer(one: WantedItem, known: tuple[AvailableSource, HttpSession] | None) 
     item = content if source.kind not in ("cmr", "earthaccess") else _of_granule(content, one, address)
     if not isinstance(item, dict) or item.get("type") != "Feature" or item.get("id") != one.item_id:
         return ItemAnswer(one, None, f"{name}: {source.provider} gave something else for it; scan the month again")
-    return ItemAnswer(one, item, None)
+    return ItemAnswer(one, _with_collection_link(item, source), None)
+
+
+def _with_collection_link(item: dict[str, Any], source: AvailableSource) -> dict[str, Any]:
+    """The item with the link that STAC demands of one that names a collection; some catalogues leave it out."""
+    links, collection = _dicts(item.get("links")), item.get("collection")
+    if not isinstance(collection, str) or any(link.get("rel") == "collection" for link in links):
+        return item
+    root, name = source.endpoint.partition("?")[0].rstrip("/"), quote(collection, safe="")
+    address = f"{root}/search/collections.json?short_name={name}" if source.kind in ("cmr", "earthaccess") else f"{root}/collections/{name}"
+    return {**item, "links": [*links, {"rel": "collection", "href": address, "type": "application/json"}]}
 
 
 def item_address(one: WantedItem, source: AvailableSource) -> str | None:

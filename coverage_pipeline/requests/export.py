@@ -36,6 +36,7 @@ _CSV_COLUMNS = (
     "rank", "sensor", "scene_key", "item_id", "collection", "datetime", "cloud_cover", "asset", "href", "bytes_of_scene", "bytes_stated",
     "login", "closes",
 )  # fmt: skip
+_LINKS = ("self", "via", "license", "collection")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -131,7 +132,7 @@ def _with_wanted_assets(item: Mapping[str, Any], row: Mapping[str, Any], facts: 
         "geometry": geometry,
         **({} if bbox is None else {"bbox": bbox}),
         "properties": properties,
-        "links": [link for link in item.get("links") or [] if isinstance(link, dict) and link.get("rel") in ("self", "via", "license")],
+        "links": [link for link in item.get("links") or [] if isinstance(link, dict) and link.get("rel") in _LINKS],
         "assets": {key: assets[key] for key in keys},
     }
     return whole, lacking

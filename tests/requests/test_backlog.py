@@ -21,6 +21,7 @@ import pystac
 import pytest
 import rustac
 import shapely
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from typer.testing import CliRunner
 
 from coverage_pipeline.cli.app import app
@@ -215,6 +216,8 @@ def test_the_item_collection_is_read_by_pystac_and_keeps_the_provider_s_own_word
     path.write_bytes(rendered(export, "itemcollection"))
     items = list(pystac.ItemCollection.from_file(str(path)))
     assert [one.id for one in items] == ["left", "right", "other", "small"]
+    for one in items:  # by the schemas that pystac brings along
+        JsonSchemaSTACValidator().validate_core(one.to_dict(include_self_link=False), pystac.STACObjectType.ITEM, "1.1.0")
     assert set(items[0].assets) == {"B04", "B08"}  # the data, not the thumbnail
     assert items[0].properties["eo:cloud_cover"] == 2.0
     assert items[0].properties["planner:closes"] == ["east 2025-06-06 (mine)"]
