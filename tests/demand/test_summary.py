@@ -32,6 +32,7 @@ from coverage_pipeline.storage.paths import sibling
 from coverage_pipeline.storage.tables import read_parquet
 from tests.scenarios.world import JUNE, Catalogue, World, at, build_world, holding, item, leaning, sensor, write_holdings
 
+pytestmark = pytest.mark.slow
 SITES = {"met": shapely.box(2.2, 32.2, 2.4, 32.4), "lacking": shapely.box(5.2, 32.2, 5.6, 32.4), "idle": shapely.box(7.2, 32.2, 7.4, 32.4)}
 
 

@@ -17,6 +17,7 @@ from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.storage.tables import read_parquet
 from tests.scenarios.world import JUNE, Catalogue, Lies, World, at, build_world, item, leaning, sensor
 
+pytestmark = pytest.mark.slow
 MAY = JUNE.shift(-1)
 PLACE = leaning(2, 32, 1, 1)
 

@@ -35,6 +35,7 @@ from coverage_pipeline.storage.tables import read_parquet
 from tests.conftest import without_service
 from tests.scenarios.world import JUNE, World, at, build_world, holding, item, leaning, sensor, write_holdings
 
+pytestmark = pytest.mark.slow
 # Two sites; the second is covered by two scenes of one day together only, the first by either of three single ones.
 WEST, EAST = shapely.box(2.2, 32.2, 2.4, 32.4), shapely.box(5.2, 32.2, 5.8, 32.4)
 SCENES = {

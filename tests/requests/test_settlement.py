@@ -24,6 +24,7 @@ from coverage_pipeline.requests.store import Request, RequestStore
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from tests.scenarios.world import JUNE, Catalogue, Lies, World, at, build_world, holding, item, leaning, sensor, write_holdings
 
+pytestmark = pytest.mark.slow
 PLACE, ELSEWHERE = shapely.box(2.2, 32.2, 2.4, 32.4), shapely.box(5.2, 36.2, 5.4, 36.4)
 WINDOW = (dt.date(2025, 6, 5), dt.date(2025, 6, 25))
 LATE = dt.date(2026, 1, 1)

@@ -19,6 +19,7 @@ from coverage_pipeline.requests.stapi import StapiClient, TaskingError, as_featu
 from coverage_pipeline.requests.store import Request, RequestStore
 from tests.requests.stapi_server import StapiServer, stapi_server
 
+pytestmark = pytest.mark.slow
 WINDOW = (dt.date(2099, 3, 1), dt.date(2099, 3, 31))
 
 
