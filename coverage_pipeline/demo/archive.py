@@ -108,7 +108,7 @@ def write_archive(
     wanted = list(months)
     image = folder / "simulated-scene.txt"
     image.write_text("A simulated scene of the demo: nothing was observed, and nothing else would be downloaded.\n")
-    assets = {"image": {"href": image.resolve().as_uri(), "type": "text/plain", "roles": ["data"], "title": "Simulated"}}
+    assets = {"image": {"href": str(image.resolve()), "type": "text/plain", "roles": ["data"], "title": "Simulated"}}
     files = []
     for key in sensor_keys:
         if key in MAKERS and key not in DESCRIBERS:

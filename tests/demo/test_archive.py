@@ -433,7 +433,7 @@ def test_holdings_of_a_sensor_without_catalogue_and_of_one_we_do_not_hold() -> N
 def test_an_archive_is_one_feature_collection_a_catalogued_sensor(tmp_path: Path) -> None:
     files = write_archive(tmp_path, [MARCH, MARCH.shift(1)], ["emit", "prisma", "enmap"], density={"enmap": 0.1})
     assert [path.name for path in files] == ["emit.json", "enmap.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["emit.json", "enmap.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["emit.json", "enmap.json", "simulated-scene.txt"]
     for path in files:
         collection = json.loads(path.read_text())
         assert collection["type"] == "FeatureCollection"
