@@ -139,22 +139,16 @@ def place(
 def _month(
     sensor: CoverageSensor, month: Month, store: Store, targets: Targets, boxes: list[list[float]], cloud_lt: float, desired: float
 ) -> PlaceMonth:
-    lacking = [
-        name
-        for name, path in (
-            ("availability", store.scenes(sensor.key, month)),
-            ("holdings", store.holdings(sensor.key, month)),
-            ("matchup", store.matchup(sensor.key, month)),
-        )
-        if not path.exists()
-    ]
+    scenes_file, holdings_file, matchup_file = (of(sensor.key, month) for of in (store.scenes, store.holdings, store.matchup))
+    files = (("availability", scenes_file), ("holdings", holdings_file), ("matchup", matchup_file))
+    lacking = [name for name, path in files if not path.exists()]
     if lacking:
         return _not_made(sensor, month, desired, lacking)
-    scenes, stored, groups = read_near(store.scenes(sensor.key, month), boxes, _LISTED)
+    scenes, stored, groups = read_near(scenes_file, boxes, _LISTED)
     scan = ScenesMetadata.of(stored)
-    matchup, stored = read_rows_of(store.matchup(sensor.key, month), groups, MATCHUP_COLUMNS)
+    matchup, stored = read_rows_of(matchup_file, groups, MATCHUP_COLUMNS)
     match = MatchupMetadata.of(stored)
-    holdings, stored = read_parquet(store.holdings(sensor.key, month), [*HOLDINGS_SCHEMA.names, "bbox"])
+    holdings, stored, _ = read_near(holdings_file, boxes, [*HOLDINGS_SCHEMA.names, "bbox"])
     extract = HoldingsMetadata.of(stored)
     if (match.scan_run, match.holdings_run) != (scan.run, extract.run):
         return _not_made(sensor, month, desired, ["matchup (made from another scan or extract)"])
@@ -163,7 +157,7 @@ def _month(
         owned = pc.list_flatten(matchup["holdings"])
         elsewhere = pc.invert(pc.is_in(holdings["holding"], value_set=owned.combine_chunks()))
         if pc.any(elsewhere).as_py():  # of a scene that lies elsewhere, or of none
-            everywhere, _ = read_parquet(store.matchup(sensor.key, month), ["holdings"])
+            everywhere, _ = read_parquet(matchup_file, ["holdings"])
             all_owned = pc.list_flatten(everywhere["holdings"]).combine_chunks()
             keep = pc.or_(pc.invert(elsewhere), pc.invert(pc.is_in(holdings["holding"], value_set=all_owned)))
             holdings = holdings.filter(keep)
