@@ -97,6 +97,16 @@ def parsed_json(content: bytes) -> Any:
             raise ValueError("nested too deeply") from None
 
 
+def dict_of(value: Any) -> dict[str, Any]:
+    """A JSON value that should be an object; empty where it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def dicts_of(value: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON value that should be a list of them."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def fits_in_memory(content: bytes, most: int) -> bool:
     """Whether the parsed JSON takes at most ``most`` bytes, at about 64 bytes per list or object and 32 per other value."""
     opened = content.count(b"[") + content.count(b"{")

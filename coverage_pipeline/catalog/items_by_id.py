@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from coverage_pipeline.catalog.answers import Cancelled
+from coverage_pipeline.catalog.answers import Cancelled, dict_of, dicts_of
 from coverage_pipeline.catalog.errors import CatalogError
 from coverage_pipeline.catalog.http import HttpSession
 from coverage_pipeline.catalog.options import ScanOptions
@@ -92,7 +92,7 @@ def _answer(one: WantedItem, known: tuple[AvailableSource, HttpSession] | None) 
 
 def _with_collection_link(item: dict[str, Any], source: AvailableSource) -> dict[str, Any]:
     """The item with the link that STAC demands of one that names a collection; some catalogues leave it out."""
-    links, collection = _dicts(item.get("links")), item.get("collection")
+    links, collection = dicts_of(item.get("links")), item.get("collection")
     if not isinstance(collection, str) or any(link.get("rel") == "collection" for link in links):
         return item
     root, name = source.endpoint.partition("?")[0].rstrip("/"), quote(collection, safe="")
@@ -114,12 +114,11 @@ def _of_granule(content: Any, one: WantedItem, address: str) -> dict[str, Any] |
     if not isinstance(umm, dict) or umm.get("GranuleUR") != one.item_id:
         return None
     sizes = {}
-    granule = umm.get("DataGranule")
-    for part in _dicts(granule.get("ArchiveAndDistributionInformation") if isinstance(granule, dict) else None):
+    for part in dicts_of(dict_of(umm.get("DataGranule")).get("ArchiveAndDistributionInformation")):
         if isinstance(part.get("SizeInBytes"), int) and isinstance(part.get("Name"), str):
             sizes[part["Name"]] = part["SizeInBytes"]
     assets = {}
-    for link in _dicts(umm.get("RelatedUrls")):
+    for link in dicts_of(umm.get("RelatedUrls")):
         url = link.get("URL")
         if link.get("Type") != "GET DATA" or not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
             continue
@@ -136,7 +135,3 @@ def _of_granule(content: Any, one: WantedItem, address: str) -> dict[str, Any] |
         "links": [{"rel": "via", "href": address, "type": "application/json"}],
         "assets": assets,
     }
-
-
-def _dicts(values: Any) -> list[dict[str, Any]]:
-    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []

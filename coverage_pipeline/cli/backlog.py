@@ -83,12 +83,10 @@ def _answer(
     from coverage_pipeline.demand.targets import configured_targets
     from coverage_pipeline.requests.backlog_query import BacklogQuery, backlog_of
 
-    chosen = settings.chosen_sensors()
-    keys = {sensor.key for sensor in chosen}
     query = BacklogQuery(
-        chosen,
+        settings.chosen_sensors(),
         settings.months(),
-        [group for group in settings.groups().values() if keys.issuperset(member.key for member in group.members)],
+        settings.chosen_groups(),
         _listed(ids),
         _listed(groups),
         bbox,

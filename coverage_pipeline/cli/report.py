@@ -39,10 +39,7 @@ def report(
         settings = command_settings(config, sensors=sensors)
         store, months = settings.store(), settings.months()
         wanted = months[-1] if month is None else Month.parse(month)
-        chosen = settings.chosen_sensors()
-        keys = {sensor.key for sensor in chosen}
-        groups = [one for one in settings.groups().values() if keys.issuperset(member.key for member in one.members)]
-        made = make_report(chosen, months, wanted, store, group, groups)
+        made = make_report(settings.chosen_sensors(), months, wanted, store, group, settings.chosen_groups())
         out = Console()
         out.print(f"[bold]Coverage of {printable_text(f'targets of {group}' if group else made.of)}, {wanted}[/bold]")
         if settings.note:

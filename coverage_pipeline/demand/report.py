@@ -16,7 +16,7 @@ from coverage_pipeline.demand.target_months import read_target_month, target_gro
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.demand.targets import load_targets
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.grid.daymask import UNKNOWN, observations
+from coverage_pipeline.grid.daymask import known_observations
 from coverage_pipeline.months import Month
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import Store
@@ -158,7 +158,6 @@ def _group_figures(store: Store, group: SensorGroup, month: Month, targets: Targ
     gap = target_group_gap(group, month, members, targets)
     desired = targets.desired(group.key, month, group.desired)
     action = gap.action.astype(np.int64)
-    added = np.where(gap.ingestable_days & UNKNOWN, 0, observations(gap.ingestable_days)).astype(np.int64)
     deficit = gap.deficit.astype(np.int64)
     standing = Standing(
         state_of(action, desired, np.zeros(len(targets), bool)),
@@ -166,7 +165,7 @@ def _group_figures(store: Store, group: SensorGroup, month: Month, targets: Targ
         targets.table["area_km2"].to_numpy(np.float64),
         np.ones(len(targets), np.int64),
         deficit,
-        np.minimum(np.maximum(deficit, 0), added),
+        np.minimum(np.maximum(deficit, 0), known_observations(gap.ingestable_days)),
     )
     chosen = None if target_group is None else targets.table["group"].to_numpy(dtype=object) == target_group
     nothing = {"scenes_to_get": None, "bytes_to_get": None, "bytes_stated": None}

@@ -21,7 +21,7 @@ from coverage_pipeline.demand.target_schema import TARGET_STATS_SCHEMA, TargetSt
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.grid.cell_area import cell_km2
-from coverage_pipeline.grid.daymask import UNKNOWN, observations
+from coverage_pipeline.grid.daymask import known_observations
 from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import UTC, Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
@@ -75,8 +75,7 @@ def standing_of_targets(table: pa.Table) -> Standing:
     """Where targets stand, from their statistics (``TARGET_STATS_SCHEMA``)."""
     action = np.array([ACTIONS.index(name) for name in table["action"].to_pylist()], np.int64)
     deficit = table["deficit"].to_numpy().astype(np.int64)
-    days = table["ingestable_days"].to_numpy()
-    added = np.where(days & UNKNOWN, 0, observations(days)).astype(np.int64)
+    added = known_observations(table["ingestable_days"].to_numpy())
     large = table["too_large"].to_numpy(zero_copy_only=False).astype(bool)
     return Standing(
         state_of(action, table["desired"].to_numpy(), large),
@@ -108,8 +107,7 @@ def standing_of_cells(
         wanted = np.full(len(action), float(gap["desired"].values[0, 0]))
         key = state_of(action, wanted, np.zeros(len(action), bool)) * len(ACTIONS) + action
         missing = np.nan_to_num(gap["deficit"].values.reshape(-1), nan=0.0).astype(np.int64)
-        days = part["ingestable_days"].values.reshape(-1)
-        fills = np.minimum(missing, np.where(days & UNKNOWN, 0, observations(days)))
+        fills = np.minimum(missing, known_observations(part["ingestable_days"].values.reshape(-1)))
         km2 += np.bincount(key, area[slice(*(rows or (None, None)))].reshape(-1), kinds)
         count += np.bincount(key, minlength=kinds)
         deficits += np.bincount(key, missing, kinds).astype(np.int64)

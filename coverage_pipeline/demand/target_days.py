@@ -53,6 +53,12 @@ class Pieces:
     scene: NDArray[np.int64] | None = None
     """Row of the listed scene that it is, or that it is the missing part of; -1: a holding. None where nobody asks."""
 
+    def offered(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which pieces downloading would add (clear, of a listed scene, not held), ``(pieces,)``; and ``scene``, which must be there."""
+        if self.scene is None:
+            raise ValueError("pieces without the rows of their scenes")
+        return ((self.kinds & CLEAR_ANYWHERE) != 0) & ((self.kinds & HELD_CLEAR) == 0) & (self.scene >= 0), self.scene
+
 
 @dataclass(frozen=True)
 class TargetDays:

@@ -34,6 +34,11 @@ def observations(mask: ArrayLike) -> NDArray[np.uint8]:
     return np.bitwise_count(np.asarray(mask, np.uint32) & DAYS)
 
 
+def known_observations(mask: ArrayLike) -> NDArray[np.int64]:
+    """Observations in a month, 0 where the mask is not known: what is sure to be there."""
+    return np.where(is_known(mask), observations(mask), 0).astype(np.int64)
+
+
 def longest_wait(mask: ArrayLike, days: ArrayLike) -> NDArray[np.uint8]:
     """Longest run of days of the month without an observation, 0..``days``.
 

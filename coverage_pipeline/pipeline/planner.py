@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from coverage_pipeline.matchup.metadata import MatchupMetadata
     from coverage_pipeline.requests.backlog_schema import BacklogMetadata
     from coverage_pipeline.requests.settlement import Settled
+    from coverage_pipeline.requests.store import RequestStore
     from coverage_pipeline.scenes.metadata import AvailableMetadata
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,13 @@ class Planner:
         area = self.settings.area
         targets = self.targets.table if area.scope == "targets" else None
         return area_mask(area.scope, self.grid, coastal_margin_km=area.coastal_margin_km, targets=targets)
+
+    @cached_property
+    def _requests(self) -> RequestStore:
+        from coverage_pipeline.requests.database import RequestDatabase
+        from coverage_pipeline.requests.store import RequestStore
+
+        return RequestStore(RequestDatabase(self.settings.request_database()))
 
     def ensure_cube(self) -> None:
         """Make the cube or grow its axes, so that every partition of this build has its place.
@@ -311,13 +319,10 @@ class Planner:
 
     def settle_requests(self, sensor: CoverageSensor, month: Month) -> list[Settled]:
         """Move the open requests of the partition by its evidence; nothing where no request was ever recorded."""
-        from coverage_pipeline.requests.database import RequestDatabase
         from coverage_pipeline.requests.settlement import settle_requests
-        from coverage_pipeline.requests.store import RequestStore
 
-        requests = RequestStore(RequestDatabase(self.settings.request_database()))
         with _naming(sensor, month):
-            return settle_requests(sensor, month, self.store, requests, cloud_lt=self.spec.cloud_lt)
+            return settle_requests(sensor, month, self.store, self._requests, cloud_lt=self.spec.cloud_lt)
 
     def settled(self, sensor: CoverageSensor, month: Month) -> list[Settled]:
         """``settle_requests`` for runs: a database of requests that cannot be had holds up no build, and the next run settles them."""

@@ -85,11 +85,12 @@ def make_backlog(
         own = [demand for demand in demands if part.sensor.key in demand.sensors]
         lacking = np.logical_or.reduce([demand.deficit > 0 for demand in own]) if own else np.zeros(len(weight), bool)
         days = np.bitwise_or.reduce([demand.days for demand in own]) if own else np.zeros(len(weight), np.uint32)
-        rows, size = _scene_facts(part, downloads)
+        facts, size = _scene_facts(part, downloads)
         offer = places.offers(part, lacking, days, size, _rank(part.scenes["scene_key"]), cloud_lt)
-        listed.append(_rows(part, rows, offer))
+        listed.append(_rows(part, facts, size, offer))
         offers.append(offer)
-    names = None if places.names is None else np.array(places.names, dtype=object)
+    ids = places.names
+    names = None if ids is None else np.array(ids, dtype=object)
     if not parts:
         return Backlog(BACKLOG_SCHEMA.empty_table(), 0, 0)
     table = pa.concat_tables(listed)
@@ -114,7 +115,7 @@ def _scene_facts(part: PartitionFiles, downloads: Mapping[str, Download] | None)
     return facts, np.array([fact.scene_mb * 1e6 for fact in facts])
 
 
-def _rows(part: PartitionFiles, facts: Sequence[Download], offers: Offers) -> pa.Table:
+def _rows(part: PartitionFiles, facts: Sequence[Download], size: NDArray[np.float64], offers: Offers) -> pa.Table:
     """The candidates of one sensor, not chosen yet, in the order of ``offers.touching``."""
     rows = offers.touching
     scenes, matchup = part.scenes.take(pa.array(rows)), part.matchup.take(pa.array(rows))
@@ -131,7 +132,7 @@ def _rows(part: PartitionFiles, facts: Sequence[Download], offers: Offers) -> pa
         **{name: scenes[name] for name in ("scene_key", "item_ids", "item_href", "collection", "provider", "pass_time", "cloud_cover")},
         "in_part": in_part,
         "upgrade": pa.array(upgrade[rows], pa.bool_()),
-        "bytes": pa.array([round(facts[row].scene_mb * 1e6) for row in rows], pa.int64()),
+        "bytes": pa.array(np.round(size[rows]).astype(np.int64)),
         "bytes_stated": pa.array(np.zeros(len(rows), bool)),
         "login": pa.array([facts[row].login for row in rows], pa.string()),
         "closes": empty,

@@ -22,6 +22,7 @@ import pyarrow as pa
 import rustac
 import shapely
 
+from coverage_pipeline.catalog.answers import dict_of
 from coverage_pipeline.catalog.items_by_id import WantedItem, fetch_items
 from coverage_pipeline.catalog.options import ScanOptions
 from coverage_pipeline.errors import PlannerError
@@ -96,7 +97,7 @@ def _with_wanted_assets(item: Mapping[str, Any], row: Mapping[str, Any], facts: 
     """The item with the wanted assets alone and our facts, and the wanted keys that it lacks."""
     assets = {
         str(key): dict(asset)
-        for key, asset in _dict(item.get("assets")).items()
+        for key, asset in dict_of(item.get("assets")).items()
         if isinstance(asset, dict) and isinstance(asset.get("href"), str)
     }
     if facts.assets:
@@ -119,7 +120,7 @@ def _with_wanted_assets(item: Mapping[str, Any], row: Mapping[str, Any], facts: 
         "planner:login": row["login"],
         "planner:upgrade": row["upgrade"],
     }
-    properties = {**_dict(item.get("properties")), **ours}
+    properties = {**dict_of(item.get("properties")), **ours}
     geometry, bbox = item.get("geometry"), item.get("bbox")
     if geometry is None:  # a granule, whose outline the scan has
         shape = shapely.from_wkb(row["geometry"])
@@ -136,10 +137,6 @@ def _with_wanted_assets(item: Mapping[str, Any], row: Mapping[str, Any], facts: 
         "assets": {key: assets[key] for key in keys},
     }
     return whole, lacking
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _size(assets: Mapping[str, Mapping[str, Any]], keys: Sequence[str], facts: Download) -> tuple[int, bool]:

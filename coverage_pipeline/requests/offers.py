@@ -49,11 +49,8 @@ def target_offers(
     ``wanted_days`` which days of theirs downloading would add; ``size`` (bytes), ``cloud`` (percent) and ``rank`` (of the key) are those of
     the scenes that ``pieces.scene`` numbers. Ties by cloud, then rank.
     """
-    if pieces.scene is None:
-        raise ValueError("pieces without the rows of their scenes")
-    bits = pieces.kinds
-    held = (bits & kinds.HELD_CLEAR) != 0
-    offered = ((bits & kinds.CLEAR_ANYWHERE) != 0) & ~held & (pieces.scene >= 0)
+    held = (pieces.kinds & kinds.HELD_CLEAR) != 0
+    offered, scene = pieces.offered()
     of_interest = np.where((held | offered)[:, None], pieces.bounds, np.nan)
     rows = np.flatnonzero(lacking)
     target, piece = near_pairs(shapes[rows], of_interest)
@@ -63,20 +60,20 @@ def target_offers(
     share = cover.shares(target, place, np.arange(len(target) + 1))
     overlaps = share > kinds.ROUNDING
     target, piece, place, share = target[overlaps], piece[overlaps], place[overlaps], share[overlaps]
-    touching, touched = np.unique(pieces.scene[piece[offered[piece]]], return_counts=True)
+    touching, touched = np.unique(scene[piece[offered[piece]]], return_counts=True)
     wanted = (wanted_days[target] & day_bit(pieces.day[piece])) != 0
     target, piece, place, share = target[wanted], piece[wanted], place[wanted], share[wanted]
     keys, group = np.unique(target * 32 + pieces.day[piece], return_inverse=True)
     chosen = _chosen(
-        cover, keys // 32, min_cover[keys // 32] - kinds.ROUNDING, group, place, share, held[piece], pieces.scene[piece], size, cloud, rank
+        cover, keys // 32, min_cover[keys // 32] - kinds.ROUNDING, group, place, share, held[piece], scene[piece], size, cloud, rank
     )
     in_offer = np.flatnonzero(chosen)
-    order = in_offer[np.lexsort((pieces.scene[piece[in_offer]], group[in_offer]))]
+    order = in_offer[np.lexsort((scene[piece[in_offer]], group[in_offer]))]
     groups, first = np.unique(group[order], return_index=True)
     return Offers(
         keys[groups] // 32,
         keys[groups] % 32,
-        pieces.scene[piece[order]],
+        scene[piece[order]],
         np.append(first, len(order)).astype(np.int64),
         touching.astype(np.int64),
         touched.astype(np.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from coverage_pipeline.demand import target_days as kinds
 from coverage_pipeline.demand.partition_files import PartitionFiles
 from coverage_pipeline.demand.target_days import Pieces
 from coverage_pipeline.demand.target_pieces import pieces_of
@@ -113,7 +112,10 @@ class CellPlaces:
     ) -> Offers:
         """See ``Places``."""
         pieces = pieces_of(files.scenes, files.matchup, files.holdings, files.sensor, cloud_lt)
-        parts = [_cell_offers(pieces, scenes, self.grid, lacking, days) for scenes in _candidates(pieces)]
+        offered, scene_of = pieces.offered()
+        rows = np.flatnonzero(offered)
+        some_rows = (rows[begin : begin + _SCENES_AT_ONCE] for begin in range(0, len(rows), _SCENES_AT_ONCE))
+        parts = [_cell_offers(pieces, scene_of, some, self.grid, lacking, days) for some in some_rows]
         kinds_of = (np.int32, np.uint8, np.int32, np.int64, np.int64)  # a month of Sentinel-2 has tens of millions of pairs
         cell, day, scene, touching, touched = (
             np.concatenate([np.empty(0, kind), *(part[k].astype(kind) for part in parts)]) for k, kind in enumerate(kinds_of)
@@ -127,26 +129,18 @@ def _cloud(files: PartitionFiles) -> NDArray[np.float64]:
     return np.asarray(np.nan_to_num(files.scenes["cloud_cover"].to_numpy(zero_copy_only=False).astype(np.float64), nan=100.0))
 
 
-def _candidates(pieces: Pieces) -> Iterator[NDArray[np.int64]]:
-    """Pieces that are clear and not held, some at a time."""
-    rows = np.flatnonzero(((pieces.kinds & kinds.CLEAR_ANYWHERE) != 0) & ((pieces.kinds & kinds.HELD_CLEAR) == 0) & (_scenes(pieces) >= 0))
-    for begin in range(0, len(rows), _SCENES_AT_ONCE):
-        yield rows[begin : begin + _SCENES_AT_ONCE]
-
-
-def _scenes(pieces: Pieces) -> NDArray[np.int64]:
-    if pieces.scene is None:
-        raise ValueError("pieces without the rows of their scenes")
-    return pieces.scene
-
-
 def _cell_offers(
-    pieces: Pieces, rows: NDArray[np.int64], grid: GridSpec, lacking: NDArray[np.bool_], days: NDArray[np.uint32]
+    pieces: Pieces,
+    scene_of: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    grid: GridSpec,
+    lacking: NDArray[np.bool_],
+    days: NDArray[np.uint32],
 ) -> tuple[NDArray[np.int64], ...]:
     """Cell, day and scene of each offer of some pieces; and the scenes, with the number of lacking cells that each touches."""
     wkb = pieces.wkb.take(pa.array(rows))
     number, cell = _cells(wkb, grid)
-    scene, day = _scenes(pieces)[rows], pieces.day[rows].astype(np.int64)
+    scene, day = scene_of[rows], pieces.day[rows].astype(np.int64)
     wanting = lacking[cell]
     touched = np.bincount(number[wanting], minlength=len(rows))
     closes = (days[cell] & day_bit(day[number])) != 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -52,11 +53,12 @@ def settle_requests(
     """
     moved = []
     now = today or dt.datetime.now(UTC).date()
+    files_of = cache(lambda when: _files(sensor, when, store))  # read once for all requests
     for request in requests.all(sensor=sensor.key, states=_WATCHED):
         if month not in window_months(request.window_start, request.window_end):
             continue
-        found = _evidence(request, sensor, month, store, cloud_lt)
-        if found is None and request.state in ("requested", "ordered") and _is_over(request, sensor, store, cloud_lt, now):
+        found = _evidence(request, files_of(month), cloud_lt)
+        if found is None and request.state in ("requested", "ordered") and _is_over(request, sensor, files_of, cloud_lt, now):
             found = "expired", f"window to {request.window_end} and publication lag are over, every month is scanned, nothing came", {}
         if found is None or found[0] == request.state:
             continue
@@ -70,15 +72,13 @@ def settle_requests(
     return moved
 
 
-def _evidence(
-    request: Request, sensor: CoverageSensor, month: Month, store: Store, cloud_lt: float
-) -> tuple[RequestState, str, dict[str, Any]] | None:
-    """What the month's files prove: closed, acquired, or nothing."""
-    files = _files(sensor, month, store)
+def _evidence(request: Request, files: PartitionFiles | None, cloud_lt: float) -> tuple[RequestState, str, dict[str, Any]] | None:
+    """What a month's files prove: closed, acquired, or nothing."""
     if files is None:
         return None
     if request.scenes:
         return _of_scenes(request, files)
+    month = files.month
     row = _row(request, files, request.wanted_cloud if request.wanted_cloud is not None else cloud_lt)
     for state, column in (("closed", "held_clear_days"), ("acquired", "clear_days")):
         days = _days_within(row[column], request, month)
@@ -114,12 +114,14 @@ def _holdings_of(files: PartitionFiles, keys: list[str]) -> list[str]:
     return [str(ids.get(name) or name) for name in names]
 
 
-def _is_over(request: Request, sensor: CoverageSensor, store: Store, cloud_lt: float, today: dt.date) -> bool:
+def _is_over(
+    request: Request, sensor: CoverageSensor, files_of: Callable[[Month], PartitionFiles | None], cloud_lt: float, today: dt.date
+) -> bool:
     """Whether nothing can come any more: the time is over, and each month of the window was scanned completely in vain."""
     if today <= request.window_end + dt.timedelta(days=sensor.publication_lag_days):
         return False
     for month in window_months(request.window_start, request.window_end):
-        files = _files(sensor, month, store)
+        files = files_of(month)
         if files is None or files.scan.status != "complete":
             return False
         row = _row(request, files, request.wanted_cloud if request.wanted_cloud is not None else cloud_lt)

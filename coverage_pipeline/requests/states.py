@@ -10,8 +10,6 @@ from coverage_pipeline.requests.errors import RequestError
 
 RequestState = Literal["requested", "ordered", "rejected", "acquired", "closed", "cancelled", "not_collected", "expired"]
 STATES: tuple[RequestState, ...] = get_args(RequestState)
-OPEN: frozenset[RequestState] = frozenset({"requested", "ordered", "acquired"})
-"""States in which evidence may still move a request."""
 
 TRANSITIONS: Mapping[RequestState, frozenset[RequestState]] = MappingProxyType(
     {

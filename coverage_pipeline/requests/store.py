@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from coverage_pipeline.months import UTC
 from coverage_pipeline.requests.database import RequestDatabase
 from coverage_pipeline.requests.errors import RequestConflict, RequestError
-from coverage_pipeline.requests.states import OPEN, RequestState, require_transition
+from coverage_pipeline.requests.states import RequestState, require_transition
 from coverage_pipeline.requests.tables import REQUEST_STATES, REQUESTS
 
 
@@ -65,11 +65,6 @@ class Request:
     def state(self) -> RequestState:
         """The present state."""
         return self.history[-1].state
-
-    @property
-    def is_open(self) -> bool:
-        """Whether evidence may still move it."""
-        return self.state in OPEN
 
 
 @dataclass(frozen=True)

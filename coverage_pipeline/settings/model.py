@@ -252,6 +252,11 @@ class PlannerSettings(BaseSettings):
         """``[gap.groups]`` by name; raises ``GapError`` for one that cannot be."""
         return sensor_groups({name: (group.sensors, group.desired) for name, group in self.gap.groups.items()}, self.sensors.registry())
 
+    def chosen_groups(self) -> list[SensorGroup]:
+        """Groups whose members are all among the chosen sensors."""
+        keys = set(self.sensors.keys)
+        return [group for group in self.groups().values() if keys.issuperset(member.key for member in group.members)]
+
     def area_in_words(self) -> str:
         """The area of interest, with what makes it differ from another."""
         match self.area.scope:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from coverage_pipeline.catalog.answers import FetchedAnswer
+from coverage_pipeline.catalog.answers import FetchedAnswer, dict_of, dicts_of
 from coverage_pipeline.catalog.errors import CatalogError, CatalogTruncated, CatalogUnavailable, CatalogUnreadable
 from coverage_pipeline.catalog.http import LATER, HttpSession
 from coverage_pipeline.catalog.patience import Patience
@@ -188,8 +188,8 @@ class CmrSource:
         """A granule as a STAC-like item. The collector rejects any other entry with a reason."""
         if not isinstance(entry, dict):
             return entry
-        umm, meta = _dict(entry.get("umm")), _dict(entry.get("meta"))
-        self._require_collection_of(_dict(umm.get("CollectionReference")), doing)
+        umm, meta = dict_of(entry.get("umm")), dict_of(entry.get("meta"))
+        self._require_collection_of(dict_of(umm.get("CollectionReference")), doing)
         concept = meta.get("concept-id")
         href = f"{self._root}/concepts/{quote(str(concept), errors='replace')}.umm_json"
         geometry, bbox = _footprint(umm)
@@ -222,7 +222,7 @@ class CmrSource:
 
     def _platform(self, umm: Mapping[str, Any]) -> str | None:
         """Platform of a granule; of several, one of the sensor's."""
-        names = [name for platform in _dicts(umm.get("Platforms")) if isinstance(name := platform.get("ShortName"), str)]
+        names = [name for platform in dicts_of(umm.get("Platforms")) if isinstance(name := platform.get("ShortName"), str)]
         wanted = {platform_name(name) for name in self.source.platforms}
         own = [name for name in names if platform_name(name) in wanted]
         return next(iter(own or names), None)
@@ -231,7 +231,7 @@ class CmrSource:
         """First usable cloud percentage as CMR writes it, else the first unusable value, so that the scene shows it; None: no value."""
         wanted = [name.casefold() for name in (self.source.cloud_field, *CLOUD_ATTRIBUTES) if name]
         attributes: dict[str, Any] = {}
-        for attribute in _dicts(umm.get("AdditionalAttributes")):
+        for attribute in dicts_of(umm.get("AdditionalAttributes")):
             values = attribute.get("Values")
             if isinstance(values, list) and values:
                 attributes.setdefault(str(attribute.get("Name")).casefold(), values[0])
@@ -273,29 +273,21 @@ def _total(answer: Mapping[str, Any]) -> int:
     return hits if isinstance(hits, int) and not isinstance(hits, bool) else -1
 
 
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
-
-
 def _concept(entry: Any) -> tuple[str, Any] | None:
     """Concept id and revision, which CMR counts as hits; two providers may have concepts of the same granule UR."""
-    meta = _dict(_dict(entry).get("meta"))
+    meta = dict_of(dict_of(entry).get("meta"))
     concept, revision = meta.get("concept-id"), meta.get("revision-id")
     return (concept, revision if isinstance(revision, int) else None) if isinstance(concept, str) else None
 
 
 def _newest_first(entries: list[Any]) -> list[Any]:
     """Entries sorted by revision, newest first, if a granule UR repeats: the collector keeps the first and counts the others."""
-    urs = [ur for entry in entries if isinstance(ur := _dict(_dict(entry).get("umm")).get("GranuleUR"), str)]
+    urs = [ur for entry in entries if isinstance(ur := dict_of(dict_of(entry).get("umm")).get("GranuleUR"), str)]
     if len(set(urs)) == len(urs):
         return entries
 
     def revision(entry: Any) -> tuple[int, str]:
-        meta = _dict(_dict(entry).get("meta"))
+        meta = dict_of(dict_of(entry).get("meta"))
         number = meta.get("revision-id")
         return number if isinstance(number, int) else -1, str(meta.get("revision-date", ""))
 
@@ -304,18 +296,18 @@ def _newest_first(entries: list[Any]) -> list[Any]:
 
 def _times(umm: Mapping[str, Any]) -> dict[str, Any]:
     """The three STAC times. ``datetime`` of a granule with a range is its beginning, as in CMR's own STAC."""
-    extent = _dict(umm.get("TemporalExtent"))
-    span = _dict(extent.get("RangeDateTime"))
+    extent = dict_of(umm.get("TemporalExtent"))
+    span = dict_of(extent.get("RangeDateTime"))
     start, end = span.get("BeginningDateTime"), span.get("EndingDateTime")
     return {"datetime": extent.get("SingleDateTime") or start, "start_datetime": start, "end_datetime": end}
 
 
 def _production_time(umm: Mapping[str, Any]) -> str | None:
     """Production date of the product, else the closest of the provider's dates."""
-    produced = _dict(umm.get("DataGranule")).get("ProductionDateTime")
+    produced = dict_of(umm.get("DataGranule")).get("ProductionDateTime")
     if isinstance(produced, str):
         return produced
-    dates = {str(date.get("Type")): date.get("Date") for date in _dicts(umm.get("ProviderDates"))}
+    dates = {str(date.get("Type")): date.get("Date") for date in dicts_of(umm.get("ProviderDates"))}
     return next((found for kind in _PROVIDER_DATES if isinstance(found := dates.get(kind), str)), None)
 
 
@@ -325,8 +317,8 @@ def _footprint(umm: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[floa
     A rectangle may be the real shape (a global grid) or the bounding box of a tilted scene, and UMM-G does not distinguish them. As a
     footprint, a bounding box would show coverage where there is none. Rectangles therefore become ``bbox``, which the collector flags.
     """
-    domain = _dict(_dict(umm.get("SpatialExtent")).get("HorizontalSpatialDomain"))
-    geometry = _dict(domain.get("Geometry"))
+    domain = dict_of(dict_of(umm.get("SpatialExtent")).get("HorizontalSpatialDomain"))
+    geometry = dict_of(domain.get("Geometry"))
     polygons = geometry.get("GPolygons")
     if isinstance(polygons, list) and polygons:
         coordinates = [_rings(polygon) for polygon in polygons]
@@ -339,13 +331,13 @@ def _footprint(umm: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[floa
 
 def _rings(polygon: Any) -> list[list[list[Any]]]:
     """Boundary and holes of a GPolygon. Invalid numbers stay, because a dropped point would change the footprint silently."""
-    holes = _dict(_dict(polygon).get("ExclusiveZone")).get("Boundaries")
-    boundaries = [_dict(polygon).get("Boundary"), *(holes if isinstance(holes, list) else [])]
-    return [_points(_dict(boundary).get("Points")) for boundary in boundaries]
+    holes = dict_of(dict_of(polygon).get("ExclusiveZone")).get("Boundaries")
+    boundaries = [dict_of(polygon).get("Boundary"), *(holes if isinstance(holes, list) else [])]
+    return [_points(dict_of(boundary).get("Points")) for boundary in boundaries]
 
 
 def _points(points: Any) -> list[list[Any]]:
-    return [[_dict(point).get("Longitude"), _dict(point).get("Latitude")] for point in points] if isinstance(points, list) else []
+    return [[dict_of(point).get("Longitude"), dict_of(point).get("Latitude")] for point in points] if isinstance(points, list) else []
 
 
 def _box(rectangles: list[Any]) -> list[float] | None:
@@ -375,5 +367,5 @@ def _box(rectangles: list[Any]) -> list[float] | None:
 
 def _sides(rectangle: Any) -> tuple[float, float, float, float] | None:
     names = ("WestBoundingCoordinate", "SouthBoundingCoordinate", "EastBoundingCoordinate", "NorthBoundingCoordinate")
-    numbers = [float(side) for name in names if isinstance(side := _dict(rectangle).get(name), int | float) and math.isfinite(side)]
+    numbers = [float(side) for name in names if isinstance(side := dict_of(rectangle).get(name), int | float) and math.isfinite(side)]
     return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == len(names) else None

@@ -19,6 +19,7 @@ from coverage_pipeline.holdings.errors import HoldingsUnreachable
 from coverage_pipeline.holdings.rows import ROW_COLUMNS, judge_rejected
 from coverage_pipeline.holdings.sources.earlier import EarlierMonths
 from coverage_pipeline.redaction import host_of
+from coverage_pipeline.scenes.items import by_reason
 from coverage_pipeline.sensors.registry import AvailableSource, CoverageSensor
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class StacHoldings:
                 items, rejected = collect_items(one, source, since, until, self.options, f"holdings of {sensor.key} {since:%Y-%m-%d}")
             except CatalogError as error:
                 raise HoldingsUnreachable(f"{error}; check [holdings.stac]") from None
-            reasons = {str(reason): rejected["reason"].to_pylist().count(reason) for reason in set(rejected["reason"].to_pylist())}
-            if warning := judge_rejected(reasons, items.num_rows + rejected.num_rows, f"items of the holdings ({self.name}, {collection})"):
+            what = f"items of the holdings ({self.name}, {collection})"
+            if warning := judge_rejected(by_reason(rejected), items.num_rows + rejected.num_rows, what):
                 log.warning("%s %s: %s", sensor.key, since.date(), warning)
             self._read = {key: self._frame(items, sensor, since, until)}  # months are read one after the other
         return self._read[key]
