@@ -44,13 +44,14 @@ class Theme:
 LIGHT = Theme(page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", out_of_scope="#ccd8e4")
 DARK = Theme(page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", out_of_scope="#2f4357")
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which stay apart for every common colour blindness.
+# The first three are Okabe and Ito's (https://jfly.uni-koeln.de/color/). Their green and purple become the grey of *unknown* for eyes
+# without green cones, so *met* is light and *none* is strong: every two actions are 20 apart in CIELAB for simulated eyes (the tests).
 ACTION_COLOURS: dict[str, str] = {
     "ingest": "#0072b2",
     "check": "#f0c929",
     "task": "#d55e00",
-    "none": "#cc79a7",
-    "met": "#35b58f",
+    "none": "#bc16f3",
+    "met": "#5cd67a",
 }
 
 

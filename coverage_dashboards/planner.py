@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode
 
 import panel as pn
 import panel_material_ui as pmui
 
 from coverage_dashboards import words
+from coverage_dashboards.address_bar import AddressBar, parameters_of
 from coverage_dashboards.choices import (
     AGGREGATION_TITLES,
     LAYER_TITLES,
@@ -107,12 +107,13 @@ class Planner:
         self._drawn: tuple[Field, Limits] | None = None
         self._problem: str | None = None
 
+        self.address = AddressBar(self._travelled, width=0, height=0, margin=0)
         self.map = WorldMap(extent=extent_of(cube))
         self._make_widgets()
         self._make_places(refused)
         self.page = pmui.Page(
             title=TITLE,
-            header=[self.simulated],
+            header=[self.simulated, self.address],
             sidebar=self._sidebar(),
             main=[self._main()],
             sidebar_width=330,
@@ -121,6 +122,8 @@ class Planner:
         )
         self.page.param.watch(self._themed, "dark_theme")
         self._show(view)
+        if parameters:  # an address that asks for nothing stays short
+            self.address.write(address_of(view), push=False)
         pn.state.onload(self._repaint_soon)
 
     # --- the sidebar
@@ -168,8 +171,8 @@ class Planner:
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         self.simulated = pn.pane.HTML("", margin=(0, 10), styles=_BADGE)
         self._say_simulated()
-        notice = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
-        self.notice = pmui.Alert(object=notice, severity="info", visible=bool(refused), closeable=True, margin=(0, 0, 6, 0), **wide)
+        self.notice = pmui.Alert(object="", severity="info", visible=False, closeable=True, margin=(0, 0, 6, 0), **wide)
+        self._say_refused(refused)
         self.caption = pn.pane.HTML("", css_classes=["caption"], margin=(0, 2, 8, 2), styles={"font-size": "16px"}, **wide)
         self.doubts = pn.pane.HTML(
             "", css_classes=["doubts"], visible=False, margin=(0, 2, 8, 2),
@@ -227,6 +230,25 @@ class Planner:
         shown = self.view.months
         month = shown[min(self.month.value, len(shown) - 1)]
         self._show(self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month)))
+        # A month that plays by would fill the history with a hundred entries.
+        self.address.write(address_of(self.view), push=event.obj is not self.month)
+
+    def _travelled(self, search: object) -> None:
+        """Show what the address asks for that *back* or *forward* led to."""
+        parameters = parameters_of(search)
+        view, refused = self.choices.from_address(parameters or {})
+        if parameters is None:
+            refused = ["address"]
+        self._say_refused(refused)
+        self._wanted_sensors = view.sensors
+        self._show(view)
+        if refused:
+            self.address.write(address_of(self.view), push=False)
+
+    def _say_refused(self, refused: Sequence[str]) -> None:
+        if refused:
+            self.notice.object = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
+        self.notice.visible = bool(refused)
 
     def _say_simulated(self) -> None:
         attrs = self.cube.ds.attrs
@@ -253,10 +275,6 @@ class Planner:
         self.view = view
         with self._quietly():
             self._set_widgets(view)
-        if pn.state.location is not None:
-            wanted = address_of(view)
-            if {k: str(v) for k, v in pn.state.location.query_params.items()} != wanted:
-                pn.state.location.search = "?" + urlencode(wanted, safe=",")
         severity = "info"
         self._drawn = None
         try:
@@ -290,9 +308,11 @@ class Planner:
         self.message.visible = problem is not None
         self.left_out.object = words.paragraph(words.left_out(self.choices, self.view.metric), dark, quiet=True)
         self._say_doubts(dark)
-        is_drawn = self._drawn is not None
-        self.canvas.visible = self.legend.visible = is_drawn
+        self.legend.visible = self._drawn is not None
+        # Where no sensor is chosen, coasts and view stay for the one that will be.
+        self.canvas.visible = self._drawn is not None or severity != "error"
         if self._drawn is None:
+            self.map.show(None)
             self.caption.object = words.paragraph(f"{LAYER_TITLES[self.view.layer]} · {METRICS[self.view.metric].title}", dark)
             return
         field, limits = self._drawn

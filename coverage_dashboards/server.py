@@ -4,11 +4,11 @@
 either, so this is a subclass of its ``serve``.
 
 The policy is as tight as Panel allows. Bokeh compiles the code of ``CustomJSHover`` with ``new Function`` (``'unsafe-eval'``), Panel
-loads its components as modules from ``blob:`` addresses, and both set styles in elements (``'unsafe-inline'`` for styles alone). The
-scripts of the page as the server sends it, into which no text from outside goes, carry a nonce that is new for every answer (the
-module loader takes it from there for its import maps). So text that gets into the page later cannot run: neither ``<script>`` nor
-``onerror=``. The login page and error pages have no nonce: what they repeat of an address cannot run either. No other host is allowed
-for anything.
+loads its components as modules from ``blob:`` addresses (own ones it fetches from there, too), and both set styles in elements
+(``'unsafe-inline'`` for styles alone). The scripts of the page as the server sends it, into which no text from outside goes, carry a
+nonce that is new for every answer (the module loader takes it from there for its import maps). So text that gets into the page later
+cannot run: neither ``<script>`` nor ``onerror=``. The login page and error pages have no nonce: what they repeat of an address cannot
+run either. No other host is allowed for anything.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def content_security_policy(nonce: str | None, host: str | None) -> str:
             "style-src 'self' 'unsafe-inline'",
             "img-src 'self' data: blob:",
             "font-src 'self' data:",
-            f"connect-src 'self'{sockets}",
+            f"connect-src 'self' blob:{sockets}",
             "manifest-src 'self'",
             "base-uri 'none'",
             "form-action 'self'",

@@ -49,6 +49,7 @@ _MONTHS = [
     "November",
     "December",
 ]
+MOST_URGENT = " (the most urgent action of any of them)"
 _OVER_TIME = {"rate": "rate (mean month)", "total": "total", "recent": "latest known month", "worst": "worst month"}
 
 
@@ -88,7 +89,7 @@ def caption(view: View, field: Field) -> str:
         LAYER_TITLES[view.layer],
         METRICS[view.metric].title,
         over,
-        ", ".join(title_of(s) for s in view.sensors),
+        ", ".join(title_of(s) for s in view.sensors) + (MOST_URGENT if view.metric == "action" and len(view.sensors) > 1 else ""),
         window_in_words(view.first, view.last),
         known_in_words(field.known_range, field.months),
     ]

@@ -186,7 +186,7 @@ class WorldMap:
         self.picture = picture
         if picture is None or known is None:
             # The browser has not told its size yet, or looks beside the world.
-            empty = np.zeros((2, 2), np.float32)
+            empty = np.full((2, 2), np.nan, np.float32)
             image = _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), np.zeros((2, 2), np.uint8))
         else:
             image = _image(picture, known.values)
@@ -199,7 +199,7 @@ class WorldMap:
         making the map it may take those and miss the change (seen under load as a map in black and white).
         """
         if shown is None or picture is None:
-            return {"cmap": ["rgba(0,0,0,0)"] * 2, "clim": (0, 1)}
+            return {"cmap": ["rgba(0,0,0,0)"] * 2, "clim": (0, 1), "clipping_colors": {"NaN": "rgba(0,0,0,0)", "min": "rgba(0,0,0,0)"}}
         around, metric = palette.theme(shown.dark), shown.field.metric
         colours = palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
         clipping = {"NaN": around.unknown, "min": around.out_of_scope}

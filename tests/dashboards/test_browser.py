@@ -234,6 +234,52 @@ def test_choices_change_map_caption_legend_and_address(page: Any, served: str) -
     for name in ("EMIT (ISS)", "Landsat 8/9"):
         page.get_by_label(name).click()
     expect(page.get_by_text("Choose at least one sensor on the left.")).to_be_visible()
+    # Nothing is drawn but the coasts, where the map was.
+    expect_colour(page, -50, 60, palette.LIGHT.page)
+    expect(canvas(page)).to_be_visible()
+    look(page, "no_sensor_light")
+    page.get_by_label("EMIT (ISS)").click()
+    expect_other_colour(page, -50, 60, palette.LIGHT.page)
+
+
+def test_back_and_forward_lead_to_the_views_of_before(page: Any, served: str) -> None:
+    page.goto(served)
+    expect(caption(page)).to_contain_text("Available · Scenes · rate (mean month) · EMIT (ISS)")
+    page.get_by_label("Landsat 8/9").click()
+    expect(page).to_have_url(re.compile("sensors=emit,landsat-8-9"))
+    page.get_by_role("button", name="Gap").click()
+    expect(caption(page)).to_contain_text("Gap · ")
+    expect(page).to_have_url(re.compile("layer=gap"))
+    page.go_back()
+    expect(caption(page)).to_contain_text("Available · Scenes · rate (mean month) · EMIT (ISS), Landsat 8/9")
+    page.go_back()
+    expect(caption(page)).not_to_contain_text("Landsat")
+    assert page.url == served
+    page.go_forward()
+    expect(caption(page)).to_contain_text("EMIT (ISS), Landsat 8/9")
+    page.get_by_role("button", name="Gap").click()  # the address it was at before it went back
+    expect(page).to_have_url(re.compile("layer=gap"))
+    page.go_back()
+    expect(caption(page)).to_contain_text("Available · Scenes")
+
+
+def test_a_bad_address_is_told_and_corrected_and_is_no_trap_for_back(page: Any, served: str) -> None:
+    page.goto(served)
+    expect(caption(page)).to_contain_text("Available")
+    page.goto(f"{served}?layer=gap&metric=action&sensors=emit,sputnik&colour=pink")
+    expect(page.get_by_text("The link asked for something this cube does not have (sensors); it was left out.")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"\?layer=gap&metric=action&sensors=emit&t0="))
+    assert "pink" not in page.url
+    assert "sputnik" not in page.url
+    page.go_back()
+    expect(caption(page)).to_contain_text("Available · Scenes")
+    assert page.url == served
+
+
+def test_the_action_of_several_sensors_is_said_to_be_the_most_urgent(page: Any, served: str) -> None:
+    page.goto(f"{served}?layer=gap&metric=action&sensors=emit,landsat-8-9")
+    expect(caption(page)).to_contain_text("EMIT (ISS), Landsat 8/9 (the most urgent action of any of them)")
+    look(page, "action_light")
 
 
 def test_the_gap_names_actions_scope_and_what_the_pointer_is_over(page: Any, served: str) -> None:

@@ -53,7 +53,7 @@ def test_no_number_looks_like_not_known(metric, dark):
 def test_every_two_actions_are_apart(dark, sight):
     colours = dict(zip(ACTIONS, palette.action_colours(ACTIONS, dark), strict=True))
     for one, other in itertools.combinations(colours, 2):
-        assert apart(colours[one], colours[other], sight) > 8, (one, other)
+        assert apart(colours[one], colours[other], sight) > 20, (one, other)
 
 
 @pytest.mark.parametrize("dark", [False, True])
