@@ -112,6 +112,8 @@ def _listed(text: str | None) -> list[str]:
 
 
 def _print(backlog: Backlog, chosen: pa.Table) -> None:
+    from coverage_pipeline.requests.backlog_words import backlog_in_words, closes_in_words
+
     out = Console()
     table = Table()
     rows = chosen.slice(0, _SHOWN).to_pylist()
@@ -120,7 +122,7 @@ def _print(backlog: Backlog, chosen: pa.Table) -> None:
         wrapped = title in ("scene", "closes", "login")
         table.add_column(title, justify="right" if title in ("rank", "cloud %", "GB") else "left", overflow="fold", no_wrap=not wrapped)
     for row in rows:
-        closes = ", ".join(sorted({one["target"] for one in row["closes"]})) or f"{row['days_closed']:,} cell-days"
+        closes = closes_in_words(row)
         size = f"{row['bytes'] / 1e9:.2f}{'' if row['bytes_stated'] else ' est.'}"
         cloud = "?" if row["cloud_cover"] is None else f"{row['cloud_cover']:.0f}"
         cells = [str(row["rank"]), row["sensor"], f"{row['pass_time']:%Y-%m-%d}", row["scene_key"], cloud, size, closes]
@@ -129,49 +131,16 @@ def _print(backlog: Backlog, chosen: pa.Table) -> None:
         out.print(table)
     if chosen.num_rows > _SHOWN:
         out.print(f"and {chosen.num_rows - _SHOWN} more")
-    out.print(in_words(backlog, chosen), soft_wrap=True)
-
-
-def in_words(backlog: Backlog, chosen: pa.Table) -> str:
-    """What a choice comes to, a few sentences."""
-    import pyarrow.compute as pc
-
-    if not backlog.days_wanted:
-        return "Nothing that is listed would close anything that is known to be missing."
-    size = (pc.sum(chosen["bytes"]).as_py() or 0) / 1e9
-    whole, every = backlog.bytes_chosen / 1e9, backlog.bytes_candidates / 1e9
-    stated = "" if pc.all(chosen["bytes_stated"]).as_py() else " (estimated)"
-    noun = "scene" if chosen.num_rows == 1 else "scenes"
-    closed = f"close {days_of(chosen):,} of {backlog.days_wanted:,} days that can be downloaded"
-    words = f"{chosen.num_rows} {noun}, {size:,.1f} GB{stated}, {closed}."
-    if chosen.num_rows < backlog.chosen.num_rows:
-        words += f" Without a budget: {backlog.chosen.num_rows} scenes, {whole:,.1f} GB, {backlog.days_closed:,} days."
-    return f"{words} Taking every overlapping scene would be {every:,.1f} GB: the cover saves {every - whole:,.1f} GB."
-
-
-def days_of(chosen: pa.Table) -> int:
-    """Days of targets, or of cells, that some of the chosen scenes close; scenes of one offer close the same ones together."""
-    import pyarrow.compute as pc
-
-    closes = pc.list_flatten(chosen["closes"])
-    if not len(closes):  # of cells, of which each offer is one scene
-        return int(pc.sum(chosen["days_closed"]).as_py() or 0)
-    month = chosen["month"].take(pc.list_parent_indices(chosen["closes"])).to_pylist()
-    return len({(when, *one.values()) for when, one in zip(month, closes.to_pylist(), strict=True)})
-
-
-_SUFFIX = {
-    "itemcollection": "json", "geoparquet": "parquet", "csv": "csv", "aria2": "aria2.txt", "s5cmd": "s5cmd.txt", "earthaccess": "links.txt",
-}  # fmt: skip
+    out.print(backlog_in_words(backlog, chosen), soft_wrap=True)
 
 
 def _export(settings: PlannerSettings, chosen: pa.Table, form: str, out: Path | None) -> int:
     """Write the export; returns how many problems it had."""
     from typing import cast
 
-    from coverage_pipeline.requests.export import ExportFormat, export_items, write_export
+    from coverage_pipeline.requests.export import EXPORT_SUFFIX, ExportFormat, export_items, write_export
 
-    path = out or Path(f"backlog.{_SUFFIX[form]}")
+    path = out or Path(f"backlog.{EXPORT_SUFFIX[cast(ExportFormat, form)]}")
     export = export_items(chosen, settings.registry(), settings.scan_options(), downloads=settings.sensors.download_overrides())
     for problem in export.problems:
         console.print(f"[red]{printable_text(problem)}[/red]", soft_wrap=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +25,12 @@ from coverage_pipeline.demand.target_rows import check_targets
 from coverage_pipeline.demand.target_stats import target_statistics
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.grid.daymask import UNKNOWN
-from coverage_pipeline.holdings.metadata import HoldingsMetadata
+from coverage_pipeline.holdings.metadata import HoldingsMetadata, HoldingsStatus
 from coverage_pipeline.holdings.rows import HOLDINGS_SCHEMA
 from coverage_pipeline.matchup.metadata import MatchupMetadata
 from coverage_pipeline.months import Month, window_months
 from coverage_pipeline.scenes.metadata import ScenesMetadata
+from coverage_pipeline.scenes.schema import ScanStatus
 from coverage_pipeline.sensors.registry import CoverageSensor
 from coverage_pipeline.storage.store import Store
 from coverage_pipeline.storage.tables import read_near, read_parquet, read_rows_of
@@ -55,6 +56,8 @@ class PlaceScene:
     """Whole; None: the holdings are not known."""
     item_href: str | None
     provider: str | None
+    footprint: shapely.Geometry
+    """In degrees, cut at the antimeridian."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,27 @@ class PlaceMonth:
     """The reason of the action, a sentence."""
     known: str
     """How well the month is known, a sentence."""
+    scan_status: ScanStatus | None
+    """None: the catalogue of this month was never looked at. The next likewise."""
+    holdings_status: HoldingsStatus | None
+    too_large: bool
+    """No single pass of the sensor can cover the place, so no day ever counts."""
     scenes: tuple[PlaceScene, ...]
 
+    @property
+    def remaining(self) -> int | None:
+        """Clear observations that no download adds; None: not known."""
+        if self.deficit is None or self.ingestable_days is None:
+            return None
+        return max(0, self.deficit - len(self.ingestable_days))
+
     def as_json(self) -> dict[str, Any]:
-        """Plain values: sorted lists of days, the month as YYYY-MM."""
-        values = dataclasses.asdict(self) | {"month": self.month.key}
+        """Plain values: sorted lists of days, the month as YYYY-MM, footprints as GeoJSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"month": self.month.key}
+        values["scenes"] = [
+            {f.name: getattr(scene, f.name) for f in dataclasses.fields(scene)} | {"footprint": shapely.geometry.mapping(scene.footprint)}
+            for scene in self.scenes
+        ]
         return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}
 
 
@@ -94,6 +113,36 @@ class PlaceReport:
     area_km2: float
     months: tuple[PlaceMonth, ...]
     """By sensor, then by month."""
+
+    def of(self, sensor: str) -> tuple[PlaceMonth, ...]:
+        """The months of one sensor."""
+        return tuple(month for month in self.months if month.sensor == sensor)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The longest stretch of days without an observation."""
+
+    days: int
+    unknown_months: int
+    """Months of the window that are not known; a wait is looked for on either side of them, so the true one may be longer."""
+
+
+def longest_wait(months: Sequence[tuple[Month, frozenset[int] | None]]) -> Wait | None:
+    """The longest run of days without an observation over months in order, each with the days observed (None: not known).
+
+    Runs go on from one month to the next, as ``grid.daymask.longest_wait`` counts them within one. None where no month is known.
+    """
+    longest = run = 0
+    for month, days in months:
+        if days is None:
+            run = 0
+            continue
+        for day in range(1, month.days + 1):
+            run = 0 if day in days else run + 1
+            longest = max(longest, run)
+    unknown = sum(days is None for _, days in months)
+    return None if unknown == len(months) else Wait(longest, unknown)
 
 
 def outline_of(geometry: shapely.Geometry, radius_km: float = 0.0) -> Targets:
@@ -110,7 +159,7 @@ def outline_of(geometry: shapely.Geometry, radius_km: float = 0.0) -> Targets:
 
 
 def place(
-    geometry: shapely.Geometry,
+    geometry: shapely.Geometry | Targets,
     start: str | dt.date,
     end: str | dt.date,
     sensors: Sequence[CoverageSensor],
@@ -119,26 +168,32 @@ def place(
     desired: Mapping[str, float],
     cloud_lt: float = 10.0,
     radius_km: float = 0.0,
+    in_group: Collection[str] = (),
 ) -> PlaceReport:
     """What there is of a place in a window (whole months) of some sensors.
 
-    ``geometry`` is in degrees of longitude and latitude. ``radius_km`` grows it; a point or line needs one. ``desired`` is each sensor's
-    cadence, clear observations a month. A month whose files are not there is not known; it says which step would change that.
+    ``geometry`` is in degrees of longitude and latitude. ``radius_km`` grows it; a point or line needs one. One target (``Targets`` of one
+    row) in its place keeps its own cadence, season and share to be covered. ``desired`` is each sensor's cadence, clear observations a
+    month, for all other places; sensors ``in_group`` want only what a target asks of them by name. A month whose files are not there is
+    not known; it says which step would change that.
 
     Raises ``LocationsError`` for an outline that cannot be used, ``StoreError`` for a file that is damaged.
     """
-    targets = outline_of(geometry, radius_km)
+    targets = geometry if isinstance(geometry, Targets) else outline_of(geometry, radius_km)
     (outline,) = targets.table.geometry
     boxes = shapely.bounds(shapely.get_parts(outline)).tolist()
     parts = [(sensor, month) for sensor in sensors for month in window_months(start, end)]
     with ThreadPoolExecutor(_READERS) as readers:  # files are read while others are computed
-        months = readers.map(lambda part: _month(part[0], part[1], store, targets, boxes, cloud_lt, desired[part[0].key]), parts)
+        months = readers.map(
+            lambda part: _month(part[0], part[1], store, targets, boxes, cloud_lt, desired[part[0].key], part[0].key in in_group), parts
+        )
         return PlaceReport(outline, float(targets.table["area_km2"].iloc[0]), tuple(months))
 
 
 def _month(
-    sensor: CoverageSensor, month: Month, store: Store, targets: Targets, boxes: list[list[float]], cloud_lt: float, desired: float
-) -> PlaceMonth:
+    sensor: CoverageSensor, month: Month, store: Store, targets: Targets, boxes: list[list[float]], cloud_lt: float,
+    desired: float, in_group: bool,
+) -> PlaceMonth:  # fmt: skip
     scenes_file, holdings_file, matchup_file = (of(sensor.key, month) for of in (store.scenes, store.holdings, store.matchup))
     files = (("availability", scenes_file), ("holdings", holdings_file), ("matchup", matchup_file))
     lacking = [name for name, path in files if not path.exists()]
@@ -165,7 +220,7 @@ def _month(
     scenes, matchup = scenes.filter(near), matchup.filter(near)
     known = Knowledge(scan.status, scan.bbox, extract.status)
     (row,) = target_statistics(
-        targets, scenes, matchup, holdings, sensor, month, known, cloud_lt=cloud_lt, default_desired=desired
+        targets, scenes, matchup, holdings, sensor, month, known, cloud_lt=cloud_lt, default_desired=desired, in_group=in_group
     ).to_pylist()
     return _of_row(sensor, month, row, scenes, scan, extract)
 
@@ -189,7 +244,7 @@ def _near(holdings: pa.Table, boxes: list[list[float]]) -> pa.Table:
 def _of_row(
     sensor: CoverageSensor, month: Month, row: dict[str, Any], scenes: pa.Table, scan: ScenesMetadata, extract: HoldingsMetadata
 ) -> PlaceMonth:
-    columns = {name: scenes[name].to_pylist() for name in ("scene_key", "cloud_cover", "item_href", "provider")}
+    columns = {name: scenes[name].to_pylist() for name in ("scene_key", "cloud_cover", "item_href", "provider", "geometry")}
     at = {key: k for k, key in enumerate(columns["scene_key"])}
     listed = tuple(
         PlaceScene(
@@ -201,6 +256,7 @@ def _of_row(
             held=s["held"],
             item_href=columns["item_href"][at[s["scene_key"]]],
             provider=columns["provider"][at[s["scene_key"]]],
+            footprint=shapely.from_wkb(columns["geometry"][at[s["scene_key"]]]),
         )
         for s in row["scenes"]
     )
@@ -218,6 +274,9 @@ def _of_row(
         action=row["action"],
         why=_why(sensor, row, scan, extract),
         known=_known(row, scan, extract),
+        scan_status=scan.status,
+        holdings_status=extract.status,
+        too_large=row["too_large"],
         scenes=listed,
     )
 
@@ -273,5 +332,5 @@ def _not_made(sensor: CoverageSensor, month: Month, desired: float, lacking: Seq
         sensor.key, month, None, None, None, None, None, None, desired, None, "unknown",
         f"Not known: {what} of this month is not there.",
         f"Not known: materialise {what} (coverage-planner build).",
-        (),
+        None, None, False, (),
     )  # fmt: skip

@@ -33,6 +33,10 @@ from coverage_pipeline.storage.files import write_bytes
 from coverage_pipeline.storage.paths import storage_path
 
 ExportFormat = Literal["itemcollection", "geoparquet", "csv", "aria2", "s5cmd", "earthaccess"]
+EXPORT_SUFFIX: Mapping[ExportFormat, str] = {
+    "itemcollection": "json", "geoparquet": "parquet", "csv": "csv", "aria2": "aria2.txt", "s5cmd": "s5cmd.txt", "earthaccess": "links.txt",
+}  # fmt: skip
+"""How the name of a file of each form ends."""
 _CSV_COLUMNS = (
     "rank", "sensor", "scene_key", "item_id", "collection", "datetime", "cloud_cover", "asset", "href", "bytes_of_scene", "bytes_stated",
     "login", "closes",

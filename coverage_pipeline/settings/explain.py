@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -100,7 +100,8 @@ def explained(error: ValidationError, overrides: Mapping[str, Any], file: Mappin
         secret = loc[0] == "db" and loc[1:] not in _DB_SHOWN
         shown = "" if secret or value is None or isinstance(value, dict | SecretStr) else f" = {value!r}"
         if one["type"] == "extra_forbidden":
-            message = f"no such setting; known here: {', '.join(_known_names(loc[:-1]))}"
+            known = ", ".join(_known_names(loc[:-1]))
+            message = f"no such setting{f'; known here: {known}' if known else ''}"
         lines.append(f"{name}{shown} (from {origin}): {message}")
     return "wrong setting: " + "; ".join(lines)
 
@@ -121,5 +122,10 @@ def _dig(content: Mapping[str, Any], loc: tuple[str, ...]) -> tuple[Any, int]:
 def _known_names(loc: tuple[str, ...]) -> list[str]:
     model: Any = PlannerSettings
     for part in loc:
-        model = model.model_fields[part].annotation if part in model.model_fields else model
+        # A table of tables by name, such as [gap.groups.NAME], is a dict of models.
+        inner = get_args(model)[-1] if get_origin(model) is dict else model
+        fields = getattr(inner, "model_fields", {})
+        model = inner if get_origin(model) is dict else fields[part].annotation if part in fields else model
+    if not hasattr(model, "model_fields"):
+        return []
     return sorted(field.alias or name for name, field in model.model_fields.items())

@@ -1,6 +1,6 @@
 """A STAC API on loopback, honest by default, with the lies that real catalogues have been seen to tell.
 
-It knows nothing of the product: it answers ``/``, ``/collections``, ``/collections/{id}`` and ``/search`` as the STAC API
+It knows nothing of the product: it answers ``/``, ``/collections``, ``/collections/{id}``, its items by id and ``/search`` as the STAC API
 specification says, except for what ``Lies`` names.
 """
 
@@ -83,6 +83,10 @@ class Catalogue:
                 if path.startswith("/collections/") and path.count("/") == 2:
                     name = urllib.parse.unquote(path.rsplit("/", 1)[1])
                     return self._send(outer._collection(name)) if name in outer.collections else self._send({"code": "NotFound"}, 404)
+                if path.startswith("/collections/") and path.count("/") == 4 and path.split("/")[3] == "items":
+                    _, _, name, _, wanted = (urllib.parse.unquote(part) for part in path.split("/"))
+                    named = [item for item in outer.collections.get(name, ()) if item["id"] == wanted]
+                    return self._send(named[0]) if named else self._send({"code": "NotFound"}, 404)
                 if path == "/search":
                     query: dict[str, Any] = dict(urllib.parse.parse_qsl(address.query))
                     for name in ("collections", "ids"):

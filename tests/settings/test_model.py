@@ -231,6 +231,15 @@ def test_unknown_names_are_refused_in_each_source(monkeypatch: pytest.MonkeyPatc
     assert "COVERAGE_TILES_TABEL = 'x' (from the environment): no such setting" in refusal()
 
 
+def test_an_unknown_name_in_a_table_of_tables_is_told() -> None:
+    """Regression: it ended in an AttributeError."""
+    write_toml('[gap.groups.optical]\nmembers = ["emit"]\n')
+    assert "gap.groups.optical.members" in (said := refusal())
+    assert "no such setting; known here: desired, sensors" in said
+    write_toml('[tasking."stapi.example.org"]\nendpiont = "https://stapi.example.org"\n')
+    assert "no such setting; known here: endpoint, products, token_env" in refusal()
+
+
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [

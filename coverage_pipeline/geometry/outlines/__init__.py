@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +17,21 @@ from shapely.geometry import MultiLineString, MultiPolygon
 
 
 @cache
-def _layers() -> dict[str, bytes]:
+def _rows() -> list[dict[str, Any]]:
     file = resources.files(__name__).joinpath("natural_earth.parquet").read_bytes()
-    return {row["layer"]: row["geometry"] for row in pq.read_table(pa.BufferReader(file)).to_pylist()}
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(file)).to_pylist()
+    return rows
+
+
+@cache
+def _layers() -> dict[str, bytes]:
+    return {row["layer"]: row["geometry"] for row in _rows() if not row["name"]}
+
+
+@cache
+def countries() -> dict[str, MultiPolygon]:
+    """Each country's outline of the 1:110m map by its English name (Natural Earth's spelling)."""
+    return {row["name"]: shapely.from_wkb(row["geometry"]) for row in _rows() if row["name"]}
 
 
 @cache

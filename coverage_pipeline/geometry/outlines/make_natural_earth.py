@@ -111,19 +111,42 @@ def border_lines(topology: dict[str, Any]) -> BaseGeometry:
     return shapely.set_precision(shared, PRECISION)
 
 
+def countries(topology: dict[str, Any]) -> dict[str, BaseGeometry]:
+    """Each country's outline by its name, valid and cut at ±180."""
+    arcs = decode_arcs(topology)
+    named = {}
+    for leaf in _leaves(topology["objects"]["countries"]):
+        shapes = [shapely.Polygon(_ring(rings[0], arcs)) for rings in _polygons(leaf)]
+        repaired, reasons = normalise_footprints(np.array(shapes, dtype=object))
+        parts = [shape for shape, reason in zip(repaired, reasons, strict=True) if reason is None]
+        whole = shapely.union_all(parts)
+        polygons = [part for part in shapely.get_parts(whole) if part.geom_type == "Polygon"]
+        named[leaf["properties"]["name"]] = shapely.multipolygons(polygons)
+    return named
+
+
 def main(folder: Path) -> None:
-    """Write the three layers, one row each, as zstd-compressed WKB."""
+    """Write the layers, one row each, and one row for each country, as zstd-compressed WKB."""
     land = land_polygons(json.loads((folder / "land-50m.json").read_text()))
+    topology = json.loads((folder / "countries-110m.json").read_text())
     layers = {
         "land": land,
         "coastlines": coast_lines(land),
-        "borders": border_lines(json.loads((folder / "countries-110m.json").read_text())),
+        "borders": border_lines(topology),
     }
     layers = {name: shapely.multilinestrings(shapely.get_parts(layer)) if name != "land" else layer for name, layer in layers.items()}
-    table = pa.table({"layer": list(layers), "geometry": list(shapely.to_wkb(np.array(list(layers.values()))))})
+    names = ["", "", ""]
+    for name, outline in sorted(countries(topology).items()):
+        layers[f"country {name}"] = shapely.set_precision(outline, 0.01)
+        names.append(name)
+    table = pa.table(
+        {"layer": [k.split(" ")[0] for k in layers], "name": names, "geometry": list(shapely.to_wkb(np.array(list(layers.values()))))}
+    )
     source = {"source": "Natural Earth 1:50m land, 1:110m countries; public domain; lon/lat (OGC:CRS84)"}
     pq.write_table(table.replace_schema_metadata(source), TARGET, compression="zstd", compression_level=19)
-    counts = Counter({name: int(shapely.get_num_coordinates(layer)) for name, layer in layers.items()})
+    counts: Counter[str] = Counter()
+    for key, layer in layers.items():
+        counts[key.split(" ")[0]] += int(shapely.get_num_coordinates(layer))
     sys.stdout.write(f"{TARGET}: {TARGET.stat().st_size} bytes; vertices {dict(counts)}\n")
 
 
