@@ -29,6 +29,7 @@ export function render({model}) {
   }
   model.on('change:wanted', write)
   window.addEventListener('popstate', () => model.send_msg({search: window.location.search}))
+  model.send_msg({width: window.innerWidth})
   write()
   return document.createElement('span')
 }
@@ -46,21 +47,26 @@ def parameters_of(search: object) -> dict[str, list[str]] | None:
 
 
 class AddressBar(JSComponent):  # type: ignore[misc]
-    """Writes queries into the browser's address, and calls ``travelled`` with the query that *back* or *forward* led to."""
+    """Writes queries into the browser's address, and calls ``travelled`` with the query that *back* or *forward* led to, and
+    ``measured`` with the width of the page in pixels when it is there.
+    """
 
     wanted = param.Dict(default={}, doc="The query to show as `search`, and as `push` whether it is a new entry of the history.")
 
     _esm = _ESM
 
-    def __init__(self, travelled: Callable[[Any], None], **params: Any) -> None:
+    def __init__(self, travelled: Callable[[Any], None], measured: Callable[[int], None], **params: Any) -> None:
         super().__init__(**params)
-        self._travelled = travelled
+        self._travelled, self._measured = travelled, measured
 
     def write(self, parameters: Mapping[str, str], *, push: bool) -> None:
         """Show these parameters: as a new entry of the history, or in place of the present one."""
         self.wanted = {"search": "?" + urlencode(parameters, safe=","), "push": push}
 
     def _handle_msg(self, message: Any) -> None:
+        if isinstance(message, dict) and isinstance(width := message.get("width"), int):
+            self._measured(width)
+            return
         search = message.get("search") if isinstance(message, dict) else None
         # The browser shows it already; kept here so that the next choice is a change even where it leads to the same address as before.
         self.wanted = {"search": search if isinstance(search, str) else "", "push": False}

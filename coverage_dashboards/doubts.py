@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -44,7 +45,8 @@ def doubts_in_words(partitions: Sequence[tuple[str, Month]], ds: xr.Dataset, sto
     """One line for each of the first partitions, and one for the number of the others."""
     lines = []
     for sensor, month in partitions[:SHOWN]:
-        doubts = _doubts(store, sensor, month, _scanned_at(ds, sensor, month)) if store is not None else ()
+        report = scan_report_of(store, ds, sensor, month) if store is not None else None
+        doubts = report.doubts if report is not None else ()
         text = "; ".join(plain(doubt, LONGEST_DOUBT).rstrip(".;") for doubt in doubts) or "its scan report is not at hand"
         lines.append(f"{title_of(sensor)}, {month_in_words(month)}: {text}")
     if (more := len(partitions) - SHOWN) > 0:
@@ -60,23 +62,45 @@ def _scanned_at(ds: xr.Dataset, sensor: str, month: Month) -> int | None:
     return None if not np.isfinite(value) else int(value)
 
 
+@dataclass(frozen=True)
+class ScanSaid:
+    """What a scan report says that the cube does not."""
+
+    scanned_at: str
+    """UTC, ISO 8601."""
+    doubts: tuple[str, ...]
+    rejected: int
+    """Items that could not be used."""
+    bbox: str
+    """Where it looked, in words."""
+
+
+def scan_report_of(store: Store, ds: xr.Dataset, sensor: str, month: Month) -> ScanSaid | None:
+    """The report of the scan that the cube shows; None where it is not there, is another scan's, or cannot be read."""
+    return _report(store, sensor, month, _scanned_at(ds, sensor, month))
+
+
 @lru_cache(maxsize=4096)
-def _doubts(store: Store, sensor: str, month: Month, scanned_at: int | None) -> tuple[str, ...]:
-    """The doubts of the scan that was made then; none where its report is not there, is another scan's, or cannot be read."""
+def _report(store: Store, sensor: str, month: Month, scanned_at: int | None) -> ScanSaid | None:
     if not _FILE_NAME.fullmatch(sensor):  # a cube's sensors may have any name, and a path is made of it
-        return ()
+        return None
     try:
         with sibling(store.scenes(sensor, month), ".scan.json").open("rb") as file:
             text = file.read(LARGEST_REPORT + 1)
         report: Any = json.loads(text) if len(text) <= LARGEST_REPORT else None
     except (OSError, ValueError, RecursionError):
-        return ()
+        return None
     if not isinstance(report, dict) or scanned_at is None or _instant(report.get("scanned_at")) != scanned_at:
-        return ()
+        return None
     given = report.get("doubts")
     if not isinstance(given, list) or not given:
         given = [report.get("reason")]  # reports of an older version
-    return tuple(doubt for doubt in given if isinstance(doubt, str) and doubt.strip())
+    doubts = tuple(doubt for doubt in given if isinstance(doubt, str) and doubt.strip())
+    rejected, box = report.get("rejected"), report.get("bbox")
+    count = sum(n for n in rejected.values() if isinstance(n, int)) if isinstance(rejected, dict) else 0
+    some = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+    where = f"within {', '.join(f'{v:g}' for v in box)}" if some and box else "everywhere"
+    return ScanSaid(str(report["scanned_at"]), doubts, count, where)
 
 
 def _instant(text: Any) -> int | None:

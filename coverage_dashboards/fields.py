@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
@@ -26,8 +26,10 @@ from coverage_pipeline.cube.dataset import grid_of, open_coverage
 from coverage_pipeline.cube.overviews import row_areas
 from coverage_pipeline.cube.schema import ACTIONS, METRICS, CoverageError, CoverageQuery
 from coverage_pipeline.cube.select import select
+from coverage_pipeline.demand.cell_changes import CELL_CHANGES, change_layer
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
 
 CACHE_BYTES = 1 << 30
@@ -200,6 +202,32 @@ def field_of(cube: Cube, query: CoverageQuery, cache: FieldCache = FIELDS) -> Fi
     return cache.get(key, lambda: _make(cube, replace(query, sensors=list(sensors)), cache))
 
 
+CHANGE = "change"
+"""Metric of a map of changes, whose values are places in ``CHANGES``."""
+CHANGES = (*CELL_CHANGES, "not known", "out of scope")
+CHANGE_URGENCY = ("out of scope", "same", "not known", "better", "closed", "became known", "became not known", "worse", "opened")
+"""From what may be overlooked to what must not be."""
+
+
+def change_field(cube: Cube, sensor: str, before: Month, after: Month, cache: FieldCache = FIELDS) -> Field:
+    """The map of what changed for a sensor between two months; raises ``CoverageError`` where the cube lacks one of them."""
+    return cache.get((cube.location, cube.stamp, CHANGE, sensor, before, after), lambda: _changes(cube, sensor, before, after, cache))
+
+
+def _changes(cube: Cube, sensor: str, before: Month, after: Month, cache: FieldCache) -> Field:
+    grid = grid_of(cube.ds)
+    values = change_layer(cube.ds, sensor, before, after).values.astype(np.float32)
+    now, was = (np.isnan(cube.ds["deficit"].sel(sensor=sensor, time=month.to_datetime64()).values) for month in (after, before))
+    values[now & was] = CHANGES.index("not known")
+    scope = cache.get((cube.location, cube.stamp, "scope", (sensor,)), lambda: _scope(cube.ds, [sensor]))
+    values[~scope] = CHANGES.index("out of scope")
+    known = 2 - now.astype(np.uint8) - was.astype(np.uint8)
+    counted = known[scope]
+    known_range = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+    shares = _shares(values, grid, CHANGES, "out of scope")
+    return Field(CHANGE, values, known, 2, known_range, Limits(-0.5, len(CHANGES) - 0.5), "", shares, grid.resolution)
+
+
 def frames_limits(cube: Cube, months: list[CoverageQuery], cache: FieldCache = FIELDS) -> Limits:
     """Colour limits that fit every month, so that colours mean the same while time is scrubbed."""
     key = (cube.location, cube.stamp, "limits", *((q.metric, tuple(sorted(q.sensors)), q.t0) for q in months))
@@ -278,15 +306,12 @@ def _round_up(value: float) -> float:
     return float(f"{nice * scale:.3g}")
 
 
-def _shares(action: NDArray[np.float32], grid: GridSpec) -> dict[str, Share]:
-    """Cells of each action, and its part of the area in scope: a cell at 60° is half as large as one at the equator."""
-    rows = action.shape[0]
+def _shares(classes: NDArray[np.float32], grid: GridSpec, names: Sequence[str] = ACTIONS, beside: str = "out_of_scope") -> dict[str, Share]:
+    """Cells of each class, and its part of the area in scope: a cell at 60° is half as large as one at the equator."""
+    rows = classes.shape[0]
     area = row_areas(grid.lat_edges)
-    code = action.astype(np.int64) + np.arange(rows)[:, None] * len(ACTIONS)
-    by_row = np.bincount(code.ravel(), minlength=rows * len(ACTIONS)).reshape(rows, len(ACTIONS))
+    code = classes.astype(np.int64) + np.arange(rows)[:, None] * len(names)
+    by_row = np.bincount(code.ravel(), minlength=rows * len(names)).reshape(rows, len(names))
     areas, cells = area @ by_row, by_row.sum(axis=0)
-    in_scope = float(areas.sum() - areas[ACTIONS.index("out_of_scope")])
-    return {
-        name: Share(int(cells[k]), float(areas[k]) / in_scope if in_scope and name != "out_of_scope" else 0.0)
-        for k, name in enumerate(ACTIONS)
-    }
+    in_scope = float(areas.sum() - areas[names.index(beside)])
+    return {name: Share(int(cells[k]), float(areas[k]) / in_scope if in_scope and name != beside else 0.0) for k, name in enumerate(names)}

@@ -67,6 +67,25 @@ def action_colours(actions: Sequence[str], dark: bool) -> list[str]:
     return [known[name] for name in actions]
 
 
+CHANGE_COLOURS: dict[str, str] = {
+    "opened": "#b2182b",
+    "worse": "#ef8a62",
+    "better": "#67a9cf",
+    "closed": "#2166ac",
+    "became known": "#f0c929",
+    "became not known": "#6a3d9a",
+}
+"""Diverging RdBu of ColorBrewer for less and more, safe for colour-blind eyes; yellow and purple for what is known."""
+
+
+def change_colours(changes: Sequence[str], dark: bool) -> list[str]:
+    """One colour a kind of change."""
+    around = theme(dark)
+    same = "#3a3a3a" if dark else "#f1f1ea"
+    known = CHANGE_COLOURS | {"same": same, "not known": around.unknown, "out of scope": around.out_of_scope}
+    return [known[name] for name in changes]
+
+
 def _between(colours: Sequence[str], start: float = 0.0, stop: float = 1.0) -> list[str]:
     """``STEPS`` colours between two places of a ramp, mixed linearly between its own."""
     stops = [tuple(int(c[k : k + 2], 16) for k in (1, 3, 5)) for c in colours]

@@ -1,10 +1,10 @@
-"""The coverage planner's page: a sidebar of choices, the map, its caption and its legend."""
+"""The coverage planner's page: a sidebar of choices, a search field, and the rooms."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -13,37 +13,32 @@ import panel_material_ui as pmui
 
 from coverage_dashboards import words
 from coverage_dashboards.address_bar import AddressBar, parameters_of
-from coverage_dashboards.choices import (
-    AGGREGATION_TITLES,
-    LAYER_TITLES,
-    LAYERS,
-    Choices,
-    View,
-    address_of,
-    aggregations_of,
-    metrics_of,
-)
-from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
-from coverage_dashboards.escape import html
-from coverage_dashboards.fields import Cube, Field, Limits, extent_of, field_of, frames_limits, open_cube
+from coverage_dashboards.backlog_room import BacklogRoom
+from coverage_dashboards.changes_room import ChangesRoom
+from coverage_dashboards.choices import Choices, View, address_of
+from coverage_dashboards.desk import Desk, Room
+from coverage_dashboards.escape import html, plain
+from coverage_dashboards.fields import Cube, Field, Limits, change_field, field_of, frames_limits, open_cube
+from coverage_dashboards.gazetteer import Found, find
+from coverage_dashboards.known_room import KnownRoom
+from coverage_dashboards.map_room import NARROW, MapRoom
 from coverage_dashboards.outlines import prepare_outlines
+from coverage_dashboards.requests_room import RequestsRoom
+from coverage_dashboards.sidebar import Sidebar
+from coverage_dashboards.spot import ROOMS, Spot, spot_address, spot_from_address
+from coverage_dashboards.targets_room import TargetsRoom
 from coverage_dashboards.viewport import compile_kernels
-from coverage_dashboards.worldmap import Shown, WorldMap, op_of
-from coverage_pipeline.cube.schema import METRICS, CoverageError
+from coverage_pipeline.cube.dataset import grid_of
+from coverage_pipeline.cube.schema import CoverageError
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.sources import SettingsError
-from coverage_pipeline.storage.store import Store
 
 log = logging.getLogger(__name__)
 
 TITLE = "Coverage planner"
-_PIXELS = {
-    "mean": "zoomed out, a pixel shows the mean of its cells",
-    "max": "zoomed out, a pixel shows the highest of its cells",
-    "urgent": "",
-    "min": "",
-}
+LOOK_FOR_A_REBUILD = 20_000
+"""Milliseconds after which an open page looks whether the cube was rewritten under it."""
 
 pn.extension(notifications=False)
 
@@ -53,19 +48,12 @@ def cube_location() -> str:
     return str(load_settings(holdings=False).store().zarr)
 
 
-def store_at_hand() -> Store | None:
-    """Where the settings say that the scan reports are; None where they are wrong, which the page says elsewhere."""
-    try:
-        return load_settings().store()
-    except SettingsError:
-        return None
-
-
 @cache
 def warm() -> None:
-    """Have ready what every planner needs, once for the process: compiled code, outlines."""
+    """Have ready what every planner needs, once for the process: compiled code, outlines, the library of charts."""
     compile_kernels()
     prepare_outlines()
+    import hvplot.pandas  # noqa: F401 takes seconds
 
 
 def page() -> pmui.Page:
@@ -94,277 +82,320 @@ def _no_cube(error: PlannerError) -> pmui.Page:
     return pmui.Page(title=TITLE, main=[card])
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the map is to show, or why there is nothing."""
+
+    cube: Cube
+    """The one that now stands there; where it is not the one that was asked, the rest says nothing."""
+    drawn: tuple[Field, Limits] | None = None
+    problem: str | None = None
+
+
 class Planner:
     """One planner's session."""
 
     def __init__(self, cube: Cube, parameters: Mapping[str, Sequence[bytes | str]]) -> None:
-        self.cube = cube
-        self.choices = Choices.of(cube.ds)
-        view, refused = self.choices.from_address(parameters)
-        self.view: View = view
-        self._wanted_sensors = view.sensors
-        self._quiet = False
-        self._drawn: tuple[Field, Limits] | None = None
-        self._problem: str | None = None
-
-        self.address = AddressBar(self._travelled, width=0, height=0, margin=0)
-        self.map = WorldMap(extent=extent_of(cube))
-        self._make_widgets()
-        self._make_places(refused)
+        choices = Choices.of(cube.ds)
+        view, refused = choices.from_address(parameters)
+        spot, refused_too = spot_from_address(parameters)
+        self.desk = Desk(cube, choices, view, spot, self._box, self._open_place, self._open_room, self._tell, self._show_changes)
+        self.address = AddressBar(self._travelled, self._measured, width=0, height=0, margin=0)
+        self.sidebar = Sidebar(choices, view, self._chosen)
+        self.map_room = MapRoom(self.desk, self._moved, self._close_place)
+        self.rooms: dict[str, Room] = {"map": self.map_room}
+        self._holders: dict[str, pn.Column] = {}
+        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
+        self.simulated = pn.pane.HTML("", margin=(0, 10), styles=_BADGE, stylesheets=[_BADGE_REST])
+        self._say_simulated()
+        self.notice_said = pn.pane.HTML("", margin=0, styles={"font-size": "15px"}, **wide)
+        self.notice = pmui.Alert(self.notice_said, severity="info", visible=False, closeable=True, margin=(0, 0, 6, 0), **wide)
+        self._say_refused([*refused, *refused_too])
+        self.tabs = pmui.TabMenu(items=list(ROOMS.values()), active=list(ROOMS).index(spot.room), scroll_buttons="auto", margin=0)
+        self.tabs.param.watch(self._entered, "active")
+        self.search = pmui.TextInput(
+            label="Go to a place", placeholder="47.65, 9.35 · target · country · 32TNS · 193/027", size="small",
+            margin=(2, 0), width=340, max_width=340, width_policy="max",
+        )  # fmt: skip
+        self.search.param.watch(self._searched, "enter_pressed")
         self.page = pmui.Page(
             title=TITLE,
             header=[self.simulated, self.address],
-            sidebar=self._sidebar(),
+            sidebar=self.sidebar.objects(),
             main=[self._main()],
             sidebar_width=330,
             sidebar_resizable=False,
             theme_config=_THEME,
+            dark_theme=spot.dark,
         )
         self.page.param.watch(self._themed, "dark_theme")
+        self._enter(spot.room)
         self._show(view)
+        self._go(spot)
         if parameters:  # an address that asks for nothing stays short
-            self.address.write(address_of(view), push=False)
-        pn.state.onload(self._repaint_soon)
-
-    # --- the sidebar
-
-    def _make_widgets(self) -> None:
-        months = len(self.choices.months) - 1
-        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
-        self.layer = pmui.RadioButtonGroup(
-            label="Layer", options={LAYER_TITLES[k]: k for k in LAYERS}, color="primary", size="medium", **wide
-        )
-        self.metric = pmui.Select(label="Metric", **wide)
-        self.sensors = pmui.CheckBoxGroup(label="Sensors", **wide)
-        self.left_out = pn.pane.HTML("", margin=(0, 10, 5, 10), styles={"font-size": "14px"}, **wide)
-        self.window_said = pmui.Typography("", variant="body1", margin=(0, 10, 0, 10), **wide)
-        self.window = pmui.IntRangeSlider(
-            label="", start=0, end=max(months, 1), step=1, value=(0, max(months, 1)),
-            show_value=False, tooltips=False, disabled=months == 0,
-            margin=(0, 18, 5, 18), **wide,
-        )  # fmt: skip
-        self.aggregation = pmui.Select(label="Over time", **wide)
-        self.month = pmui.DiscretePlayer(
-            label="Month", options=[0], value=0, interval=900, loop_policy="loop", show_loop_controls=False,
-            visible_buttons=["first", "previous", "pause", "play", "next", "last"], **wide,
-        )  # fmt: skip
-        for widget in (self.layer, self.metric, self.sensors, self.aggregation, self.month):
-            widget.param.watch(self._chosen, "value")
-        self.window.param.watch(self._chosen, "value_throttled")
-        self.window.param.watch(self._say_window, "value")
-
-    def _sidebar(self) -> list[Any]:
-        return [
-            self.layer,
-            pn.Spacer(height=8),
-            self.metric,
-            self.sensors,
-            self.left_out,
-            pmui.Typography("Window", variant="body1", margin=(12, 10, 0, 10), sx={"opacity": 0.8}),
-            self.window_said,
-            self.window,
-            self.aggregation,
-            self.month,
-        ]
-
-    def _make_places(self, refused: list[str]) -> None:
-        wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
-        self.simulated = pn.pane.HTML("", margin=(0, 10), styles=_BADGE)
-        self._say_simulated()
-        self.notice = pmui.Alert(object="", severity="info", visible=False, closeable=True, margin=(0, 0, 6, 0), **wide)
-        self._say_refused(refused)
-        self.caption = pn.pane.HTML("", css_classes=["caption"], margin=(0, 2, 8, 2), styles={"font-size": "16px"}, **wide)
-        self.doubts = pn.pane.HTML(
-            "", css_classes=["doubts"], visible=False, margin=(0, 2, 8, 2),
-            styles={"font-size": "14px", "flex": "none", "max-height": "120px", "overflow-y": "auto"}, **wide,
-        )  # fmt: skip
-        self.said = pn.pane.HTML("", margin=0, styles={"font-size": "15px"}, **wide)
-        self.message = pmui.Alert(self.said, severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
-        # The map takes what caption and legend leave, and never pushes the legend off the page.
-        figure = pn.pane.HoloViews(self.map.plot, sizing_mode="stretch_both", margin=0)
-        self.canvas = pn.Column(
-            figure, sizing_mode="stretch_both",
-            styles={"flex": "1 1 0", "min-height": "260px", "overflow": "hidden"},
-        )  # fmt: skip
-        self.legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 2), styles={"flex": "none"}, **wide)
+            self._write(push=False)
+        pn.state.onload(self._loaded)
 
     def _main(self) -> pn.Column:
-        return pn.Column(
-            self.notice, self.caption, self.doubts, self.message, self.canvas, self.legend,
-            sizing_mode="stretch_both", margin=(10, 16, 10, 16), styles={"height": "calc(100vh - 84px)", "min-height":
-            "520px"},
-        )  # fmt: skip
+        top = pn.Row(self.tabs, pn.HSpacer(), self.search, sizing_mode="stretch_width", stylesheets=[_TOP], margin=0)
+        for key in ROOMS:
+            self._holders[key] = pn.Column(visible=False, sizing_mode="stretch_both", margin=0, css_classes=[f"room-{key}"])
+        self._holders["map"].append(self.map_room.view)
+        return pn.Column(top, self.notice, *self._holders.values(), sizing_mode="stretch_both", margin=(4, 16, 10, 16), stylesheets=[_MAIN])
 
-    # --- what happens
+    # --- where the planner is
 
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Set widgets without taking it for a planner's choice."""
-        before, self._quiet = self._quiet, True
-        try:
-            yield
-        finally:
-            self._quiet = before
+    def _measured(self, width: int) -> None:
+        """On a narrow page the sidebar would cover all else: it waits to be opened."""
+        if width < NARROW:
+            self.page.sidebar_open = False
 
-    def _say_window(self, *_: Any) -> None:
-        first, last = (self.choices.months[min(k, len(self.choices.months) - 1)] for k in self.window.value)
-        self.window_said.object = words.window_in_words(first, last)
+    def _box(self) -> Any:
+        return self.map_room.map.box
 
-    def _chosen(self, event: Any) -> None:
-        if self._quiet:
+    def _open_room(self, room: str) -> None:
+        self.tabs.active = list(ROOMS).index(room)
+
+    def _entered(self, event: Any) -> None:
+        room = list(ROOMS)[min(max(int(event.new or 0), 0), len(ROOMS) - 1)]
+        if room == self.desk.spot.room and self._holders[room].visible:
             return
-        self.notice.visible = False  # it was about the address, which is no longer what is shown
-        if event.obj is self.sensors:
-            # What is not offered for this metric stays wanted, for the metrics that have it.
-            offered = set(self.choices.sensors_of(self.view.metric))
-            self._wanted_sensors = tuple(
-                s for s in self.choices.sensors if s in event.new or (s in self._wanted_sensors and s not in offered)
-            )
-        months = self.choices.months
-        first, last = (months[min(k, len(months) - 1)] for k in self.window.value)
-        metric, aggregation = self.metric.value, self.aggregation.value
-        if event.obj is self.layer:
-            metric = metrics_of(event.new)[0]
-        if event.obj in (self.layer, self.metric):
-            aggregation = METRICS[metric].default
-        shown = self.view.months
-        month = shown[min(self.month.value, len(shown) - 1)]
-        self._show(self.choices.settled(View(self.layer.value, metric, self._wanted_sensors, first, last, aggregation, month)))
-        # A month that plays by would fill the history with a hundred entries.
-        self.address.write(address_of(self.view), push=event.obj is not self.month)
+        self.desk.spot = replace(self.desk.spot, room=room)
+        self._enter(room)
+        self._write(push=True)
+
+    def _enter(self, room: str) -> None:
+        for key, holder in self._holders.items():
+            holder.visible = key == room
+        if room not in self.rooms:
+            self.rooms[room] = self._make_room(room)
+            self._holders[room].append(self.rooms[room].view)
+        if room != "map":
+            self.rooms[room].refresh()
+
+    def _make_room(self, room: str) -> Room:
+        return _ROOM_OF[room](self.desk)
+
+    def _open_place(self, found: Found) -> None:
+        """Show a place, from wherever it was named; the map goes there unless it was the map that was clicked."""
+        clicked = self.desk.spot.room == "map" and found.kind == "cell" and not self._searching
+        self._place(found, move=not clicked)
+        self.desk.spot = replace(self.desk.spot, place=found.text, box=self._box())
+        if self.desk.spot.room != "map":
+            self._open_room("map")
+        else:
+            self._write(push=True)
+
+    _searching = False
+
+    def _place(self, found: Found, *, move: bool) -> None:
+        if found.kind == "country":
+            self.map_room.close_place()
+            self.map_room.show_region(found)
+            self._tell(f"{found.title}: click a place in it to see what there is.", "info")
+        else:
+            self.map_room.show_place(found, move=move)
+
+    def _close_place(self) -> None:
+        self.desk.spot = replace(self.desk.spot, place="")
+        self.map_room.close_place()
+        self._write(push=True)
+
+    def _searched(self, *_: Any) -> None:
+        self._find(str(self.search.value_input or self.search.value or ""), self._found_by_search)
+
+    def _found_by_search(self, found: Found) -> None:
+        self._tell("", "info")
+        self._searching = True
+        try:
+            self._open_place(found)
+        finally:
+            self._searching = False
+
+    def _find(self, text: str, show: Any) -> None:
+        if not text.strip():
+            return
+        grid = grid_of(self.desk.cube.ds)
+
+        def look() -> Found:
+            try:
+                targets = self.desk.targets()
+            except PlannerError:
+                targets = None  # the room of the targets says why
+            return find(text, grid, targets)
+
+        self.desk.background.run("find", look, show, lambda problem: self._tell(problem, "info"))
+
+    def _go(self, spot: Spot) -> None:
+        """Show what an address asks for beside the view."""
+        if spot.box is not None:
+            self.map_room.map.go_to(spot.box, 0.0)
+        if spot.place:
+            self._find(spot.place, lambda found: self._place(found, move=spot.box is None))
+        else:
+            self.map_room.close_place()
+
+    def _moved(self) -> None:
+        self.desk.spot = replace(self.desk.spot, box=self._box())
+        self._write(push=False)
+
+    def _write(self, *, push: bool) -> None:
+        self.address.write(address_of(self.desk.view) | spot_address(self.desk.spot), push=push)
 
     def _travelled(self, search: object) -> None:
         """Show what the address asks for that *back* or *forward* led to."""
         parameters = parameters_of(search)
-        view, refused = self.choices.from_address(parameters or {})
+        view, refused = self.desk.choices.from_address(parameters or {})
+        spot, refused_too = spot_from_address(parameters or {})
+        spot = replace(spot, dark=self.desk.dark)
         if parameters is None:
             refused = ["address"]
-        self._say_refused(refused)
-        self._wanted_sensors = view.sensors
+        self._say_refused([*refused, *refused_too])
+        self.desk.spot = spot
+        if list(ROOMS)[self.tabs.active] != spot.room:
+            self._enter(spot.room)
+            self.tabs.active = list(ROOMS).index(spot.room)
+        self._show(view, travelled=True)
+        if spot.box is None:
+            self.map_room.map.home()
+        self._go(spot)
+        if refused or refused_too:
+            self._write(push=False)
+
+    # --- what is chosen
+
+    def _chosen(self, view: View, played: bool) -> None:
+        self._tell("", "info")  # what was said was about what was shown before
+        before = self.desk.view
+        if (view.layer, view.metric, view.aggregation) != (before.layer, before.metric, before.aggregation):
+            self.desk.spot = replace(self.desk.spot, changes=False)
         self._show(view)
-        if refused:
-            self.address.write(address_of(self.view), push=False)
+        # A month that plays by would fill the history with a hundred entries.
+        self._write(push=not played)
+
+    def _show(self, view: View, *, travelled: bool = False) -> None:
+        desk = self.desk
+        desk.view = view = desk.choices.settled(view)
+        self.sidebar.show(view, desk.choices, travelled=travelled)
+        self.sidebar.paint(desk.dark)
+        self.map_room.working()
+        cube, wanted, changes = desk.cube, self.sidebar.wanted_sensors, desk.spot.changes
+        desk.background.run("map", lambda: _look_up(cube, desk.choices, view, wanted, changes), self._answered, self._failed)
+        self._refresh_rooms()
+
+    def _show_changes(self) -> None:
+        self.desk.spot = replace(self.desk.spot, changes=True)
+        self._show(self.desk.view)
+        self._open_room("map")
+
+    def _refresh_rooms(self) -> None:
+        self.rooms[self.desk.spot.room].refresh()
+        if self.desk.spot.room != "map":
+            self.map_room.refresh()
+
+    def _answered(self, answer: Answer) -> None:
+        if answer.cube is not self.desk.cube:
+            self._take_over(answer.cube)
+            return
+        self.map_room.draw(answer.drawn, answer.problem, "info")
+
+    def _failed(self, problem: str) -> None:
+        self.map_room.draw(None, problem, "error")
+
+    def _take_over(self, cube: Cube) -> None:
+        """Show what stands in the cube's place now: the same cube after a run, a grown one, or another one."""
+        desk = self.desk
+        desk.cube, desk.choices = cube, Choices.of(cube.ds)
+        self.map_room.follow_cube()
+        self._say_simulated()
+        self._show(replace(desk.view, sensors=self.sidebar.wanted_sensors))
+
+    def _look_again(self) -> None:
+        """Whether the cube was rewritten while the page was open."""
+        cube = self.desk.cube
+
+        def compared(now: Cube) -> None:
+            if now is not self.desk.cube and cube is self.desk.cube:
+                self._take_over(now)
+                self._tell("The cube was built anew; this is the new one.", "success")
+
+        self.desk.background.run("rebuild", lambda: open_cube(cube.location), compared, lambda _: None)
+
+    # --- what is said
 
     def _say_refused(self, refused: Sequence[str]) -> None:
-        if refused:
-            self.notice.object = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out."
-        self.notice.visible = bool(refused)
+        text = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out." if refused else ""
+        self._tell(text, "info")
+
+    def _tell(self, text: str, severity: str) -> None:
+        self.notice_said.object = words.paragraph(plain(text), self.desk.dark)
+        self.notice.param.update(severity=severity, visible=bool(text))
 
     def _say_simulated(self) -> None:
-        attrs = self.cube.ds.attrs
+        attrs = self.desk.cube.ds.attrs
         simulated = words.is_simulated(attrs)
         self.simulated.param.update(object=words.simulated(attrs) if simulated else "", visible=simulated)
 
-    def _follow_cube(self) -> None:
-        """Take over what stands in the cube's place now: the same cube after a run, a grown one, or another one."""
-        cube = open_cube(self.cube.location)
-        if cube is self.cube:
-            return
-        self.cube, self.choices = cube, Choices.of(cube.ds)
-        self.map.look_at(extent_of(cube))
-        self._say_simulated()
-
-    def _show(self, view: View) -> None:
-        trouble: str | None = None
-        try:
-            self._follow_cube()
-        except CoverageError as error:
-            log.warning("%s", error)
-            trouble = str(error)
-        view = self.choices.settled(view)
-        self.view = view
-        with self._quietly():
-            self._set_widgets(view)
-        severity = "info"
-        self._drawn = None
-        try:
-            problem = trouble or self._look_up(view)
-        except CoverageError as error:
-            log.warning("%s", error)
-            problem = trouble = str(error)
-        if trouble:
-            severity = "error"
-        self._problem = problem
-        self._draw(problem, severity)
-
-    def _look_up(self, view: View) -> str | None:
-        """Find what to draw; else say in words why there is nothing."""
-        if not view.sensors:
-            unable = [s for s in self._wanted_sensors if self.choices.lacks(s, view.metric)]
-            reasons = ". ".join(str(self.choices.lacks(s, view.metric)) for s in unable)
-            return f"{reasons + '. ' if reasons else ''}Choose at least one sensor on the left."
-        field = field_of(self.cube, view.query())
-        limits = field.limits
-        if view.aggregation == "scrub":
-            limits = frames_limits(self.cube, [view.frame(m) for m in view.months])
-        self._drawn = (field, limits)
-        if field.known_range[1] == 0:
-            return words.nothing_known(view, self.cube.ds)
-        return None
-
-    def _draw(self, problem: str | None, severity: str) -> None:
-        dark = bool(self.page.dark_theme)
-        self.said.object, self.message.severity = words.paragraph(problem or "", dark), severity
-        self.message.visible = problem is not None
-        self.left_out.object = words.paragraph(words.left_out(self.choices, self.view.metric), dark, quiet=True)
-        self._say_doubts(dark)
-        self.legend.visible = self._drawn is not None
-        # Where no sensor is chosen, coasts and view stay for the one that will be.
-        self.canvas.visible = self._drawn is not None or severity != "error"
-        if self._drawn is None:
-            self.map.show(None)
-            self.caption.object = words.paragraph(f"{LAYER_TITLES[self.view.layer]} · {METRICS[self.view.metric].title}", dark)
-            return
-        field, limits = self._drawn
-        snapshot = self.cube.ds.attrs.get("catalog_snapshot")
-        text = words.caption(self.view, field)
-        if self.view.layer != "acquired":
-            text += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
-        self.caption.object = words.paragraph(text, dark)
-        pixels = _PIXELS[op_of(field.metric)]
-        self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.cube.ds.attrs), dark)
-        self.map.show(Shown(field, limits, dark))
-
-    def _say_doubts(self, dark: bool) -> None:
-        """Name the doubts of the provisional months that are shown; what we hold does not depend on them."""
-        shown = self._drawn is not None and self.view.layer != "acquired"
-        provisional = provisional_partitions(self.view, self.cube.ds) if shown else []
-        lines = doubts_in_words(provisional, self.cube.ds, store_at_hand()) if provisional else []
-        self.doubts.param.update(object=words.doubts(lines, dark) if lines else "", visible=bool(lines))
-
     def _themed(self, *_: Any) -> None:
-        self._draw(self._problem, self.message.severity)
+        self.desk.spot = replace(self.desk.spot, dark=bool(self.page.dark_theme))
+        self.sidebar.paint(self.desk.dark)
+        self.map_room.repaint()
+        self._refresh_rooms()
+        self._write(push=False)
         self._repaint_soon()
+
+    def _loaded(self) -> None:
+        self._repaint_soon()
+        pn.state.add_periodic_callback(self._look_again, period=LOOK_FOR_A_REBUILD)
 
     def _repaint_soon(self) -> None:
         """While the browser builds the map, the end of a held painting may be lost: it is said again (``WorldMap.repaint``)."""
         document = pn.state.curdoc
         if document is not None and document.session_context is not None:
             for milliseconds in _REPAINT_AFTER:
-                document.add_timeout_callback(self.map.repaint, milliseconds)
-
-    def _set_widgets(self, view: View) -> None:
-        months = self.choices.months
-        self.layer.value = view.layer
-        self.metric.param.update(options={METRICS[m].title: m for m in metrics_of(view.layer)}, value=view.metric)
-        self.sensors.param.update(options=self.choices.labels_of(view.metric), value=list(view.sensors))
-        self.left_out.visible = bool(words.left_out(self.choices, view.metric))
-        last = len(months) - 1
-        span = (months.index(view.first), months.index(view.last))
-        self.window.param.update(end=max(last, 1), disabled=last == 0, value=span)
-        self._say_window()
-        self.aggregation.param.update(options={AGGREGATION_TITLES[a]: a for a in aggregations_of(view.metric)}, value=view.aggregation)
-        shown = view.months
-        self.month.param.update(options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month))
-        self.month.visible = view.aggregation == "scrub"
+                document.add_timeout_callback(self.map_room.map.repaint, milliseconds)
 
 
+def _look_up(cube: Cube, choices: Choices, view: View, wanted: Sequence[str], changes: bool) -> Answer:
+    """Find what to draw; else say in words why there is nothing. Raises ``CoverageError``."""
+    now = open_cube(cube.location)
+    if now is not cube:
+        return Answer(now)
+    if not view.sensors:
+        unable = [s for s in wanted if choices.lacks(s, view.metric)]
+        reasons = ". ".join(str(choices.lacks(s, view.metric)) for s in unable)
+        return Answer(cube, problem=f"{reasons + '. ' if reasons else ''}Choose at least one sensor on the left.")
+    if changes:
+        field = change_field(cube, view.sensors[0], view.last.shift(-1), view.last)
+        return Answer(cube, (field, field.limits))
+    field = field_of(cube, view.query())
+    limits = field.limits
+    if view.aggregation == "scrub":
+        limits = frames_limits(cube, [view.frame(m) for m in view.months])
+    problem = words.nothing_known(view, cube.ds) if field.known_range[1] == 0 else None
+    return Answer(cube, (field, limits), problem)
+
+
+_ROOM_OF: Mapping[str, Callable[[Desk], Room]] = {
+    "targets": TargetsRoom,
+    "backlog": BacklogRoom,
+    "requests": RequestsRoom,
+    "changes": ChangesRoom,
+    "known": KnownRoom,
+}
 _REPAINT_AFTER = (600, 2_500, 8_000)
 """Milliseconds after the page was loaded or its theme changed: soon, and again for slow browsers."""
+_MAIN = """
+:host { height: calc(100vh - 84px); min-height: 520px; }
+@media (max-width: 900px) { :host { height: auto !important; min-height: 100vh; } }
+"""
+_TOP = ":host { align-items: center; flex-wrap: wrap; gap: 4px 12px; flex: none; max-width: 100%; overflow: hidden; }"
+_NAMED = {"MuiLinearProgress": {"defaultProps": {"aria-label": "The server is at work"}}}
 _THEME = {
-    "light": {"palette": {"primary": {"main": "#0b5394", "contrastText": "#ffffff"}}},
-    "dark": {"palette": {"primary": {"main": "#2b74b8", "contrastText": "#ffffff"}}},
+    "light": {"palette": {"primary": {"main": "#0b5394", "contrastText": "#ffffff"}}, "components": _NAMED},
+    "dark": {"palette": {"primary": {"main": "#6aaae4", "contrastText": "#0b1622"}}, "components": _NAMED},
 }
+_BADGE_REST = f"@media (max-width: {NARROW}px) {{ .rest {{ display: none; }} }}"
 _BADGE = {
     "background": "#ffb300",
     "color": "#1c1c1c",

@@ -9,7 +9,7 @@ from typing import Any
 from coverage_dashboards import palette
 from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
 from coverage_dashboards.escape import html, plain
-from coverage_dashboards.fields import Field, Limits
+from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
 from coverage_pipeline.cube.schema import ACTIONS, GAP_VARIABLES, METRICS
 from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
@@ -147,8 +147,16 @@ def nothing_known(view: View, ds: Any) -> str:
     return plain(f"Nothing is known here yet: {'; '.join(reasons)} ({window_in_words(view.first, view.last)}).")
 
 
+def change_caption(sensor: str, before: Month, after: Month, field: Field) -> str:
+    """What a map of changes shows."""
+    months = f"{month_in_words(after)} against {month_in_words(before)}"
+    return plain(f"Changes of the gap · {title_of(sensor)} · {months} · {known_in_words(field.known_range, field.months)}")
+
+
 def beside_in_words(field: Field) -> str:
     """What a known cell without a value means: nothing is desired there, or there is no scene to take a mean of."""
+    if field.metric == CHANGE:
+        return ""
     if METRICS[field.metric].layer == "gap":
         return "out of scope"
     if field.metric != "mean_scene_cloud_pct":
@@ -169,7 +177,7 @@ def legend_title(field: Field) -> str:
 
 _BOX = "display:block;border-radius:3px;flex:none"
 _ENTRY = "display:inline-flex;align-items:center;gap:8px"
-_GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(235px,1fr));gap:6px 18px;width:100%;font-size:14px;line-height:1.3"
+_GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(225px,1fr));gap:5px 16px;width:100%;font-size:13px;line-height:1.25"
 
 
 def _swatch(colour: str, ink: str, label: str) -> str:
@@ -179,8 +187,8 @@ def _swatch(colour: str, ink: str, label: str) -> str:
 
 def _action_swatch(colour: str, around: palette.Theme, title: str, words: str, amount: str) -> str:
     box = f"{_BOX};width:18px;height:18px;border:1px solid {around.ink}55;background:{colour}"
-    text = f"<b>{html(title)}</b>: {html(words)}<br><span style='color:{around.quiet_ink}'>{html(amount)}</span>"
-    return f'<span style="{_ENTRY}"><span style="{box}"></span><span>{text}</span></span>'
+    text = f"<b>{html(title)}</b>: {html(words)} <span style='color:{around.quiet_ink}'>({html(amount)})</span>"
+    return f'<span style="{_ENTRY}"><span style="{box};align-self:start;margin-top:1px"></span><span>{text}</span></span>'
 
 
 def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark: bool) -> str:
@@ -188,6 +196,8 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
     around = palette.theme(dark)
     if field.metric == "action":
         return _action_legend(field, dark)
+    if field.metric == CHANGE:
+        return _change_legend(field, dark)
     ramp = palette.ramp(field.metric, dark)
     stops = ",".join(ramp[round(k * (len(ramp) - 1) / 15)] for k in range(16))
     ticks = [limits.low + (limits.high - limits.low) * k / 4 for k in range(5)]
@@ -219,7 +229,8 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
 
 def _frame(body: str, around: palette.Theme) -> str:
     style = f"display:flex;gap:12px 32px;flex-wrap:wrap;font:15px/1.35 inherit;font-size:15px;color:{around.ink}"
-    return f'<div style="{style}">{body}</div>'
+    style += ";max-height:100%;overflow-y:auto"
+    return f'<div role="region" aria-label="Legend" tabindex="0" style="{style}">{body}</div>'
 
 
 def _action_legend(field: Field, dark: bool) -> str:
@@ -234,6 +245,34 @@ def _action_legend(field: Field, dark: bool) -> str:
             amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
         entries.append(_action_swatch(colours[name], around, ACTION_TITLES[name], action_words(name, field), amount))
     title = '<div style="font-weight:600;width:100%">Action the evidence asks for</div>'
+    return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
+
+
+CHANGE_WORDS: Mapping[str, str] = {
+    "opened": "had what is wanted, now lacks some",
+    "worse": "lacks more than before",
+    "better": "lacks less than before",
+    "closed": "lacked some, now has what is wanted",
+    "became known": "what it lacks is known now",
+    "became not known": "what it lacks is not known any more",
+    "same": "nothing changed",
+    "not known": "in neither month",
+    "out of scope": "nobody wants it here",
+}
+"""Kinds of change in the order of the legend."""
+
+
+def _change_legend(field: Field, dark: bool) -> str:
+    around = palette.theme(dark)
+    colours = dict(zip(CHANGES, palette.change_colours(CHANGES, dark), strict=True))
+    entries = []
+    for name, meaning in CHANGE_WORDS.items():
+        share = field.shares[name]
+        amount = (
+            f"{share.cells:,} cells" if name == "out of scope" else f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
+        )
+        entries.append(_action_swatch(colours[name], around, name.capitalize(), meaning, amount))
+    title = '<div style="font-weight:600;width:100%">What changed for the gap</div>'
     return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
 
 
@@ -287,8 +326,15 @@ def hover_words(field: Field, pixel: str, many: bool) -> dict[str, Any]:
         "pixel": pixel,
         "beside": beside_in_words(field),
         "none": none_found(field),
-        "actions": [f"{ACTION_TITLES[a]}: {action_words(a, field)}" for a in ACTIONS] if field.metric == "action" else [],
+        "actions": _classes(field),
     }
+
+
+def _classes(field: Field) -> list[str]:
+    """What each class means, of maps of classes."""
+    if field.metric == "action":
+        return [f"{ACTION_TITLES[a]}: {action_words(a, field)}" for a in ACTIONS]
+    return [f"{name.capitalize()}: {CHANGE_WORDS[name]}" for name in CHANGES] if field.metric == CHANGE else []
 
 
 def is_simulated(attrs: Mapping[str, Any]) -> bool:
@@ -300,7 +346,7 @@ def simulated(attrs: Mapping[str, Any]) -> str:
     """The badge of a cube of made-up data, with what the cube itself says of them."""
     text = str(attrs.get("comment", "")).strip()
     rest = text.split(":", 1)[1].strip() if text.lower().startswith("simulated data:") else text
-    return f"<b>Simulated data</b> – {html(rest)}"
+    return f'<b>Simulated data</b><span class="rest"> – {html(rest)}</span>'
 
 
 def paragraph(text: str, dark: bool, *, quiet: bool = False) -> str:
@@ -309,12 +355,15 @@ def paragraph(text: str, dark: bool, *, quiet: bool = False) -> str:
     return f'<div style="color:{around.quiet_ink if quiet else around.ink}">{html(text)}</div>'
 
 
-def doubts(lines: Sequence[str], dark: bool) -> str:
-    """The doubts of provisional months as HTML, a line each."""
+PROVISIONAL = "Provisional: nothing found there is no proof that nothing exists"
+
+
+def doubts(lines: Sequence[str], dark: bool, title: str = PROVISIONAL) -> str:
+    """Doubts as HTML under a title, a line each."""
     around = palette.theme(dark)
     text = "".join(f"<div>{html(line)}</div>" for line in lines)
-    title = "<b>Provisional: nothing found there is no proof that nothing exists</b>"
-    return f'<div style="color:{around.ink};border-left:4px solid #ffb300;padding-left:10px">{title}{text}</div>'
+    style = f"color:{around.ink};border-left:4px solid #ffb300;padding-left:10px;max-height:120px;overflow-y:auto"
+    return f'<div role="region" aria-label="Doubts" tabindex="0" style="{style}"><b>{html(title)}</b>{text}</div>'
 
 
 def lookback_months(attrs: Mapping[str, Any]) -> int:

@@ -7,12 +7,15 @@ whatever the grid.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import holoviews as hv
 import numpy as np
 import panel as pn
+import shapely
+from bokeh.events import Tap
 from bokeh.models import (
     ColumnDataSource,
     CustomJSHover,
@@ -25,7 +28,7 @@ from bokeh.models import (
 from numpy.typing import NDArray
 
 from coverage_dashboards import palette, words
-from coverage_dashboards.fields import Field, Limits
+from coverage_dashboards.fields import CHANGE, CHANGE_URGENCY, CHANGES, Field, Limits
 from coverage_dashboards.outlines import NAMES, Name, outlines
 from coverage_dashboards.viewport import (
     EDGE,
@@ -33,6 +36,10 @@ from coverage_dashboards.viewport import (
     Picture,
     Range,
     fit_extent,
+    latitude_of,
+    longitude_of,
+    mercator_x,
+    mercator_y,
     refit,
     viewport,
 )
@@ -48,11 +55,18 @@ FIRST_SIZE = (1200, 700)
 CLOSEST = 20_000.0
 """Metres across the closest view: two cells of 0.1°."""
 
+WIDEST_PLACE = 2.0
+"""Degrees: a place that is gone to is shown with so much around it at least."""
+
+Mark = Literal["scene", "place"]
+MARKS: tuple[Mark, ...] = ("scene", "place")
+"""Outlines over the map: of a scene that is pointed at, and of the place that was chosen, which is drawn last."""
+
 Changed = hv.streams.Stream.define("Changed", version=0)
 
-_RANKS = np.zeros(256, np.int64)
-for _code, _name in enumerate(ACTIONS):
-    _RANKS[_code] = URGENCY.index(_name)
+_RANKS, _CHANGE_RANKS = np.zeros(256, np.int64), np.zeros(256, np.int64)
+_RANKS[: len(ACTIONS)] = [URGENCY.index(name) for name in ACTIONS]
+_CHANGE_RANKS[: len(CHANGES)] = [CHANGE_URGENCY.index(name) for name in CHANGES]
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ def op_of(metric: str) -> Op:
     """How the cells under one pixel become its colour: the worst for what must not be overlooked, the mean for the
     rest.
     """
-    if metric == "action":
+    if metric in ("action", CHANGE):
         return "urgent"
     return "max" if METRICS[metric].default == "worst" else "mean"
 
@@ -86,19 +100,29 @@ class WorldMap:
 
     Bokeh runs a widget's callback on a worker thread while HoloViews reports ranges and sizes on the server's loop. HoloViews takes a
     worker that holds the document's lock for safe, so two drawings of one plot could be under way at once, and one could leave the map
-    empty. So every drawing is made on the loop. Each takes view, size and content once, under a lock that is never held over a call
-    into Bokeh.
+    empty. So every drawing is made on the loop, and reaches the browser as one message. Each takes view, size and content once, under a
+    lock that is never held over a call into Bokeh.
     """
 
-    def __init__(self, dark: bool = False, extent: BBox = GLOBE) -> None:
+    def __init__(
+        self,
+        dark: bool = False,
+        extent: BBox = GLOBE,
+        *,
+        on_tap: Callable[[float, float], None] | None = None,
+        on_view: Callable[[], None] | None = None,
+    ) -> None:
+        """``on_tap`` is called with longitude and latitude of a click, ``on_view`` after the planner moved the map; both on the loop."""
         self._state = threading.Lock()
+        self._on_tap, self._on_view = on_tap, on_view
+        self._marks: dict[Mark, ColumnDataSource] = {}
+        self._marked: dict[Mark, dict[str, Any]] = {}
         self._extent = extent
         self.shown: Shown | None = None
         self.dark = dark
         self.picture: Picture | None = None
         self._size: tuple[int, int] | None = None
         self._view: tuple[Range, Range] = fit_extent(extent, *FIRST_SIZE)
-        self._reported: tuple[Range | None, Range | None] = (None, None)
         self._moved = False  # by the planner: until then a map of another size shows the whole world again
         self._move = False
         self._version = 0
@@ -109,8 +133,11 @@ class WorldMap:
         self._outlines: dict[Name, Any] = {}
         self._outlined: tuple[Any, Any] | None = None
         self._figure: Any = None
-        streams = [self._changed, hv.streams.RangeXY(), hv.streams.PlotSize()]
-        self.plot = hv.DynamicMap(self._draw, streams=streams).opts(self._options())
+        self.plot = hv.DynamicMap(self._draw, streams=[self._changed]).opts(self._options())
+        # They do not draw by themselves: HoloViews would send colours and picture one after the other (``_draw_again``).
+        self._ranges, self._sizes = hv.streams.RangeXY(source=self.plot), hv.streams.PlotSize(source=self.plot)
+        self._ranges.add_subscriber(self._seen_range)
+        self._sizes.add_subscriber(self._seen_size)
 
     def show(self, shown: Shown | None) -> None:
         """Draw this, in the view the planner has."""
@@ -118,9 +145,7 @@ class WorldMap:
             self.shown = shown
             if shown is not None:
                 self.dark = shown.dark
-            self._version += 1
-            version = self._version
-        pn.state.execute(lambda: self._changed.event(version=version), schedule=True)
+        self._draw_again()
 
     def repaint(self) -> None:
         """Let the browser paint the map again; what it shows stays the same.
@@ -140,6 +165,70 @@ class WorldMap:
             self._extent = extent
             self._view = fit_extent(extent, *(self._size or FIRST_SIZE))
             self._moved, self._move = False, True
+
+    @property
+    def box(self) -> BBox | None:
+        """West, south, east, north of the view, degrees; None where it shows all of the cube, or nothing of the world."""
+        with self._state:
+            (left, right), (bottom, top) = self._view
+            if not self._moved:
+                return None
+        west, east = (float(longitude_of(min(max(x, -EDGE), EDGE))) for x in (left, right))
+        south, north = (float(latitude_of(min(max(y, -EDGE), EDGE))) for y in (bottom, top))
+        return (west, south, east, north) if west < east and south < north else None
+
+    def go_to(self, box: BBox, least: float = WIDEST_PLACE) -> None:
+        """Show this box, with at least ``least`` degrees around its middle."""
+        west, south, east, north = box
+        x, y = (west + east) / 2, (south + north) / 2
+        across, up = max(east - west, least) / 2, max(north - south, least) / 2
+        wider = (x - across, max(y - up, -85.0), x + across, min(y + up, 85.0))
+        with self._state:
+            self._view = fit_extent(wider, *(self._size or FIRST_SIZE))
+            self._moved = self._move = True
+        self._draw_again()
+
+    def zoom(self, factor: float) -> None:
+        """Show ``factor`` times as much about the middle of the view."""
+        with self._state:
+            width, height = self._size or FIRST_SIZE
+            metres = (self._view[0][1] - self._view[0][0]) / width * factor
+            metres = min(max(metres, CLOSEST / width), 3.9 * EDGE / max(width, height))
+            self._view = refit(*self._view, width, height, metres)
+            self._moved = self._move = True
+        self._draw_again()
+
+    def home(self) -> None:
+        """Show all of the cube."""
+        with self._state:
+            self._view = fit_extent(self._extent, *(self._size or FIRST_SIZE))
+            self._moved, self._move = False, True
+        self._draw_again()
+
+    def _draw_again(self) -> None:
+        with self._state:
+            self._version += 1
+            version = self._version
+
+        def draw() -> None:
+            # Picture and colours in one message: else the old picture is seen in the new colours for a second.
+            with pn.io.hold():
+                self._changed.event(version=version)
+
+        pn.state.execute(draw, schedule=True)
+
+    def mark(self, what: Mark, outline: shapely.Geometry | None) -> None:
+        """Draw an outline over the map (degrees), or none, in place of the one of before."""
+        self._marked[what] = _line_of(outline)
+        source = self._marks.get(what)
+        if source is not None:
+            data = self._marked[what]
+            pn.state.execute(lambda: source.update(data=data), schedule=True)
+
+    def _tapped(self, event: Any) -> None:
+        if self._on_tap and event.x is not None and event.y is not None and abs(event.y) < EDGE:
+            # The map may be dragged beyond the antimeridian; a click there is beside the world.
+            self._on_tap(float(longitude_of(event.x)), float(latitude_of(event.y)))
 
     def _options(self) -> Any:
         hover = HoverTool(tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal")
@@ -161,27 +250,36 @@ class WorldMap:
     def _formatters(self) -> dict[str, CustomJSHover]:
         return dict.fromkeys(("@known", "$x", "$y"), self._said)
 
-    def _draw(
-        self,
-        version: int,
-        x_range: Range | None,
-        y_range: Range | None,
-        width: int | None,
-        height: int | None,
-        scale: float,
-    ) -> hv.Image:
-        """The picture of the current view, as two layers: the value, and how many months of it are known."""
+    def _seen_range(self, x_range: Range | None = None, y_range: Range | None = None, **_: Any) -> None:
+        """The browser shows another part of the map."""
+        moved = False
+        with self._state:
+            # Before its size is known, the figure reports ranges of Bokeh's own.
+            if x_range and y_range and self._size is not None and not _same(self._view, (x_range, y_range)):
+                self._view, self._moved, moved = (x_range, y_range), True, True
+        if moved:
+            self._draw_again()
+            if self._on_view:
+                self._on_view()
+
+    def _seen_size(self, width: int | None = None, height: int | None = None, **_: Any) -> None:
+        """The map has another size in the browser."""
+        resized = False
         with self._state:
             if width and height and (width, height) != self._size:
                 self._resize(width, height)
-            elif x_range and y_range and (x_range, y_range) != self._reported:
-                self._view, self._moved = (x_range, y_range), True
-            self._reported = (x_range, y_range)
+                resized = True
+        if resized:
+            self._draw_again()
+
+    def _draw(self, version: int) -> hv.Image:
+        """The picture of the current view, as two layers: the value, and how many months of it are known."""
+        with self._state:
             shown, view, size, extent = self.shown, self._view, self._size, self._extent
         picture = known = None
         if shown is not None and size is not None:
             field = shown.field
-            picture = viewport(field.values, *view, *size, op_of(field.metric), _RANKS, extent)
+            picture = viewport(field.values, *view, *size, op_of(field.metric), _CHANGE_RANKS if field.metric == CHANGE else _RANKS, extent)
             known = viewport(field.known_months, *view, *size, "min", extent=extent)
         self.picture = picture
         if picture is None or known is None:
@@ -201,16 +299,25 @@ class WorldMap:
         if shown is None or picture is None:
             return {"cmap": ["rgba(0,0,0,0)"] * 2, "clim": (0, 1), "clipping_colors": {"NaN": "rgba(0,0,0,0)", "min": "rgba(0,0,0,0)"}}
         around, metric = palette.theme(shown.dark), shown.field.metric
-        colours = palette.action_colours(ACTIONS, shown.dark) if metric == "action" else palette.ramp(metric, shown.dark)
+        if metric == "action":
+            colours = palette.action_colours(ACTIONS, shown.dark)
+        elif metric == CHANGE:
+            colours = palette.change_colours(CHANGES, shown.dark)
+        else:
+            colours = palette.ramp(metric, shown.dark)
         clipping = {"NaN": around.unknown, "min": around.out_of_scope}
         return {"cmap": list(colours), "clim": (shown.limits.low, shown.limits.high), "clipping_colors": clipping}
 
     def _resize(self, width: int, height: int) -> None:
-        if self._size is None or not self._moved:
+        if not self._moved:
             self._view = fit_extent(self._extent, width, height)
         else:
             x_range, y_range = self._view
-            self._view = refit(x_range, y_range, width, height, (x_range[1] - x_range[0]) / self._size[0])
+            before = self._size or FIRST_SIZE
+            across, up = (x_range[1] - x_range[0]) / before[0], (y_range[1] - y_range[0]) / before[1]
+            # The first size is not the one the view was made for: all of it stays in sight.
+            metres = across if self._size else max(across * before[0] / width, up * before[1] / height)
+            self._view = refit(x_range, y_range, width, height, metres)
         self._size = (width, height)
         self._move = True
 
@@ -237,6 +344,13 @@ class WorldMap:
                 width, alpha = (1.0, 0.9) if name == "coastlines" else (0.8, 0.55)
                 for lines, wider, share in ((self._halos, 1.5, 0.5), (self._lines, 0.0, 1.0)):
                     lines.append(figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share))
+            for what in MARKS:
+                data = self._marked.get(what) or _line_of(None)
+                source = self._marks[what] = ColumnDataSource(data)
+                colour, width = ("#e4007f", 3.0) if what == "place" else ("#ff8c00", 2.0)
+                figure.line("x", "y", source=source, line_width=width + 2.5, line_color="#ffffff", line_alpha=0.85)
+                figure.line("x", "y", source=source, line_width=width, line_color=colour)
+            figure.on_event(Tap, self._tapped)
         if outline and size is not None:
             for name, source in self._outlines.items():
                 x, y = outlines(name, *view, size[0])
@@ -259,6 +373,22 @@ class WorldMap:
         text = words.hover_words(shown.field, pixel_words(shown.field.metric, picture.cells), picture.cells >= 1.5)
         if self._said.args.get("said") != text:
             self._said.args = {"said": text, "source": source}
+
+
+def _same(one: tuple[Range, Range], other: tuple[Range, Range]) -> bool:
+    """Whether two views are one, to a thousandth of their width."""
+    slack = 1e-3 * (one[0][1] - one[0][0])
+    return all(abs(a - b) <= slack for mine, theirs in zip(one, other, strict=True) for a, b in zip(mine, theirs, strict=True))
+
+
+def _line_of(outline: shapely.Geometry | None) -> dict[str, Any]:
+    """An outline as one line in metres, NaN between its rings."""
+    if outline is None or outline.is_empty:
+        return {"x": np.empty(0), "y": np.empty(0)}
+    gap = np.full((1, 2), np.nan)
+    rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(shapely.get_parts(outline))]
+    flat = np.concatenate([part for ring in rings for part in (ring, gap)])
+    return {"x": mercator_x(flat[:, 0]), "y": mercator_y(flat[:, 1])}
 
 
 def _bound(axis: Range1d) -> None:

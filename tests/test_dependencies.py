@@ -21,7 +21,6 @@ NOT_IMPORTED = {
     "dagster-webserver": "the UI, started by `dagster dev`",
     "dask": "xarray's chunks",
     "datashader": "named by the user's card; rasters of footprints are for the planner's desk",
-    "hvplot": "named by the user's card; monthly series are for the planner's desk",
     "psycopg2-binary": "SQLAlchemy's driver of postgresql://",
 }
 NOT_IMPORTED_EXTRAS = {

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -23,179 +18,27 @@ import zarr
 from coverage_dashboards import palette
 from coverage_pipeline.cube.dataset import open_coverage
 from coverage_pipeline.scenes.schema import SCAN_STATUS
+from tests.dashboards.browsing import (
+    canvas,
+    caption,
+    expect,
+    expect_colour,
+    expect_other_colour,
+    legend,
+    look,
+    place,
+    point_at,
+    serve,
+)
 from tests.dashboards.cubes import build_cube
 
-playwright = pytest.importorskip("playwright.sync_api")
-expect = playwright.expect
-
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300), pytest.mark.slow]
-
-CHROMIUM = Path("/usr/bin/chromium")
-ROOT = Path(__file__).parents[2]
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-ARGS += ["--disable-component-update", "--disable-sync"]
-PATIENCE = 45_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        if os.environ.get("COVERAGE_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"{CHROMIUM} is missing and COVERAGE_REQUIRE_SERVICES=1")
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=ARGS)
-        yield browser
-        browser.close()
-
-
-def _serve(cube: Path, log: Path, **settings: str) -> Iterator[str]:
-    """The real command, until the caller has done with the page."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "coverage_pipeline", "serve", "--port", str(port)]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command,
-            env=os.environ | {"COVERAGE_OUTPUT_ZARR": str(cube), "PYTHONPATH": str(ROOT)} | settings,
-            cwd=ROOT,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}/app"
-            deadline = time.monotonic() + 180
-            while True:
-                try:
-                    urllib.request.urlopen(url, timeout=5).close()
-                    break
-                except OSError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        pytest.fail(f"serve did not come up:\n{log.read_text()}")
-                    time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(10)
-    # A browser that leaves while it is sent a picture makes tornado complain, in frames of its own.
-    said = log.read_text()
-    assert "coverage_dashboards/" not in said, said
 
 
 @pytest.fixture(scope="module")
 def served(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
-    yield from _serve(build_cube(folder / "coverage.zarr", 4.0, 7), folder / "panel.log")
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page that may ask nothing of the internet, and whose errors fail the test."""
-    wrong: list[str] = []
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-
-    def guard(route: Any) -> None:
-        if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-            route.continue_()
-        else:
-            wrong.append(f"asked for {route.request.url}")
-            route.abort()
-
-    context.route("**/*", guard)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    page.on("websocket", lambda ws: None if ws.url.startswith("ws://127.0.0.1:") else wrong.append(f"websocket to {ws.url}"))
-    page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-    page.on("console", lambda message: wrong.append(f"console: {message.text}") if message.type == "error" else None)
-    yield page
-    context.close()
-    assert not wrong, wrong
-
-
-def caption(page: Any) -> Any:
-    return page.locator(".caption")
-
-
-def legend(page: Any) -> Any:
-    return page.locator(".legend")
-
-
-def look(page: Any, name: str) -> None:
-    """Keep a screenshot where somebody asked for them."""
-    folder = os.environ.get("COVERAGE_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
-
-
-_PLACE = """(canvas, [lon, lat]) => {
-  const figure = [...Bokeh.documents[0].all_models].find(m => m.type == 'Figure')
-  const box = canvas.getBoundingClientRect(), {x_range, y_range, inner_width, inner_height} = figure
-  const x = lon * Math.PI / 180 * 6378137, y = Math.asinh(Math.tan(lat * Math.PI / 180)) * 6378137
-  const across = (x - x_range.start) / (x_range.end - x_range.start)
-  const down = (y_range.end - y) / (y_range.end - y_range.start)
-  const left = box.x + (box.width - inner_width) / 2, top = box.y + (box.height - inner_height) / 2
-  return [left + across * inner_width, top + down * inner_height]
-}"""
-
-_COLOUR = """(canvas, [x, y]) => {
-  const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width
-  const [i, j] = [(x - box.x) * ratio, (y - box.y) * ratio].map(Math.round)
-  const p = canvas.getContext('2d').getImageData(i, j, 1, 1).data
-  return '#' + [...p.slice(0, 3)].map(v => v.toString(16).padStart(2, '0')).join('')
-}"""
-
-
-def canvas(page: Any) -> Any:
-    return page.locator(".bk-Figure canvas").first
-
-
-def place(page: Any, lon: float, lat: float) -> list[float]:
-    """Where on the screen a place is drawn."""
-    return canvas(page).evaluate(_PLACE, [lon, lat])
-
-
-def colour(page: Any, lon: float, lat: float) -> str:
-    """The pixel that is really drawn at a place."""
-    return canvas(page).evaluate(_COLOUR, place(page, lon, lat))
-
-
-def expect_colour(page: Any, lon: float, lat: float, wanted: str) -> None:
-    """As soon as it is drawn."""
-    deadline, found = time.monotonic() + PATIENCE / 1000, ""
-    while time.monotonic() < deadline:
-        found = colour(page, lon, lat)
-        if found == wanted:
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"{found} at {lon}, {lat} where {wanted} was expected")
-
-
-def expect_other_colour(page: Any, lon: float, lat: float, unwanted: str) -> None:
-    """As soon as it is drawn."""
-    deadline = time.monotonic() + PATIENCE / 1000
-    while colour(page, lon, lat) == unwanted:
-        assert time.monotonic() < deadline, f"{unwanted} is still drawn at {lon}, {lat}"
-        page.wait_for_timeout(50)
-
-
-def point_at(page: Any, lon: float, lat: float) -> Any:
-    """The tooltip of a place; a pointer that moved while the page was still busy is moved again."""
-    tooltip = page.locator(".bk-Tooltip")
-    deadline = time.monotonic() + PATIENCE / 1000
-    while True:
-        x, y = place(page, lon, lat)
-        page.mouse.move(x, y - 3)
-        page.mouse.move(x, y)
-        try:
-            expect(tooltip).to_be_visible(timeout=3000)
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-        else:
-            return tooltip
+    yield from serve(build_cube(folder / "coverage.zarr", 4.0, 7), folder / "panel.log")
 
 
 def test_the_first_map_shows_scenes_of_emit_and_tells_unknown_from_zero(page: Any, served: str) -> None:
@@ -363,7 +206,7 @@ def test_a_strange_address_is_told_and_does_no_harm(page: Any, served: str) -> N
 
 
 def test_without_a_cube_the_page_says_how_to_build_one(page: Any, tmp_path: Path) -> None:
-    for url in _serve(tmp_path / "none.zarr", tmp_path / "panel.log"):
+    for url in serve(tmp_path / "none.zarr", tmp_path / "panel.log"):
         page.goto(url)
         expect(page.get_by_text("There is no coverage to show yet")).to_be_visible()
         expect(page.get_by_text("make demo")).to_be_visible()
@@ -409,7 +252,7 @@ def hostile(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (reports / "2025-02.scan.json").write_text(json.dumps(report))
     # Another scan's report says nothing of the one that is shown.
     (reports / "2025-01.scan.json").write_text(json.dumps(report | {"scanned_at": "2020-01-01T00:00:00Z", "doubts": ["stale"]}))
-    yield from _serve(cube, folder / "serve.log", COVERAGE_CONFIG=str(settings), COVERAGE_DATA=str(folder / "data"))
+    yield from serve(cube, folder / "serve.log", COVERAGE_CONFIG=str(settings), COVERAGE_DATA=str(folder / "data"))
 
 
 def nothing_ran(page: Any) -> bool:
@@ -464,7 +307,7 @@ def test_a_hostile_address_is_text(page: Any, hostile: str) -> None:
 
 def test_a_hostile_error_is_text(page: Any, tmp_path: Path) -> None:
     name = f"{IMAGE.replace('/', '')}{MARKDOWN}.zarr"
-    for url in _serve(tmp_path / name, tmp_path / "serve.log"):
+    for url in serve(tmp_path / name, tmp_path / "serve.log"):
         page.goto(url)
         expect(page.get_by_text(name)).to_be_visible()
         page.wait_for_timeout(500)
@@ -476,7 +319,7 @@ def test_a_hostile_error_is_text(page: Any, tmp_path: Path) -> None:
 def test_another_cube_in_its_place_is_followed(page: Any, tmp_path: Path) -> None:
     """The note on simulated data, months and sensors are those of the cube that is shown."""
     path = build_cube(tmp_path / "coverage.zarr", 20.0, 2, ("emit", "landsat-8-9"))
-    for url in _serve(path, tmp_path / "serve.log"):
+    for url in serve(path, tmp_path / "serve.log"):
         page.goto(f"{url}?sensors=emit,nosuch")
         expect(page.get_by_text("Simulated data")).to_be_visible()
         expect(page.get_by_text("(sensors); it was left out")).to_be_visible()

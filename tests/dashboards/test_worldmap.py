@@ -1,4 +1,4 @@
-"""The map as two threads draw it: Bokeh runs a widget's callback on a worker thread while HoloViews reports ranges and sizes."""
+"""The map's view and size, as the browser reports them and the page sets them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 from coverage_dashboards.fields import Field, Limits
 from coverage_dashboards.viewport import EDGE
@@ -20,21 +21,54 @@ def shown_field() -> Shown:
     return Shown(Field("scenes_count", values, known, 1, (1, 1), Limits(0, 1800), "scenes"), Limits(0, 1800), False)
 
 
-def test_maps_drawn_by_two_threads_are_each_of_one_size():
+def test_a_map_drawn_while_its_size_changes_is_of_one_size():
+    """A drawing takes view and size once, whatever the browser reports meanwhile."""
     world = WorldMap()
     world.show(shown_field())
-    world._draw(0, *WHOLE, 1058, 546, 1.0)
+    world._seen_size(1058, 546)
     start = threading.Barrier(2)
 
-    def draw(height: int) -> list[tuple[int, ...]]:
+    def resize() -> None:
         start.wait()
-        shapes = []
-        for _ in range(20):
-            image = world._draw(1, *WHOLE, 1058, height, 1.0)
-            shapes.append((len(image.dimension_values("y", expanded=False)), *image.dimension_values("value", flat=False).shape))
-        return shapes
+        for k in range(200):
+            world._seen_size(1058, 546 - k % 2 * 146)
+
+    def draw() -> list[tuple[int, ...]]:
+        start.wait()
+        images = [world._draw(k) for k in range(40)]
+        return [(len(image.dimension_values("y", expanded=False)), *image.dimension_values("value", flat=False).shape) for image in images]
 
     with ThreadPoolExecutor(2) as pool:
-        of_546, of_400 = pool.map(draw, (546, 400))
-    assert {rows for rows, *_ in of_546} == {rows for _, rows, _ in of_546}
-    assert {rows for rows, *_ in of_400} == {rows for _, rows, _ in of_400}
+        drawn, _ = pool.submit(draw), pool.submit(resize)
+        shapes = drawn.result()
+    assert all(rows == shape for rows, shape, _ in shapes)
+
+
+def test_only_a_planner_s_move_is_one():
+    """Before the browser told its size it reports ranges of its own; afterwards it repeats those that it was given."""
+    moves: list[None] = []
+    world = WorldMap(on_view=lambda: moves.append(None))
+    world.show(shown_field())
+    world._seen_range(*WHOLE)
+    world._seen_size(1000, 500)
+    world._seen_range(*world._view)
+    assert moves == []
+    assert world.box is None
+    world._seen_range((0.0, 2e6), (0.0, 1e6))
+    assert len(moves) == 1
+    assert world.box == pytest.approx((0, 0, 17.966, 8.947), abs=0.01)
+    world.home()
+    assert world.box is None
+
+
+def test_a_place_is_gone_to_with_something_around_it():
+    world = WorldMap()
+    world._seen_size(1000, 500)
+    world.go_to((9.3, 47.6, 9.4, 47.7))
+    west, south, east, north = world.box or (0, 0, 0, 0)
+    assert (west + east) / 2 == pytest.approx(9.35, abs=1e-6)
+    assert 2 < east - west < 6
+    assert north - south == pytest.approx(2.2, rel=0.05)
+    world.zoom(0.5)
+    nearer = world.box or (0, 0, 0, 0)
+    assert nearer[2] - nearer[0] == pytest.approx((east - west) / 2, rel=1e-6)

@@ -1,0 +1,142 @@
+"""A served page, and what tests do with it in a real browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+CHROMIUM = Path("/usr/bin/chromium")
+ROOT = Path(__file__).parents[2]
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+ARGS += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 45_000
+
+
+def serve(cube: Path, log: Path, **settings: str) -> Iterator[str]:
+    """The real command, until the caller has done with the page."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "coverage_pipeline", "serve", "--port", str(port)]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"COVERAGE_OUTPUT_ZARR": str(cube), "PYTHONPATH": str(ROOT)} | settings,
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}/app"
+            deadline = time.monotonic() + 180
+            while True:
+                try:
+                    urllib.request.urlopen(url, timeout=5).close()
+                    break
+                except OSError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        pytest.fail(f"serve did not come up:\n{log.read_text()}")
+                    time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(10)
+    # A browser that leaves while it is sent a picture makes tornado complain, in frames of its own.
+    said = log.read_text()
+    assert "coverage_dashboards/" not in said, said
+
+
+def caption(page: Any) -> Any:
+    return page.locator(".caption")
+
+
+def legend(page: Any) -> Any:
+    return page.locator(".legend")
+
+
+def look(page: Any, name: str) -> None:
+    """Keep a screenshot where somebody asked for them."""
+    folder = os.environ.get("COVERAGE_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+_PLACE = """(canvas, [lon, lat]) => {
+  const figure = [...Bokeh.documents[0].all_models].find(m => m.type == 'Figure')
+  const box = canvas.getBoundingClientRect(), {x_range, y_range, inner_width, inner_height} = figure
+  const x = lon * Math.PI / 180 * 6378137, y = Math.asinh(Math.tan(lat * Math.PI / 180)) * 6378137
+  const across = (x - x_range.start) / (x_range.end - x_range.start)
+  const down = (y_range.end - y) / (y_range.end - y_range.start)
+  const left = box.x + (box.width - inner_width) / 2, top = box.y + (box.height - inner_height) / 2
+  return [left + across * inner_width, top + down * inner_height]
+}"""
+
+_COLOUR = """(canvas, [x, y]) => {
+  const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width
+  const [i, j] = [(x - box.x) * ratio, (y - box.y) * ratio].map(Math.round)
+  const p = canvas.getContext('2d').getImageData(i, j, 1, 1).data
+  return '#' + [...p.slice(0, 3)].map(v => v.toString(16).padStart(2, '0')).join('')
+}"""
+
+
+def canvas(page: Any) -> Any:
+    return page.locator(".bk-Figure canvas").first
+
+
+def place(page: Any, lon: float, lat: float) -> list[float]:
+    """Where on the screen a place is drawn."""
+    return canvas(page).evaluate(_PLACE, [lon, lat])
+
+
+def colour(page: Any, lon: float, lat: float) -> str:
+    """The pixel that is really drawn at a place."""
+    return canvas(page).evaluate(_COLOUR, place(page, lon, lat))
+
+
+def expect_colour(page: Any, lon: float, lat: float, wanted: str) -> None:
+    """As soon as it is drawn."""
+    deadline, found = time.monotonic() + PATIENCE / 1000, ""
+    while time.monotonic() < deadline:
+        found = colour(page, lon, lat)
+        if found == wanted:
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{found} at {lon}, {lat} where {wanted} was expected")
+
+
+def expect_other_colour(page: Any, lon: float, lat: float, unwanted: str) -> None:
+    """As soon as it is drawn."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while colour(page, lon, lat) == unwanted:
+        assert time.monotonic() < deadline, f"{unwanted} is still drawn at {lon}, {lat}"
+        page.wait_for_timeout(50)
+
+
+def point_at(page: Any, lon: float, lat: float) -> Any:
+    """The tooltip of a place; a pointer that moved while the page was still busy is moved again."""
+    tooltip = page.locator(".bk-Tooltip")
+    deadline = time.monotonic() + PATIENCE / 1000
+    while True:
+        x, y = place(page, lon, lat)
+        page.mouse.move(x, y - 3)
+        page.mouse.move(x, y)
+        try:
+            expect(tooltip).to_be_visible(timeout=3000)
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return tooltip
