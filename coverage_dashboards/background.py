@@ -20,11 +20,23 @@ _workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="answer")
 
 
 class Background:
-    """The questions of one session. Of each kind only the newest answer is shown: an older one that comes late is dropped."""
+    """The questions of one session. Of each kind only the newest answer is shown: an older one that comes late is dropped.
+
+    Answers wait until the browser has loaded the page (``begin``): a callback that a worker adds while Bokeh makes the session may be lost
+    (seen with Bokeh 3.10: between its copy of the callbacks and its listening for more, the page said "Working" for ever).
+    """
 
     def __init__(self) -> None:
         self._asked: dict[str, int] = {}
         self._guard = threading.Lock()
+        self._waiting: list[Callable[[], None]] | None = []
+
+    def begin(self) -> None:
+        """The browser has loaded the page: show what was answered meanwhile, and from now on at once."""
+        with self._guard:
+            waiting, self._waiting = self._waiting or [], None
+        for show in waiting:
+            show()
 
     def run[T](self, kind: str, work: Callable[[], T], show: Callable[[T], None], fail: Callable[[str], None]) -> None:
         """Do ``work`` on a worker, then ``show`` its answer, or ``fail`` with words, with the document's lock held.
@@ -44,6 +56,10 @@ class Background:
                     with pn.io.hold(document):  # one message to the browser, whatever changes
                         _told(kind, future, show, fail)
 
+            with self._guard:
+                if self._waiting is not None:
+                    self._waiting.append(on_the_loop)
+                    return
             if document.session_context is not None:
                 document.add_next_tick_callback(on_the_loop)
 

@@ -8,6 +8,7 @@ import panel as pn
 import panel_material_ui as pmui
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
 
 from coverage_dashboards import words
 from coverage_dashboards.acts import flag_scenes
@@ -29,7 +30,7 @@ FORMATS = {
     "s5cmd list": "s5cmd",
     "earthaccess list": "earthaccess",
 }
-EVERYTHING, SEEN, PLACE = "all targets", "targets that the map shows", "the target that is open"
+EVERYTHING, SEEN, PLACE = "all targets", "targets that the map shows", "the place that is open"
 _MEDIA = {"itemcollection": "application/geo+json", "geoparquet": "application/vnd.apache.parquet", "csv": "text/csv"}
 
 
@@ -72,12 +73,16 @@ class BacklogRoom:
         """Ask for the backlog of the window."""
         desk, view = self.desk, self.desk.view
         sensors, stamp, scope = tuple(desk.sensors), desk.stamp, self.scope.value
-        box = desk.box() if scope == SEEN else None
-        target = desk.spot.place.removeprefix("target:") if desk.spot.place.startswith("target:") else ""
-        if scope == PLACE and not target:
-            self._fail("No target is open: choose one in the room of the targets, or type its name in the field above.")
-            return
-        ids = (target,) if scope == PLACE else ()
+        box, found = (desk.box() if scope == SEEN else None), desk.found
+        ids: tuple[str, ...] = ()
+        if scope == PLACE:
+            if found is None:
+                self._fail("No place is open: choose a target, click the map, or type a place in the field above.")
+                return
+            if found.kind == "target":
+                ids = (found.text.removeprefix("target:"),)
+            else:
+                box = tuple(shapely.bounds(found.outline))
         self.said.object = words.paragraph("Choosing scenes …", desk.dark, quiet=True)
         desk.background.run("backlog", lambda: planning().backlog(sensors, view.months, box, ids, stamp), self._show, self._fail)
 

@@ -34,6 +34,8 @@ class Desk:
     """Say something (text, severity: info, success, warning, error) above every room."""
     show_changes: Callable[[], None]
     """Show what changed on the map."""
+    found: Found | None = None
+    """The place that is open."""
     background: Background = field(default_factory=Background)
 
     @property

@@ -32,7 +32,7 @@ LONGEST = 200
 _TILE = re.compile(r"T?((?:0?[1-9]|[1-5][0-9]|60)[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])", re.IGNORECASE | re.ASCII)
 _PATH_ROW = re.compile(r"(?:wrs-?2?\s*)?(?:path\s*)?(\d{1,3})\s*/\s*(?:row\s*)?(\d{1,3})", re.IGNORECASE | re.ASCII)
 
-Kind = Literal["cell", "target", "tile", "frame", "country", "request"]
+Kind = Literal["cell", "target", "tile", "frame", "country", "request", "area"]
 
 
 class NoSuchPlace(PlannerError):

@@ -8,10 +8,11 @@ import panel as pn
 import panel_material_ui as pmui
 import shapely
 
-from coverage_dashboards import words
+from coverage_dashboards import areas, exports, words
 from coverage_dashboards.choices import LAYER_TITLES
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
+from coverage_dashboards.downloader import Downloader
 from coverage_dashboards.fields import CHANGE, Field, Limits, extent_of
 from coverage_dashboards.gazetteer import Found, NoSuchPlace, cell_at
 from coverage_dashboards.place_panel import PlacePanel
@@ -19,6 +20,7 @@ from coverage_dashboards.planning import planning
 from coverage_dashboards.worldmap import Shown, WorldMap, op_of
 from coverage_pipeline.cube.dataset import grid_of
 from coverage_pipeline.cube.schema import METRICS
+from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.store import Store
 
@@ -28,6 +30,14 @@ _PIXELS = {
     "urgent": "",
     "min": "",
 }
+SAVED = {
+    "GeoTIFF of what the map shows": ("tif", False),
+    "GeoTIFF of everything": ("tif", True),
+    "CSV of what the map shows": ("csv", False),
+    "Picture with caption and legend": ("png", False),
+    "Python that gives the same array": ("py", False),
+}
+"""What can be saved: the file's ending, and whether it is of the whole cube."""
 NARROW = 900
 """Pixels: on a narrower page the place panel stands below the map."""
 
@@ -47,7 +57,8 @@ class MapRoom:
         self.desk, self._moved = desk, moved
         self._drawn: tuple[Field, Limits] | None = None
         self._problem: str | None = None
-        self._found: Found | None = None
+        self._corners: list[tuple[float, float]] | None = None
+        """Of the area that is being drawn; None: none is."""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         self.map = WorldMap(extent=extent_of(desk.cube), on_tap=self._tapped, on_view=moved)
         self.panel = PlacePanel(self._point, closed, lambda: desk.open_room("known"))
@@ -62,7 +73,7 @@ class MapRoom:
         self.busy = pn.pane.HTML("<div role='status'>Working …</div>", visible=False, css_classes=["busy"], stylesheets=[_BUSY])
         # The map takes what caption and legend leave, and never pushes the legend off the page.
         self.canvas = pn.Column(
-            figure, self._buttons(), self.busy, sizing_mode="stretch_both", stylesheets=[_CANVAS],
+            figure, self._buttons(), self._tools(), self.busy, sizing_mode="stretch_both", stylesheets=[_CANVAS],
             styles={"flex": "1 1 0", "min-height": "260px", "overflow": "hidden", "position": "relative"},
         )  # fmt: skip
         self.panel.view.stylesheets = [_PANEL]
@@ -93,6 +104,85 @@ class MapRoom:
             button.on_click(lambda _: self._moved())
             buttons.append(button)
         return pn.Column(*buttons, margin=0, width=44, css_classes=["zoom"], styles={"position": "absolute", "top": "8px", "left": "8px"})
+
+    def _tools(self) -> pn.Row:
+        """An area of one's own, and what is seen as a file."""
+        small: dict[str, Any] = {"size": "small", "variant": "contained", "color": "light", "margin": 2}
+        self.draw_area = pmui.Button(label="Draw an area", icon="draw", **small)
+        self.draw_area.on_click(self._draw_area)
+        self.upload = pmui.FileInput(label="Upload an area", accept=",".join(areas.SUFFIXES), max_file_size=areas.LARGEST_FILE, **small)
+        self.upload.param.watch(self._uploaded, "value")
+        self.save = pmui.MenuButton(label="Save", icon="download", items=[{"label": label} for label in SAVED], **small)
+        self.save.on_click(self._save)
+        self.saver = Downloader()
+        return pn.Row(
+            self.draw_area, self.upload, self.save, self.saver, margin=0, css_classes=["tools"],
+            styles={"position": "absolute", "top": "8px", "right": "8px"},
+        )  # fmt: skip
+
+    def _draw_area(self, *_: Any) -> None:
+        """Begin to draw, or finish what was drawn."""
+        corners, self._corners = self._corners, None
+        self.draw_area.label = "Draw an area"
+        if corners is None:
+            self._corners = []
+            self.draw_area.label = "Finish the area"
+            self.desk.tell("Click the corners of the area on the map, then finish.", "info")
+            return
+        self.map.mark("scene", None)
+        try:
+            found = areas.drawn(corners)
+        except PlannerError as error:
+            self.desk.tell(str(error), "warning")
+        else:
+            self.desk.tell("", "info")
+            self.desk.open_place(found)
+
+    def _uploaded(self, event: Any) -> None:
+        if not event.new:
+            return
+        name, content = str(self.upload.filename or ""), bytes(event.new)
+        self.upload.param.update(value=None, filename=None)
+        self.desk.tell("Reading the area …", "info")
+
+        def show(found: Found) -> None:
+            self.desk.tell("", "info")
+            self.desk.open_place(found)
+
+        self.desk.background.run("upload", lambda: areas.uploaded(name, content), show, lambda text: self.desk.tell(text, "error"))
+
+    def _save(self, item: Any) -> None:
+        label = item["label"] if isinstance(item, dict) else str(item)
+        if self._drawn is None or label not in SAVED:
+            self.desk.tell("There is nothing on the map to save.", "info")
+            return
+        ending, whole = SAVED[label]
+        (field, limits), desk, box, view = self._drawn, self.desk, None if whole else self.map.box, self.map.view
+        cube, shown, dark, said = desk.cube, desk.view, desk.dark, self._caption()
+        if ending == "py" and field.metric == CHANGE:
+            desk.tell("The changes have no such lines yet: coverage_pipeline.demand.cell_changes.change_layer gives them.", "info")
+            return
+
+        def make() -> bytes:
+            if ending == "tif":
+                return exports.geotiff(field, grid_of(cube.ds), box, said)
+            if ending == "csv":
+                return exports.csv(field, grid_of(cube.ds), box)
+            if ending == "png":
+                return exports.picture(field, limits, said, extent_of(cube), view, dark=dark)
+            return exports.python_code(shown, cube.location, box).encode()
+
+        name = f"coverage-{field.metric}-{shown.first.key}-{shown.last.key}.{ending}"
+        desk.tell(f"Making {name} …", "info")
+        desk.background.run("save", make, lambda data: self._give(name, data), lambda text: desk.tell(text, "error"))
+
+    def _give(self, name: str, data: bytes) -> None:
+        try:
+            self.saver.save(name, data)
+        except ValueError as error:
+            self.desk.tell(str(error), "error")
+        else:
+            self.desk.tell(f"Saved {name}.", "success")
 
     # --- the map
 
@@ -127,18 +217,24 @@ class MapRoom:
             self.caption.object = words.paragraph(f"{LAYER_TITLES[view.layer]} · {METRICS[view.metric].title}", dark)
             return
         field, limits = self._drawn
-        attrs = self.desk.cube.ds.attrs
-        snapshot = attrs.get("catalog_snapshot")
+        self.caption.object = words.paragraph(self._caption(), dark)
+        pixels = _PIXELS[op_of(field.metric)]
+        self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.desk.cube.ds.attrs), dark)
+        self.map.show(Shown(field, limits, dark))
+
+    def _caption(self) -> str:
+        """What the map shows, for page and files alike."""
+        if self._drawn is None:
+            return ""
+        field, view, attrs = self._drawn[0], self.desk.view, self.desk.cube.ds.attrs
         if field.metric == CHANGE:
             text = words.change_caption(view.sensors[0], view.last.shift(-1), view.last, field)
         else:
             text = words.caption(view, field)
+        snapshot = attrs.get("catalog_snapshot")
         if view.layer != "acquired":
             text += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
-        self.caption.object = words.paragraph(text, dark)
-        pixels = _PIXELS[op_of(field.metric)]
-        self.legend.object = words.legend(field, limits, pixels, words.lookback_months(attrs), dark)
-        self.map.show(Shown(field, limits, dark))
+        return text + (" · simulated data" if words.is_simulated(attrs) else "")
 
     def _say_doubts(self, dark: bool) -> None:
         """Name the doubts of the provisional months that are shown; what we hold does not depend on them."""
@@ -151,6 +247,10 @@ class MapRoom:
     # --- the place
 
     def _tapped(self, lon: float, lat: float) -> None:
+        if self._corners is not None:
+            self._corners.append((lon, lat))
+            self.map.mark("scene", _corners_outline(self._corners))
+            return
         try:
             self.desk.open_place(cell_at(lon, lat, grid_of(self.desk.cube.ds)))
         except NoSuchPlace as nowhere:
@@ -161,7 +261,7 @@ class MapRoom:
 
     def show_place(self, found: Found, *, move: bool) -> None:
         """Mark a place and tell what there is of it; ``move``: the map goes there."""
-        self._found = found
+        self.desk.found = found
         self.map.mark("place", found.outline)
         self.map.mark("scene", None)
         if move:
@@ -175,7 +275,7 @@ class MapRoom:
 
     def close_place(self) -> None:
         """Show no place."""
-        self._found = None
+        self.desk.found = None
         self.desk.background.forget("place")
         self.map.mark("place", None)
         self.map.mark("scene", None)
@@ -183,7 +283,7 @@ class MapRoom:
 
     def refresh(self) -> None:
         """Ask again what there is of the open place: sensors or window are others, or a build has ended."""
-        found, desk = self._found, self.desk
+        found, desk = self.desk.found, self.desk
         if found is None:
             return
         self.panel.wait(found, desk.dark)
@@ -195,6 +295,14 @@ class MapRoom:
             lambda report: self.panel.show(found, report, self.desk.dark),
             lambda text: self.panel.fail(text, self.desk.dark),
         )
+
+
+def _corners_outline(corners: list[tuple[float, float]]) -> shapely.Geometry:
+    """What was clicked so far, as rings that can be drawn: a small square about a single corner."""
+    if len(corners) < 3:
+        squares = [shapely.box(x - 0.05, y - 0.05, x + 0.05, y + 0.05) for x, y in corners]
+        return shapely.MultiPolygon(squares)
+    return shapely.Polygon(corners)
 
 
 _ROOM = f"@media (max-width: {NARROW}px) {{ :host {{ height: auto !important; }} }}"

@@ -19,7 +19,7 @@ from coverage_pipeline.demand.place import PlaceMonth, PlaceReport, PlaceScene
 
 CLOUD_IS_THE_SCENE_S = "Cloud is that of the whole scene, not of this place."
 _SERIES_HEIGHT = 150
-_SERIES_WORDS = "clear (blue), held and clear (green), missing (orange)"
+_SERIES_WORDS = "clear (blue), held (green), missing (orange)"
 MOST_SCENES = 300
 """Rows that the browser gets; the newest first."""
 
@@ -150,7 +150,7 @@ def _series(months: tuple[PlaceMonth, ...], dark: bool) -> pn.viewable.Viewable:
     colours = [palette.ACTION_COLOURS["ingest"], palette.ACTION_COLOURS["met"], palette.ACTION_COLOURS["task"]]
     bars = series_table(months).hvplot.bar(
         x="month", y=["clear", "held", "missing"], color=colours, height=_SERIES_HEIGHT, responsive=True, legend=False,
-        title=f"{plain(title_of(months[0].sensor))}, days a month: {_SERIES_WORDS}", xlabel="", ylabel="days", rot=0, fontscale=0.9,
+        title=f"{plain(title_of(months[0].sensor))}: {_SERIES_WORDS}", xlabel="", ylabel="days a month", rot=0, fontscale=0.9,
     )  # fmt: skip
 
     def themed(plot: Any, _: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import panel as pn
 import panel_material_ui as pmui
 
-from coverage_dashboards import words
+from coverage_dashboards import areas, words
 from coverage_dashboards.address_bar import AddressBar, parameters_of
 from coverage_dashboards.backlog_room import BacklogRoom
 from coverage_dashboards.changes_room import ChangesRoom
@@ -19,7 +19,7 @@ from coverage_dashboards.choices import Choices, View, address_of
 from coverage_dashboards.desk import Desk, Room
 from coverage_dashboards.escape import html, plain
 from coverage_dashboards.fields import Cube, Field, Limits, change_field, field_of, frames_limits, open_cube
-from coverage_dashboards.gazetteer import Found, find
+from coverage_dashboards.gazetteer import Found, NoSuchPlace, find
 from coverage_dashboards.known_room import KnownRoom
 from coverage_dashboards.map_room import NARROW, MapRoom
 from coverage_dashboards.outlines import prepare_outlines
@@ -218,6 +218,11 @@ class Planner:
         grid = grid_of(self.desk.cube.ds)
 
         def look() -> Found:
+            if text.startswith("area:"):
+                area = areas.kept(text.removeprefix("area:").strip())
+                if area is None:
+                    raise NoSuchPlace("That area is not kept any more, for the server was started since: draw or upload it again.")
+                return area
             try:
                 targets = self.desk.targets()
             except PlannerError:
@@ -345,6 +350,7 @@ class Planner:
         self._repaint_soon()
 
     def _loaded(self) -> None:
+        self.desk.background.begin()
         self._repaint_soon()
         pn.state.add_periodic_callback(self._look_again, period=LOOK_FOR_A_REBUILD)
 

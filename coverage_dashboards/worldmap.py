@@ -87,6 +87,11 @@ def op_of(metric: str) -> Op:
     return "max" if METRICS[metric].default == "worst" else "mean"
 
 
+def ranks_of(metric: str) -> NDArray[np.int64]:
+    """Rank of each class of a map of classes: of several under one pixel the highest is seen."""
+    return _CHANGE_RANKS if metric == CHANGE else _RANKS
+
+
 def pixel_words(metric: str, cells: float) -> str:
     """What a pixel stands for, where it is more than one cell."""
     if cells < 1.5:
@@ -165,6 +170,12 @@ class WorldMap:
             self._extent = extent
             self._view = fit_extent(extent, *(self._size or FIRST_SIZE))
             self._moved, self._move = False, True
+
+    @property
+    def view(self) -> tuple[Range, Range]:
+        """What is seen, metres of Web Mercator."""
+        with self._state:
+            return self._view
 
     @property
     def box(self) -> BBox | None:
@@ -279,7 +290,7 @@ class WorldMap:
         picture = known = None
         if shown is not None and size is not None:
             field = shown.field
-            picture = viewport(field.values, *view, *size, op_of(field.metric), _CHANGE_RANKS if field.metric == CHANGE else _RANKS, extent)
+            picture = viewport(field.values, *view, *size, op_of(field.metric), ranks_of(field.metric), extent)
             known = viewport(field.known_months, *view, *size, "min", extent=extent)
         self.picture = picture
         if picture is None or known is None:

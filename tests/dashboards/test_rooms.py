@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pystac
 import pytest
+import rasterio
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
 from coverage_dashboards import palette
 from tests.dashboards.browsing import canvas, caption, expect, expect_colour, legend, look, place, serve
@@ -281,13 +284,13 @@ def test_every_room_is_an_address_and_back_leads_to_the_one_before(page: Any, de
 
 
 def test_the_theme_is_kept_when_the_page_is_loaded_again(page: Any, desk: str) -> None:
-    page.goto(f"{desk}?layer=gap&metric=action&sensors=emit&place=target:permian")
-    expect(page.locator(".place-answer")).to_contain_text("EMIT")
+    page.goto(f"{desk}?layer=gap&metric=action&sensors=emit")
+    expect(caption(page)).to_contain_text("Gap · Action")
     page.get_by_label("Toggle theme").click()
     expect(page).to_have_url(re.compile("theme=dark"))
     page.reload()
     expect_colour(page, -60, 20, palette.DARK.out_of_scope)
-    look(page, "place_dark")
+    look(page, "gap_dark")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -328,3 +331,56 @@ def test_a_phone_shows_map_panel_and_tables(browser: Any, desk: str) -> None:
         look(page, "phone_targets")
     finally:
         context.close()
+
+
+def saved(page: Any, label: str, folder: Path) -> Path:
+    """The file that a choice of the menu *Save* gives."""
+    page.get_by_role("button", name="Save", exact=True).click()
+    with page.expect_download() as download:
+        page.get_by_role("menuitem", name=label).click()
+    file = folder / download.value.suggested_filename
+    download.value.save_as(file)
+    return file
+
+
+def test_what_the_map_shows_is_saved_and_read_by_other_tools(page: Any, desk: str, tmp_path: Path) -> None:
+    page.goto(f"{desk}?layer=gap&metric=deficit&sensors=emit&view=-110,25,-95,40")
+    expect(caption(page)).to_contain_text("Gap · Deficit")
+    with rasterio.open(saved(page, "GeoTIFF of what the map shows", tmp_path)) as tiff:
+        assert tiff.crs.to_epsg() == 4326
+        assert tiff.bounds.left <= -110 < -95 <= tiff.bounds.right
+        assert tiff.width < 200
+        assert "EMIT (ISS)" in tiff.tags()["TIFFTAG_IMAGEDESCRIPTION"]
+    with rasterio.open(saved(page, "GeoTIFF of everything", tmp_path)) as tiff:
+        assert tiff.shape == (180, 360)
+    table = pd.read_csv(saved(page, "CSV of what the map shows", tmp_path))
+    assert {"lat", "lon", "deficit", "known_months", "months"} == set(table.columns)
+    assert Image.open(saved(page, "Picture with caption and legend", tmp_path)).size == (1600, 1090)
+    assert "CoverageQuery(" in saved(page, "Python that gives the same array", tmp_path).read_text()
+
+
+def test_an_area_is_drawn_or_uploaded_and_everything_is_told_for_it(page: Any, desk: str, tmp_path: Path) -> None:
+    page.goto(f"{desk}?layer=gap&metric=action&sensors=emit&view=-112,24,-94,38")
+    expect(caption(page)).to_contain_text("Gap · Action")
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Draw an area").click()
+    expect(page.get_by_text("Click the corners of the area")).to_be_visible()
+    for lon, lat in ((-103.3, 31.2), (-102.7, 31.2), (-102.7, 31.6), (-103.3, 31.6)):
+        page.mouse.click(*place(page, lon, lat))
+        page.wait_for_timeout(400)  # two clicks at once are a double click
+    page.get_by_role("button", name="Finish the area").click()
+    expect(panel(page).get_by_text(re.compile("Drawn area about 31.4"))).to_be_visible()
+    expect(page.locator(".place-answer")).to_contain_text("EMIT (ISS): Ingest")
+    expect(page).to_have_url(re.compile("place=area%3A[0-9a-f]{12}|place=area:[0-9a-f]{12}"))
+    page.reload()
+    expect(page.locator(".place-answer")).to_contain_text("EMIT (ISS): Ingest")
+    file = tmp_path / "area.geojson"
+    file.write_text('{"type": "Polygon", "coordinates": [[[5, 52], [5.5, 52], [5.5, 52.3], [5, 52.3], [5, 52]]]}')
+    page.locator("input[type=file]").set_input_files(file)
+    expect(panel(page).get_by_text("Uploaded area about 52.15° N, 5.25° E")).to_be_visible()
+    bad = tmp_path / "bad.kml"
+    bad.write_text("<!DOCTYPE x><kml/>")
+    page.locator("input[type=file]").set_input_files(bad)
+    expect(page.get_by_text("the KML declares a document type")).to_be_visible()
+    page.goto(f"{desk}?place=area:000000000000")
+    expect(page.get_by_text("That area is not kept any more")).to_be_visible()

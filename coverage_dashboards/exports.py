@@ -1,0 +1,239 @@
+"""What the map shows, as files: GeoTIFF, CSV, a picture, and the Python that gives the same array."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from coverage_dashboards import palette, words
+from coverage_dashboards.choices import View
+from coverage_dashboards.escape import plain
+from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
+from coverage_dashboards.outlines import NAMES, outlines
+from coverage_dashboards.viewport import OUT_OF_SCOPE, Range, fit_extent, viewport
+from coverage_dashboards.worldmap import op_of, ranks_of
+from coverage_pipeline.cube.schema import ACTIONS, METRICS
+from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry.bbox import BBox
+from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.months import UTC
+
+MOST_ROWS = 500_000
+"""Of a CSV."""
+BESIDE = -1.0
+"""Value of a GeoTIFF where nothing is wanted, or where no scene is of known cloud; of maps of classes it is a class of its own."""
+
+
+class ExportTooLarge(PlannerError):
+    """More than a file of that kind should hold."""
+
+
+def window_of(grid: GridSpec, box: BBox | None) -> tuple[slice, slice]:
+    """Rows (from the south) and columns of the cells that meet a box of degrees; all of them where there is none."""
+    rows, columns = grid.shape
+    if box is None:
+        return slice(0, rows), slice(0, columns)
+    west, south, _, _ = grid.bounds
+    step = grid.resolution
+    first = (max(0, int(np.floor((box[1] - south) / step))), max(0, int(np.floor((box[0] - west) / step))))
+    last = (min(rows, int(np.ceil((box[3] - south) / step))), min(columns, int(np.ceil((box[2] - west) / step))))
+    if last[0] <= first[0] or last[1] <= first[1]:
+        raise ExportTooLarge("the map shows nothing of the cube: move it, or export everything")
+    return slice(first[0], last[0]), slice(first[1], last[1])
+
+
+def classes_of(metric: str) -> Sequence[str]:
+    """Names of the classes of a map of classes, by value; empty for a map of numbers."""
+    return ACTIONS if metric == "action" else CHANGES if metric == CHANGE else ()
+
+
+def geotiff(field: Field, grid: GridSpec, box: BBox | None, said: str) -> bytes:
+    """A cloud-optimised GeoTIFF in EPSG:4326: band 1 the value, band 2 how many months of the window are known.
+
+    Numbers are float32: NaN, the no-data value, where it is not known, ``BESIDE`` where nothing is wanted. Classes are uint8, their names
+    in the band's tags; *unknown* is an action like the others, so that there is no no-data value to hide it. ``said`` is the description.
+    """
+    import rasterio
+    from rasterio.io import MemoryFile
+    from rasterio.transform import from_origin
+
+    rows, columns = window_of(grid, box)
+    values, known = field.values[rows, columns][::-1], field.known_months[rows, columns][::-1]
+    west, south, _, _ = grid.bounds
+    step = grid.resolution
+    transform = from_origin(west + columns.start * step, south + rows.stop * step, step, step)
+    names = classes_of(field.metric)
+    dtype = "uint8" if names else "float32"
+    data = np.where(values == OUT_OF_SCOPE, BESIDE, values) if not names else values
+    profile = {"driver": "COG", "height": data.shape[0], "width": data.shape[1], "count": 2, "dtype": dtype, "crs": "EPSG:4326"}
+    profile |= {"transform": transform, "nodata": None if names else np.nan, "compress": "DEFLATE", "overview_resampling": "nearest"}
+    with rasterio.Env(), MemoryFile() as memory:
+        with memory.open(**profile) as tiff:
+            tiff.write(data.astype(dtype), 1)
+            tiff.write(known.astype(dtype), 2)
+            tiff.set_band_description(1, _title(field))
+            tiff.set_band_description(2, "known months")
+            tiff.update_tags(TIFFTAG_IMAGEDESCRIPTION=plain(said, 1000), months=str(field.months))
+            meaning = {f"class_{k}": name for k, name in enumerate(names)} or {"unit": field.unit, "beside": f"{BESIDE:g}"}
+            tiff.update_tags(1, **meaning)
+        return bytes(memory.read())
+
+
+def csv(field: Field, grid: GridSpec, box: BBox | None) -> bytes:
+    """A row a cell of the window: middle, value (empty where it is not known), and how many months are known.
+
+    Raises ``ExportTooLarge`` for more than ``MOST_ROWS``.
+    """
+    rows, columns = window_of(grid, box)
+    count = (rows.stop - rows.start) * (columns.stop - columns.start)
+    if count > MOST_ROWS:
+        raise ExportTooLarge(f"{count:,} cells are more than the {MOST_ROWS:,} rows of a CSV: zoom in, or take the GeoTIFF")
+    values, known = field.values[rows, columns].ravel(), field.known_months[rows, columns].ravel()
+    lat, lon = (axis.ravel() for axis in np.meshgrid(grid.lats[rows], grid.lons[columns], indexing="ij"))
+    names = np.array([*classes_of(field.metric)], dtype=object)
+    if len(names):
+        shown = pd.Series(names[values.astype(np.int64)])
+    else:
+        shown = pd.Series(values.astype(object))
+        shown[np.isnan(values)] = ""
+        shown[values == OUT_OF_SCOPE] = words.beside_in_words(field)
+    table = pd.DataFrame(
+        {"lat": np.round(lat, 9), "lon": np.round(lon, 9), field.metric: shown, "known_months": known, "months": field.months}
+    )
+    return str(table.to_csv(index=False)).encode()
+
+
+def python_code(view: View, location: str, box: BBox | None) -> str:
+    """Lines that give the array of the map: the same cells, sensors, months and aggregation."""
+    query = view.query()
+    where = "" if box is None else f",\n    bbox=({', '.join(f'{degrees:.4f}' for degrees in box)})"
+    return f'''"""What the coverage planner's map shows: {plain(METRICS[view.metric].title)}."""
+
+from datetime import date
+
+from coverage_pipeline.coverage import CoverageQuery, open_coverage, select
+
+cube = open_coverage({location!r})
+query = CoverageQuery(
+    layer={query.layer!r},
+    metric={query.metric!r},
+    sensors={list(query.sensors)!r},
+    t0={_date(query.t0)},
+    t1={_date(query.t1)},
+    aggregation={query.aggregation!r}{where},
+)
+values = select(cube, query)  # NaN where not known; values.known_months says how many months are
+print(values)
+'''
+
+
+def _date(day: dt.date) -> str:
+    return f"date({day.year}, {day.month}, {day.day})"
+
+
+WIDTH, HEIGHT = 1600, 900
+"""Pixels of the picture's map."""
+
+
+def picture(field: Field, limits: Limits, said: str, extent: BBox, view: tuple[Range, Range] | None, *, dark: bool = False) -> bytes:
+    """A PNG of the map with caption, legend and date; ``view`` in metres of Web Mercator, None: all of it."""
+    around = palette.theme(dark)
+    shown = view or fit_extent(extent, WIDTH, HEIGHT)
+    part = viewport(field.values, *shown, WIDTH, HEIGHT, op_of(field.metric), ranks_of(field.metric), extent)
+    image = Image.new("RGB", (WIDTH, HEIGHT + 190), around.page)
+    if part is not None:
+        pixels = colours(part.values, field, limits, dark)[::-1]
+        across, up = WIDTH / (shown[0][1] - shown[0][0]), HEIGHT / (shown[1][1] - shown[1][0])
+        corner = (round((part.x_range[0] - shown[0][0]) * across), round((shown[1][1] - part.y_range[1]) * up) + 60)
+        image.paste(Image.fromarray(pixels), corner)
+    draw = ImageDraw.Draw(image)
+    for name in NAMES:
+        _draw_lines(draw, *outlines(name, *shown, WIDTH), shown, around.line)
+    draw.rectangle((0, 0, WIDTH, 60), fill=around.page)
+    draw.rectangle((0, HEIGHT + 60, WIDTH, HEIGHT + 190), fill=around.page)
+    _write(draw, (20, 18), said, 20, around.ink)
+    _draw_legend(draw, field, limits, dark)
+    date = f"Drawn {dt.datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    _write(draw, (20, HEIGHT + 160), date, 16, around.quiet_ink)
+    out = io.BytesIO()
+    image.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def colours(values: NDArray[np.float32], field: Field, limits: Limits, dark: bool) -> NDArray[np.uint8]:
+    """RGB of values, as the browser colours them: ``(rows, columns, 3)``."""
+    around = palette.theme(dark)
+    names = classes_of(field.metric)
+    if field.metric == "action":
+        ramp = palette.action_colours(ACTIONS, dark)
+    elif names:
+        ramp = palette.change_colours(CHANGES, dark)
+    else:
+        ramp = palette.ramp(field.metric, dark)
+    table = np.array([ImageColor.getrgb(colour) for colour in ramp], np.uint8)
+    low, high = limits.low, limits.high
+    finite = np.isfinite(values)
+    at = np.zeros(values.shape, np.int64)
+    at[finite] = np.clip((values[finite] - low) / (high - low) * len(table), 0, len(table) - 1)
+    result = table[at]
+    result[np.isnan(values)] = ImageColor.getrgb(around.unknown)
+    result[values == OUT_OF_SCOPE] = ImageColor.getrgb(around.out_of_scope)
+    return result
+
+
+def _draw_lines(draw: ImageDraw.ImageDraw, x: NDArray[np.float32], y: NDArray[np.float32], shown: tuple[Range, Range], colour: str) -> None:
+    (left, right), (bottom, top) = shown
+    across = (x - left) / (right - left) * WIDTH
+    down = (top - y) / (top - bottom) * HEIGHT + 60
+    ends = np.flatnonzero(np.isnan(across))
+    for begin, end in zip([0, *(ends + 1)], [*ends, len(across)], strict=True):
+        if end - begin > 1:
+            draw.line(np.column_stack([across[begin:end], down[begin:end]]).ravel().tolist(), fill=colour, width=1)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, field: Field, limits: Limits, dark: bool) -> None:
+    around = palette.theme(dark)
+    top = HEIGHT + 76
+    names = classes_of(field.metric)
+    if names:
+        titles = words.ACTION_TITLES if field.metric == "action" else {name: name.capitalize() for name in names}
+        ramp = palette.action_colours(ACTIONS, dark) if field.metric == "action" else palette.change_colours(CHANGES, dark)
+        for k, (name, colour) in enumerate(zip(names, ramp, strict=True)):
+            if name in titles:
+                _swatch(draw, (20 + k % 5 * 310, top + k // 5 * 34), colour, _with_share(titles[name], name, field), around.ink)
+        return
+    _write(draw, (20, top - 4), words.legend_title(field), 17, around.ink)
+    ramp = palette.ramp(field.metric, dark)
+    for k in range(400):
+        colour = ramp[k * len(ramp) // 400]
+        draw.line((20 + k, top + 24, 20 + k, top + 42), fill=colour)
+    ends = (words.number(limits.low), ("≥ " if limits.above else "") + words.number(limits.high))
+    _write(draw, (20, top + 48), ends[0], 16, around.ink)
+    _write(draw, (400, top + 48), ends[1], 16, around.ink)
+    _swatch(draw, (480, top + 22), around.unknown, "not known", around.ink)
+    if beside := words.beside_in_words(field):
+        _swatch(draw, (680, top + 22), around.out_of_scope, beside, around.ink)
+
+
+def _with_share(title: str, name: str, field: Field) -> str:
+    share = field.shares[name]
+    return f"{title} ({words.percent(share.of_scope)})" if share.of_scope else f"{title} ({share.cells:,} cells)"
+
+
+def _swatch(draw: ImageDraw.ImageDraw, at: tuple[int, int], colour: str, text: str, ink: str) -> None:
+    draw.rectangle((*at, at[0] + 20, at[1] + 20), fill=colour, outline=ink)
+    _write(draw, (at[0] + 30, at[1]), text, 16, ink)
+
+
+def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, ink: str) -> None:
+    draw.text(at, plain(text), fill=ink, font=ImageFont.load_default(size))
+
+
+def _title(field: Field) -> str:
+    return "change of the gap" if field.metric == CHANGE else METRICS[field.metric].title
