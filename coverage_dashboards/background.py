@@ -53,7 +53,7 @@ class Background:
         def tell(future: Future[T]) -> None:
             def on_the_loop() -> None:
                 if self._asked.get(kind) == number:
-                    with pn.io.hold(document):  # one message to the browser, whatever changes
+                    with pn.io.hold(document, freeze=True):  # one message to the browser, whatever changes
                         _told(kind, future, show, fail)
 
             with self._guard:

@@ -306,10 +306,22 @@ def _round_up(value: float) -> float:
     return float(f"{nice * scale:.3g}")
 
 
-def _shares(classes: NDArray[np.float32], grid: GridSpec, names: Sequence[str] = ACTIONS, beside: str = "out_of_scope") -> dict[str, Share]:
+def shares_within(field: Field, cube: Cube, rows: slice, columns: slice) -> dict[str, Share]:
+    """Cells of each class within some rows and columns, and their part of the area in scope there; of a map of classes."""
+    names = CHANGES if field.metric == CHANGE else ACTIONS
+    return _shares(field.values[rows, columns], grid_of(cube.ds), names, "out of scope" if names is CHANGES else "out_of_scope", rows)
+
+
+def _shares(
+    classes: NDArray[np.float32],
+    grid: GridSpec,
+    names: Sequence[str] = ACTIONS,
+    beside: str = "out_of_scope",
+    at: slice = slice(None),
+) -> dict[str, Share]:
     """Cells of each class, and its part of the area in scope: a cell at 60° is half as large as one at the equator."""
     rows = classes.shape[0]
-    area = row_areas(grid.lat_edges)
+    area = row_areas(grid.lat_edges)[at]
     code = classes.astype(np.int64) + np.arange(rows)[:, None] * len(names)
     by_row = np.bincount(code.ravel(), minlength=rows * len(names)).reshape(rows, len(names))
     areas, cells = area @ by_row, by_row.sum(axis=0)

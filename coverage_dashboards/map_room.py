@@ -13,7 +13,8 @@ from coverage_dashboards.choices import LAYER_TITLES
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
 from coverage_dashboards.downloader import Downloader
-from coverage_dashboards.fields import CHANGE, Field, Limits, extent_of
+from coverage_dashboards.fields import CHANGE, Field, Limits, extent_of, shares_within
+from coverage_dashboards.fitting import Fitting
 from coverage_dashboards.gazetteer import Found, NoSuchPlace, cell_at
 from coverage_dashboards.place_panel import PlacePanel
 from coverage_dashboards.planning import planning
@@ -71,9 +72,11 @@ class MapRoom:
         self.message = pmui.Alert(self.said, severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
         figure = pn.pane.HoloViews(self.map.plot, sizing_mode="stretch_both", margin=0)
         self.busy = pn.pane.HTML("<div role='status'>Working …</div>", visible=False, css_classes=["busy"], stylesheets=[_BUSY])
-        # The map takes what caption and legend leave, and never pushes the legend off the page.
+        # The map takes what caption and legend leave, and never pushes the legend off the page. The figure does not take part in the
+        # layout (``_CANVAS``): as a part of it, it would grow with its place and never shrink again.
         self.canvas = pn.Column(
-            figure, self._buttons(), self._tools(), self.busy, sizing_mode="stretch_both", stylesheets=[_CANVAS],
+            figure, self._buttons(), self._tools(), self.busy, Fitting(width=0, height=0, margin=0),
+            sizing_mode="stretch_both", stylesheets=[_CANVAS],
             styles={"flex": "1 1 0", "min-height": "260px", "overflow": "hidden", "position": "relative"},
         )  # fmt: skip
         self.panel.view.stylesheets = [_PANEL]
@@ -159,6 +162,8 @@ class MapRoom:
         ending, whole = SAVED[label]
         (field, limits), desk, box, view = self._drawn, self.desk, None if whole else self.map.box, self.map.view
         cube, shown, dark, said = desk.cube, desk.view, desk.dark, self._caption()
+        if words.is_simulated(cube.ds.attrs):
+            said += " · simulated data"  # a file goes where the page's badge does not
         if ending == "py" and field.metric == CHANGE:
             desk.tell("The changes have no such lines yet: coverage_pipeline.demand.cell_changes.change_layer gives them.", "info")
             return
@@ -220,7 +225,23 @@ class MapRoom:
         self.caption.object = words.paragraph(self._caption(), dark)
         pixels = _PIXELS[op_of(field.metric)]
         self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.desk.cube.ds.attrs), dark)
+        self.say_shares()
         self.map.show(Shown(field, limits, dark))
+
+    def say_shares(self) -> None:
+        """Say in the legend how much of what the map shows has each class, where it shows only a part of the cube."""
+        box = self.map.box
+        if self._drawn is None or box is None or not self._drawn[0].shares:
+            return
+        (field, limits), cube, dark = self._drawn, self.desk.cube, self.desk.dark
+        lookback = words.lookback_months(cube.ds.attrs)
+
+        def count() -> str:
+            rows, columns = exports.window_of(grid_of(cube.ds), box)
+            return words.legend(field, limits, "", lookback, dark, shares_within(field, cube, rows, columns))
+
+        # Beside the cube there is nothing to count: what is said of all of it stays.
+        self.desk.background.run("shares", count, lambda text: self.legend.param.update(object=text), lambda _: None)
 
     def _caption(self) -> str:
         """What the map shows, for page and files alike."""
@@ -234,7 +255,7 @@ class MapRoom:
         snapshot = attrs.get("catalog_snapshot")
         if view.layer != "acquired":
             text += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
-        return text + (" · simulated data" if words.is_simulated(attrs) else "")
+        return text
 
     def _say_doubts(self, dark: bool) -> None:
         """Name the doubts of the provisional months that are shown; what we hold does not depend on them."""
@@ -312,6 +333,7 @@ _BUSY = """
 @keyframes late { from { opacity: 0; } to { opacity: 1; } }
 """
 _CANVAS = """
+.bk-Figure { position: absolute !important; inset: 0; width: 100% !important; height: 100% !important; min-height: 0 !important; }
 :host(.working) .bk-Figure { opacity: 0.4; transition: opacity 0.1s 0.2s; }
 """
 _BESIDE = f"""

@@ -181,6 +181,7 @@ class Planner:
         clicked = self.desk.spot.room == "map" and found.kind == "cell" and not self._searching
         self._place(found, move=not clicked)
         self.desk.spot = replace(self.desk.spot, place=found.text, box=self._box())
+        self.map_room.say_shares()
         if self.desk.spot.room != "map":
             self._open_room("map")
         else:
@@ -242,6 +243,7 @@ class Planner:
 
     def _moved(self) -> None:
         self.desk.spot = replace(self.desk.spot, box=self._box())
+        self.map_room.say_shares()
         self._write(push=False)
 
     def _write(self, *, push: bool) -> None:

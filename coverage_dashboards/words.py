@@ -9,7 +9,7 @@ from typing import Any
 from coverage_dashboards import palette
 from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
 from coverage_dashboards.escape import html, plain
-from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
+from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits, Share
 from coverage_pipeline.cube.schema import ACTIONS, GAP_VARIABLES, METRICS
 from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
@@ -191,13 +191,13 @@ def _action_swatch(colour: str, around: palette.Theme, title: str, words: str, a
     return f'<span style="{_ENTRY}"><span style="{box};align-self:start;margin-top:1px"></span><span>{text}</span></span>'
 
 
-def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark: bool) -> str:
-    """The colour bar, or the list of actions, as HTML."""
+def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark: bool, here: Mapping[str, Share] | None = None) -> str:
+    """The colour bar, or the list of actions, as HTML; ``here`` are the shares of what the map shows, where it shows a part."""
     around = palette.theme(dark)
     if field.metric == "action":
-        return _action_legend(field, dark)
+        return _action_legend(field, dark, here)
     if field.metric == CHANGE:
-        return _change_legend(field, dark)
+        return _change_legend(field, dark, here)
     ramp = palette.ramp(field.metric, dark)
     stops = ",".join(ramp[round(k * (len(ramp) - 1) / 15)] for k in range(16))
     ticks = [limits.low + (limits.high - limits.low) * k / 4 for k in range(5)]
@@ -233,16 +233,12 @@ def _frame(body: str, around: palette.Theme) -> str:
     return f'<div role="region" aria-label="Legend" tabindex="0" style="{style}">{body}</div>'
 
 
-def _action_legend(field: Field, dark: bool) -> str:
+def _action_legend(field: Field, dark: bool, here: Mapping[str, Share] | None) -> str:
     around = palette.theme(dark)
     colours = dict(zip(ACTIONS, palette.action_colours(ACTIONS, dark), strict=True))
     entries = []
     for name in ACTION_WORDS:
-        share = field.shares[name]
-        if name == "out_of_scope":
-            amount = f"{share.cells:,} cells"
-        else:
-            amount = f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
+        amount = _amount(name, field, here, name == "out_of_scope")
         entries.append(_action_swatch(colours[name], around, ACTION_TITLES[name], action_words(name, field), amount))
     title = '<div style="font-weight:600;width:100%">Action the evidence asks for</div>'
     return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
@@ -262,18 +258,25 @@ CHANGE_WORDS: Mapping[str, str] = {
 """Kinds of change in the order of the legend."""
 
 
-def _change_legend(field: Field, dark: bool) -> str:
+def _change_legend(field: Field, dark: bool, here: Mapping[str, Share] | None) -> str:
     around = palette.theme(dark)
     colours = dict(zip(CHANGES, palette.change_colours(CHANGES, dark), strict=True))
     entries = []
     for name, meaning in CHANGE_WORDS.items():
-        share = field.shares[name]
-        amount = (
-            f"{share.cells:,} cells" if name == "out of scope" else f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
-        )
+        amount = _amount(name, field, here, name == "out of scope")
         entries.append(_action_swatch(colours[name], around, name.capitalize(), meaning, amount))
     title = '<div style="font-weight:600;width:100%">What changed for the gap</div>'
     return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
+
+
+def _amount(name: str, field: Field, here: Mapping[str, Share] | None, beside: bool) -> str:
+    """How much of the cube, and of what the map shows, has a class."""
+    share = field.shares[name]
+    if beside:
+        return f"{share.cells:,} cells"
+    if here is None:
+        return f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
+    return f"{percent(here[name].of_scope)} of the area in scope on this map, {percent(share.of_scope)} of all"
 
 
 def percent(part: float) -> str:

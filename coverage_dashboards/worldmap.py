@@ -47,6 +47,8 @@ from coverage_pipeline.cube.schema import ACTIONS, METRICS, URGENCY
 from coverage_pipeline.geometry.bbox import GLOBE, BBox
 
 hv.extension("bokeh", logo=False)
+# The lines are few, and without a graphics card every repaint of WebGL takes the browser half a second.
+hv.Store.renderers["bokeh"].webgl = False
 
 LOD_TIMEOUT = 80
 """Milliseconds that Bokeh waits after a zoom before it tells the server; its default of 500 is most of a zoom's
@@ -223,7 +225,7 @@ class WorldMap:
 
         def draw() -> None:
             # Picture and colours in one message: else the old picture is seen in the new colours for a second.
-            with pn.io.hold():
+            with pn.io.hold(freeze=True):
                 self._changed.event(version=version)
 
         pn.state.execute(draw, schedule=True)

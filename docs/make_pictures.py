@@ -52,11 +52,13 @@ def dashboard(page: Page) -> None:
     command = [sys.executable, "-m", "coverage_pipeline", "serve", "--config", str(DEMO / "build.toml"), "--port", str(port)]
     with served(command, f"http://127.0.0.1:{port}/app") as address:
         for query, name in (
-            ("?layer=gap&metric=action&sensors=landsat-8-9&agg=recent", "dashboard"),
+            ("?layer=gap&metric=action&sensors=landsat-8-9,sentinel-2&agg=recent&place=target:water-14&view=-11,36,24,56", "dashboard"),
             ("?layer=available&metric=scenes_count&sensors=sentinel-2&agg=total", "dashboard-available"),
+            ("?layer=gap&metric=action&sensors=landsat-8-9,sentinel-2&room=targets", "dashboard-targets"),
+            ("?layer=gap&metric=action&sensors=landsat-8-9,sentinel-2&room=backlog", "dashboard-backlog"),
         ):
             page.goto(address + query)
-            page.wait_for_selector("canvas", timeout=60_000)
+            page.wait_for_selector("canvas" if "room" not in query else "table", timeout=60_000)
             page.wait_for_timeout(6_000)
             page.screenshot(path=ROOT / "docs" / f"{name}.png")
 

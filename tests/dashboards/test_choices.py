@@ -201,4 +201,4 @@ def test_a_view_of_another_cube_is_settled_within_this_one():
 def test_simulated_data_are_said_to_be():
     assert words.is_simulated({"comment": NOTE})
     assert not words.is_simulated({})
-    assert words.simulated({"comment": "simulated data: <b>"}) == "<b>Simulated data</b> – &lt;b&gt;"
+    assert words.simulated({"comment": "simulated data: <b>"}) == '<b>Simulated data</b><span class="rest"> – &lt;b&gt;</span>'

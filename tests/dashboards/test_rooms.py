@@ -301,7 +301,7 @@ def test_axe_finds_nothing_serious_in_any_room(page: Any, desk: str, theme: str)
     for address in addresses:
         page.goto(f"{desk}?{address}&theme={theme}")
         expect(page.locator(".place-answer") if "place" in address else page.get_by_role("table").first).to_be_visible()
-        page.wait_for_timeout(700)  # transitions of colours
+        page.wait_for_timeout(1500)  # until buttons have their colours
         found = Axe().run(page, context={"exclude": [["canvas"]]}, options={"resultTypes": ["violations"]}).response["violations"]
         serious = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
         assert serious == [], address
@@ -384,3 +384,26 @@ def test_an_area_is_drawn_or_uploaded_and_everything_is_told_for_it(page: Any, d
     expect(page.get_by_text("the KML declares a document type")).to_be_visible()
     page.goto(f"{desk}?place=area:000000000000")
     expect(page.get_by_text("That area is not kept any more")).to_be_visible()
+
+
+def test_the_legend_tells_shares_of_the_map_and_of_all(page: Any, desk: str) -> None:
+    page.goto(f"{desk}?layer=gap&metric=action&sensors=emit")
+    expect(legend(page)).to_contain_text(re.compile(r"Unknown: .* \(over 99 % of the area in scope, [\d,]+ cells\)"))
+    go_to(page, "permian")
+    expect(legend(page)).to_contain_text(re.compile(r"Ingest: .* \(\d+ % of the area in scope on this map, under 1 % of all\)"))
+
+
+def test_the_map_keeps_its_height_when_the_legend_grows(page: Any, desk: str) -> None:
+    for width, height in ((1440, 900), (1024, 768)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.goto(f"{desk}?sensors=emit")
+        expect(caption(page)).to_contain_text("Available")
+        page.wait_for_timeout(800)
+        before = canvas(page).bounding_box()
+        page.get_by_role("button", name="Gap").click()
+        expect(legend(page)).to_contain_text("Ingest")
+        page.wait_for_timeout(800)
+        after, below = canvas(page).bounding_box(), legend(page).bounding_box()
+        assert abs(after["height"] - before["height"]) <= 26, (width, before, after)  # a line more of the caption
+        assert after["y"] + after["height"] <= below["y"] + 1
+        assert below["y"] + below["height"] <= height

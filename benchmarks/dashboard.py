@@ -1,0 +1,117 @@
+"""The planner's desk as a browser sees it: first image, another layer or sensor, zoom, place panel, and what a click sends.
+
+``python -m benchmarks.dashboard data/demo/build.toml`` prints a JSON line. Milliseconds from the click until the browser has the picture's
+data, or the panel its words. Needs Chromium (``make services``) and a built cube (``make demo-build``).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from coverage_pipeline.demo.stac_server import free_port
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+_HAS_IMAGE = """() => window.Bokeh && Bokeh.documents.length && [...Bokeh.documents[0].all_models]
+  .some(m => m.type == 'ColumnDataSource' && m.data.image && m.data.image[0].length > 4)"""
+_WATCH = """() => {
+  window.drawn = []
+  const source = [...Bokeh.documents[0].all_models].find(m => m.type == 'ColumnDataSource' && m.data.image)
+  source.properties.data.change.connect(() => window.drawn.push(performance.now()))
+}"""
+
+
+@contextmanager
+def served(config: Path) -> Iterator[tuple[str, int]]:
+    """The address of the page, and the server's process id."""
+    port = free_port()
+    command = [sys.executable, "-m", "coverage_pipeline", "serve", "--config", str(config), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/app"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(address, timeout=10).close()
+                break
+            except OSError:
+                time.sleep(0.3)
+        yield address, process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _until_drawn(page: Page, act: Callable[[], Any]) -> float:
+    page.evaluate("window.drawn = []")
+    began = page.evaluate("performance.now()")
+    act()
+    page.wait_for_function("window.drawn.length > 0", timeout=30_000)
+    took = float(page.evaluate("window.drawn[0]")) - float(began)
+    page.wait_for_timeout(1000)  # what else the click changes
+    return took
+
+
+def _memory_mb(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS"))) // 1024
+
+
+def _session(browser: Browser, address: str) -> dict[str, float]:
+    """One planner's clicks, medians in milliseconds."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    sent: list[int] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: sent.append(len(frame))))
+    began = time.perf_counter()
+    page.goto(f"{address}?layer=gap&metric=action&sensors=landsat-8-9")
+    page.wait_for_function(_HAS_IMAGE)
+    first = (time.perf_counter() - began) * 1000
+    page.wait_for_timeout(5000)
+    page.evaluate(_WATCH)
+
+    def press(name: str) -> float:
+        return _until_drawn(page, page.get_by_role("button", name=name, exact=True).click)
+
+    for name in ("Available", "Acquired", "Gap"):
+        press(name)
+    sent.clear()
+    layer = [press(name) for name in ["Available", "Gap", "Acquired", "Gap"] * 2]
+    a_click = sum(sent) / len(layer)
+    box = page.locator(".bk-Figure canvas").first.bounding_box() or {}
+    page.mouse.move(box["x"] + 400, box["y"] + 200)
+    zoom = [_until_drawn(page, partial(page.mouse.wheel, 0, 200 - 400 * (k % 2))) for k in range(6)]
+    place = []
+    for k in range(6):
+        began = time.perf_counter()
+        page.mouse.click(box["x"] + 300 + 30 * k, box["y"] + 220)
+        page.get_by_text("Looking it up").wait_for(state="visible", timeout=5000)
+        page.get_by_text("Looking it up").wait_for(state="hidden")
+        place.append((time.perf_counter() - began) * 1000)
+        page.wait_for_timeout(1500)
+    page.close()
+    medians = {"layer_ms": layer, "zoom_ms": zoom, "place_ms": place}
+    return {"first_image_ms": first, **{name: statistics.median(some) for name, some in medians.items()}, "bytes_a_click": a_click}
+
+
+def measure(config: Path) -> dict[str, Any]:
+    """The second planner's figures: the first one warms the server."""
+    with served(config) as (address, pid), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        _, second = (_session(browser, address) for _ in range(2))
+        browser.close()
+        return {"benchmark": "dashboard", **{name: round(value) for name, value in second.items()}, "server_mb": _memory_mb(pid)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(Path(sys.argv[1] if len(sys.argv) > 1 else "data/demo/build.toml"))) + "\n")
