@@ -58,7 +58,7 @@ def dashboard(page: Page) -> None:
             ("?layer=gap&metric=action&sensors=landsat-8-9,sentinel-2&room=backlog", "dashboard-backlog"),
         ):
             page.goto(address + query)
-            page.wait_for_selector("canvas" if "room" not in query else "table", timeout=60_000)
+            page.wait_for_selector(f".room-{query.partition('room=')[2] or 'map'}", timeout=60_000)
             page.wait_for_timeout(6_000)
             page.screenshot(path=ROOT / "docs" / f"{name}.png")
 
