@@ -174,6 +174,8 @@ def test_what_its_name_says_is_secret_is_hidden(text: str) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(addresses())
+@example(f"https://reader::{MARK}':{MARK}@example.org")  # regression: what stood behind the quotation mark was repeated
+@example(f"https://reader:\"{MARK}':{MARK}@example.org")
 def test_no_setting_repeats_an_address_that_it_refuses_or_takes(address: str) -> None:
     for section, names in PLACES.items():
         for name in names:

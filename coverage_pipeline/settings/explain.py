@@ -19,6 +19,7 @@ from pydantic_settings import (
     EnvSettingsSource,
 )
 
+from coverage_pipeline.redaction import redact
 from coverage_pipeline.settings.model import PlannerSettings
 from coverage_pipeline.settings.sources import KnownNamesSource, SettingsError, bare_sections, coverage_variables, dotenv, sections_of
 from coverage_pipeline.storage.section import PREFIX
@@ -94,16 +95,26 @@ def explained(error: ValidationError, overrides: Mapping[str, Any], file: Mappin
             leaves = {leaf: (label, is_env) for label, _, is_env, found, _ in reversed(given) for leaf in found}
             leaves = {leaf: origin for leaf, origin in leaves.items() if leaf in message} or leaves
             name = ", ".join(f"{_spelling((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items())
-            lines.append(f"{name}: {message}")
+            lines.append(redact(f"{name}: {message}", *_texts(value)))
             continue
         # Of the database only what cannot be a secret: a password may stand under a misspelt name.
         secret = loc[0] == "db" and loc[1:] not in _DB_SHOWN
-        shown = "" if secret or value is None or isinstance(value, dict | SecretStr) else f" = {value!r}"
+        public = redact(value, value) if isinstance(value, str) else value
+        shown = "" if secret or value is None or isinstance(value, dict | SecretStr) else f" = {public!r}"
         if one["type"] == "extra_forbidden":
             known = ", ".join(_known_names(loc[:-1]))
             message = f"no such setting{f'; known here: {known}' if known else ''}"
-        lines.append(f"{name}{shown} (from {origin}): {message}")
+        # By what was given: within a sentence a quotation mark in a password passes for the end of the quotation.
+        lines.append(redact(f"{name}{shown} (from {origin}): {message}", *_texts(value), *loc))
     return "wrong setting: " + "; ".join(lines)
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts within a value, which may be addresses with secrets in them."""
+    if isinstance(value, str):
+        return [value]
+    inner = [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [text for one in inner for text in _texts(one)]
 
 
 def _spelling(loc: tuple[str, ...], is_env: bool) -> str:
