@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from coverage_dashboards import palette, words
 from coverage_dashboards.choices import View
+from coverage_dashboards.coding import coding_of, colours_of
 from coverage_dashboards.escape import plain
 from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
 from coverage_dashboards.outlines import NAMES, outlines
@@ -34,18 +38,43 @@ class ExportTooLarge(PlannerError):
     """More than a file of that kind should hold."""
 
 
-def window_of(grid: GridSpec, box: BBox | None) -> tuple[slice, slice]:
-    """Rows (from the south) and columns of the cells that meet a box of degrees; all of them where there is none."""
+@dataclass(frozen=True)
+class Window:
+    """Cells of a grid: rows from the south, and columns from the west, across the antimeridian where need be."""
+
+    rows: slice
+    columns: NDArray[np.int64]
+    west: float
+    """Degrees, of the westernmost column's edge."""
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """These cells of a field, ``(rows, columns)``."""
+        return values[self.rows][:, self.columns]
+
+
+def window_of(grid: GridSpec, box: BBox | None) -> Window:
+    """The cells that meet a box of degrees (west > east: across the antimeridian); all of them where there is none.
+
+    Raises ``ExportTooLarge`` where there is no such cell.
+    """
     rows, columns = grid.shape
+    west, south, east, _ = grid.bounds
     if box is None:
-        return slice(0, rows), slice(0, columns)
-    west, south, _, _ = grid.bounds
+        return Window(slice(0, rows), np.arange(columns), west)
     step = grid.resolution
-    first = (max(0, int(np.floor((box[1] - south) / step))), max(0, int(np.floor((box[0] - west) / step))))
-    last = (min(rows, int(np.ceil((box[3] - south) / step))), min(columns, int(np.ceil((box[2] - west) / step))))
-    if last[0] <= first[0] or last[1] <= first[1]:
+    span = box[2] - box[0] if box[2] > box[0] else box[2] - box[0] + 360
+    bottom, top = max(0, math.floor((box[1] - south) / step)), min(rows, math.ceil((box[3] - south) / step))
+    first, last = math.floor((box[0] - west) / step), math.ceil((box[0] + span - west) / step)
+    numbers = np.arange(first, last)
+    if east - west > 360 - 1e-9:
+        numbers = numbers[:columns]
+        start = west + first * step
+    else:
+        numbers = numbers[(numbers >= 0) & (numbers < columns)]
+        start = west + float(numbers[0]) * step if numbers.size else west
+    if top <= bottom or not numbers.size:
         raise ExportTooLarge("the map shows nothing of the cube: move it, or export everything")
-    return slice(first[0], last[0]), slice(first[1], last[1])
+    return Window(slice(bottom, top), numbers % columns, start)
 
 
 def classes_of(metric: str) -> Sequence[str]:
@@ -63,11 +92,9 @@ def geotiff(field: Field, grid: GridSpec, box: BBox | None, said: str) -> bytes:
     from rasterio.io import MemoryFile
     from rasterio.transform import from_origin
 
-    rows, columns = window_of(grid, box)
-    values, known = field.values[rows, columns][::-1], field.known_months[rows, columns][::-1]
-    west, south, _, _ = grid.bounds
-    step = grid.resolution
-    transform = from_origin(west + columns.start * step, south + rows.stop * step, step, step)
+    window, step = window_of(grid, box), grid.resolution
+    values, known = window.of(field.values)[::-1], window.of(field.known_months)[::-1]
+    transform = from_origin(window.west, grid.bounds[1] + window.rows.stop * step, step, step)
     names = classes_of(field.metric)
     dtype = "uint8" if names else "float32"
     data = np.where(values == OUT_OF_SCOPE, BESIDE, values) if not names else values
@@ -90,12 +117,12 @@ def csv(field: Field, grid: GridSpec, box: BBox | None) -> bytes:
 
     Raises ``ExportTooLarge`` for more than ``MOST_ROWS``.
     """
-    rows, columns = window_of(grid, box)
-    count = (rows.stop - rows.start) * (columns.stop - columns.start)
+    window = window_of(grid, box)
+    count = (window.rows.stop - window.rows.start) * window.columns.size
     if count > MOST_ROWS:
         raise ExportTooLarge(f"{count:,} cells are more than the {MOST_ROWS:,} rows of a CSV: zoom in, or take the GeoTIFF")
-    values, known = field.values[rows, columns].ravel(), field.known_months[rows, columns].ravel()
-    lat, lon = (axis.ravel() for axis in np.meshgrid(grid.lats[rows], grid.lons[columns], indexing="ij"))
+    values, known = window.of(field.values).ravel(), window.of(field.known_months).ravel()
+    lat, lon = (axis.ravel() for axis in np.meshgrid(grid.lats[window.rows], grid.lons[window.columns], indexing="ij"))
     names = np.array([*classes_of(field.metric)], dtype=object)
     if len(names):
         shown = pd.Series(names[values.astype(np.int64)])
@@ -168,23 +195,9 @@ def picture(field: Field, limits: Limits, said: str, extent: BBox, view: tuple[R
 
 def colours(values: NDArray[np.float32], field: Field, limits: Limits, dark: bool) -> NDArray[np.uint8]:
     """RGB of values, as the browser colours them: ``(rows, columns, 3)``."""
-    around = palette.theme(dark)
-    names = classes_of(field.metric)
-    if field.metric == "action":
-        ramp = palette.action_colours(ACTIONS, dark)
-    elif names:
-        ramp = palette.change_colours(CHANGES, dark)
-    else:
-        ramp = palette.ramp(field.metric, dark)
-    table = np.array([ImageColor.getrgb(colour) for colour in ramp], np.uint8)
-    low, high = limits.low, limits.high
-    finite = np.isfinite(values)
-    at = np.zeros(values.shape, np.int64)
-    at[finite] = np.clip((values[finite] - low) / (high - low) * len(table), 0, len(table) - 1)
-    result = table[at]
-    result[np.isnan(values)] = ImageColor.getrgb(around.unknown)
-    result[values == OUT_OF_SCOPE] = ImageColor.getrgb(around.out_of_scope)
-    return result
+    coding = coding_of(field)
+    table = np.array([ImageColor.getrgb(colour) for colour in colours_of(coding, field, limits, dark)], np.uint8)
+    return table[coding.encode(values, np.zeros(values.shape, np.uint8)) // coding.span]
 
 
 def _draw_lines(draw: ImageDraw.ImageDraw, x: NDArray[np.float32], y: NDArray[np.float32], shown: tuple[Range, Range], colour: str) -> None:

@@ -145,6 +145,8 @@ class Field:
     """Sensors of the map whose archive cannot be asked: of them an action follows from the holdings alone."""
     sensors: int = 1
     """How many sensors the map unites."""
+    top: float = 0.0
+    """The largest value; 0 where none is known."""
 
     @property
     def nbytes(self) -> int:
@@ -264,6 +266,7 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
     return Field(
         query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares, grid.resolution,
         int(selected.attrs["provisional_months"]), _without_catalogue(cube.ds, query), len(query.sensors),
+        _top(values),
     )  # fmt: skip
 
 
@@ -285,8 +288,8 @@ def _limits(ds: xr.Dataset, metric: str, values: NDArray[np.float32]) -> Limits:
         return Limits(0.0, 1.0)
     if metric == "mean_scene_cloud_pct":
         return Limits(0.0, 100.0)
-    top = float(np.fmax.reduce(values, axis=None))
-    if not math.isfinite(top) or top <= 0:
+    top = _top(values)
+    if top <= 0:
         return Limits(0.0, 1.0)
     # A few cells under many overlapping swaths must not take the colours from all others.
     step = max(1, round(values.shape[0] / 600))
@@ -295,6 +298,12 @@ def _limits(ds: xr.Dataset, metric: str, values: NDArray[np.float32]) -> Limits:
     common = float(np.quantile(some, 0.995)) if some.size else top
     high = _round_up(min(top, max(common, top / 50)))
     return Limits(0.0, high, top > high)
+
+
+def _top(values: NDArray[np.float32]) -> float:
+    """The largest known value, 0 where there is none."""
+    top = float(np.fmax.reduce(values, axis=None))
+    return top if math.isfinite(top) and top > 0 else 0.0
 
 
 def _round_up(value: float) -> float:
@@ -306,10 +315,10 @@ def _round_up(value: float) -> float:
     return float(f"{nice * scale:.3g}")
 
 
-def shares_within(field: Field, cube: Cube, rows: slice, columns: slice) -> dict[str, Share]:
+def shares_within(field: Field, cube: Cube, rows: slice, columns: NDArray[np.int64]) -> dict[str, Share]:
     """Cells of each class within some rows and columns, and their part of the area in scope there; of a map of classes."""
     names = CHANGES if field.metric == CHANGE else ACTIONS
-    return _shares(field.values[rows, columns], grid_of(cube.ds), names, "out of scope" if names is CHANGES else "out_of_scope", rows)
+    return _shares(field.values[rows][:, columns], grid_of(cube.ds), names, "out of scope" if names is CHANGES else "out_of_scope", rows)
 
 
 def _shares(

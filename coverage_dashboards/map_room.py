@@ -237,8 +237,8 @@ class MapRoom:
         lookback = words.lookback_months(cube.ds.attrs)
 
         def count() -> str:
-            rows, columns = exports.window_of(grid_of(cube.ds), box)
-            return words.legend(field, limits, "", lookback, dark, shares_within(field, cube, rows, columns))
+            window = exports.window_of(grid_of(cube.ds), box)
+            return words.legend(field, limits, "", lookback, dark, shares_within(field, cube, window.rows, window.columns))
 
         # Beside the cube there is nothing to count: what is said of all of it stays.
         self.desk.background.run("shares", count, lambda text: self.legend.param.update(object=text), lambda _: None)

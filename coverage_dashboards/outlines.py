@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_dashboards.viewport import LATITUDE_LIMIT, Range, mercator_x, mercator_y
+from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, Range, mercator_x, mercator_y
 from coverage_pipeline.geometry import outlines as geodata
 
 Name = Literal["coastlines", "borders"]
@@ -73,7 +73,14 @@ def outlines(name: Name, x_range: Range, y_range: Range, width: int) -> tuple[ND
     tolerance = next(t for metres, t in LEVELS if span_x / max(width, 1) >= metres)
     around_x = (x_range[0] - span_x / 2, x_range[1] + span_x / 2)
     around_y = (y_range[0] - span_y / 2, y_range[1] + span_y / 2)
-    return _lines(name, tolerance).within(around_x, around_y)
+    lines, world = _lines(name, tolerance), 2 * EDGE
+    copies = []
+    for turn in (-1, 0, 1):  # beyond the antimeridian the world goes on
+        west, east = around_x[0] - turn * world, around_x[1] - turn * world
+        if west < EDGE and east > -EDGE:
+            x, y = lines.within((west, east), around_y)
+            copies.append((x + np.float32(turn * world), y))
+    return np.concatenate([x for x, _ in copies]), np.concatenate([y for _, y in copies])
 
 
 def coastlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -129,7 +129,7 @@ class Planner:
             dark_theme=spot.dark,
         )
         self.page.param.watch(self._themed, "dark_theme")
-        self._enter(spot.room)
+        self._enter(spot.room, ask=False)
         self._show(view)
         self._go(spot)
         if parameters:  # an address that asks for nothing stays short
@@ -164,13 +164,13 @@ class Planner:
         self._enter(room)
         self._write(push=True)
 
-    def _enter(self, room: str) -> None:
+    def _enter(self, room: str, *, ask: bool = True) -> None:
         for key, holder in self._holders.items():
             holder.visible = key == room
         if room not in self.rooms:
             self.rooms[room] = self._make_room(room)
             self._holders[room].append(self.rooms[room].view)
-        if room != "map":
+        if ask and room != "map":
             self.rooms[room].refresh()
 
     def _make_room(self, room: str) -> Room:
@@ -180,7 +180,7 @@ class Planner:
         """Show a place, from wherever it was named; the map goes there unless it was the map that was clicked."""
         clicked = self.desk.spot.room == "map" and found.kind == "cell" and not self._searching
         self._place(found, move=not clicked)
-        self.desk.spot = replace(self.desk.spot, place=found.text, box=self._box())
+        self.desk.spot = replace(self.desk.spot, place=found.text, box=self.map_room.map.reach)
         self.map_room.say_shares()
         if self.desk.spot.room != "map":
             self._open_room("map")
@@ -242,7 +242,7 @@ class Planner:
             self.map_room.close_place()
 
     def _moved(self) -> None:
-        self.desk.spot = replace(self.desk.spot, box=self._box())
+        self.desk.spot = replace(self.desk.spot, box=self.map_room.map.reach)
         self.map_room.say_shares()
         self._write(push=False)
 

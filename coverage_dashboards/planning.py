@@ -6,8 +6,6 @@ The page is shown without any of it: where the settings or the files are not the
 from __future__ import annotations
 
 import getpass
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +15,7 @@ import geopandas as gpd
 import panel as pn
 import shapely
 
+from coverage_dashboards.fields import FieldCache
 from coverage_pipeline.demand.errors import LocationsError
 from coverage_pipeline.demand.groups import SensorGroup
 from coverage_pipeline.demand.place import PlaceReport, place
@@ -37,26 +36,23 @@ _KEPT = 64
 """Answers of one kind; a place over a year has some hundred kilobytes."""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """An answer, each as large as any other."""
+
+    value: Any
+    nbytes: int = 1
+
+
 class Answers:
-    """The latest answers of one kind, for everybody who asks the same."""
+    """The latest answers of one kind: each made once, however many ask for it at the same time."""
 
     def __init__(self, most: int = _KEPT) -> None:
-        self._most = most
-        self._there: OrderedDict[Hashable, Any] = OrderedDict()
-        self._guard = threading.Lock()
+        self._cache = FieldCache(most)
 
     def get[T](self, key: Hashable, make: Callable[[], T]) -> T:
         """The answer of that key, made where it is not there; a failure is raised and not kept."""
-        with self._guard:
-            if key in self._there:
-                self._there.move_to_end(key)
-                return cast(T, self._there[key])
-        answer = make()
-        with self._guard:
-            self._there[key] = answer
-            while len(self._there) > self._most:
-                self._there.popitem(last=False)
-        return answer
+        return cast(T, self._cache.get(key, lambda: _Kept(make())).value)
 
 
 @dataclass(frozen=True)

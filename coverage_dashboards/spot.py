@@ -31,7 +31,7 @@ class Spot:
     place: str = ""
     """What leads to the place that is open (``gazetteer.find``); empty: none is."""
     box: BBox | None = None
-    """Part of the map that is seen; None: all of the cube."""
+    """Part of the map that is seen, with longitudes that go on beyond ±180; None: all of the cube."""
     dark: bool = False
     changes: bool = False
     """Whether the map shows what changed against the month before, in place of the metric."""
@@ -85,5 +85,5 @@ def _box(text: str) -> BBox | None:
         west, south, east, north = (float(part) for part in text.split(","))
     except ValueError:
         return None
-    fits = all(map(math.isfinite, (west, south, east, north))) and -180 <= west < east <= 180 and -90 <= south < north <= 90
+    fits = all(map(math.isfinite, (west, south, east, north))) and -360 <= west < east <= 360 and -90 <= south < north <= 90
     return (west, south, east, north) if fits else None

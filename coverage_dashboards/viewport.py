@@ -86,11 +86,17 @@ def _pixels(view: Range, count: int, low: float, high: float) -> tuple[NDArray[n
     return edges, edges[:-1] + size / 2
 
 
-def _cells(edges: NDArray[np.float64], centres: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last (exclusive) cell of each pixel; edges and centres of the pixels in units of cells."""
-    bounds = np.ceil(edges - 0.5).astype(np.int64)
-    holds = np.clip(np.floor(centres).astype(np.int64), 0, count - 1)
-    first, last = np.clip(bounds[:-1], 0, count), np.clip(bounds[1:], 0, count)
+def _cells(
+    edges: NDArray[np.float64], centres: NDArray[np.float64], count: int, *, wraps: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last (exclusive) cell of each pixel; edges and centres of the pixels in units of cells. Where the cells ``wrap``, their
+    numbers go on beyond the first and the last one.
+    """
+    bounds, holds = np.ceil(edges - 0.5).astype(np.int64), np.floor(centres).astype(np.int64)
+    first, last = bounds[:-1], bounds[1:]
+    if not wraps:
+        holds = np.clip(holds, 0, count - 1)
+        first, last = np.clip(first, 0, count), np.clip(last, 0, count)
     none = last <= first
     return np.where(none, holds, first), np.where(none, holds + 1, last)
 
@@ -105,7 +111,7 @@ def _reduce(field, top, bottom, left, right, op, rank, out):  # type: ignore[no-
             unknown = False
             for row in range(top[i], bottom[i]):
                 for column in range(left[j], right[j]):
-                    value = field[row, column]
+                    value = field[row, column % field.shape[1]]
                     if op == 3:
                         # Not known and NaN are the same action, and must not hide behind a quieter one.
                         code = 0 if np.isnan(value) else int(value)
@@ -135,9 +141,11 @@ def viewport(
     op: Op,
     urgency: NDArray[np.int64] | None = None,
     extent: BBox = GLOBE,
+    *,
+    endless: bool = False,
 ) -> Picture | None:
     """The field as ``width`` × ``height`` pixels of the view, of which only those on the field are made; None if none
-    is.
+    is. ``endless`` repeats a field of the whole world east and west of it.
 
     ``field`` is the ``extent``, ``(lat, lon)`` ascending from its south and west, NaN where not known, ``OUT_OF_SCOPE``
     where nothing
@@ -150,14 +158,16 @@ def viewport(
         return None
     width, height = (min(max(1, int(n)), LONGEST_SIDE) for n in (width, height))
     west, south, east, north = extent
-    x_edges, x_centres = _pixels(x_range, width, float(mercator_x(west)), float(mercator_x(east)))
+    wraps = endless and east - west > 360 - 1e-9  # beyond the antimeridian the world goes on
+    ends = x_range if wraps else (float(mercator_x(west)), float(mercator_x(east)))
+    x_edges, x_centres = _pixels(x_range, width, *ends)
     y_edges, y_centres = _pixels(y_range, height, float(mercator_y(south)), float(mercator_y(north)))
     if not x_centres.size or not y_centres.size:
         return None
     rows, columns = field.shape
     # In units of cells: column k spans k..k+1 from the west, row k from the south.
     across, up = columns / (east - west), rows / (north - south)
-    left, right = _cells((longitude_of(x_edges) - west) * across, (longitude_of(x_centres) - west) * across, columns)
+    left, right = _cells((longitude_of(x_edges) - west) * across, (longitude_of(x_centres) - west) * across, columns, wraps=wraps)
     top, bottom = _cells((latitude_of(y_edges) - south) * up, (latitude_of(y_centres) - south) * up, rows)
     whole = field.dtype.kind in "ui"
     out = np.empty((y_centres.size, x_centres.size), field.dtype if whole and op != "mean" else np.float32)

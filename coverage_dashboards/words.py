@@ -299,18 +299,21 @@ const {image, x, y, dw, dh} = source.data
 const [rows, columns] = image[0].shape
 const across = (x[0] + (i + 0.5) * dw[0] / columns) / 6378137, up = (y[0] + (j + 0.5) * dh[0] / rows) / 6378137
 if (format == 'lat') return degrees(snap(Math.atan(Math.sinh(up)) * 180 / Math.PI, -90), 'N', 'S')
-if (format == 'lon') return degrees(snap(across * 180 / Math.PI, -180), 'E', 'W')
+const turned = ((across * 180 / Math.PI + 180) % 360 + 360) % 360 - 180  // the world goes on beyond the antimeridian
+if (format == 'lon') return degrees(snap(turned, -180), 'E', 'W')
+const code = image[0][flat_index]
+if (code == null || Number.isNaN(code)) return ''
+const known = code % said.span, kind = Math.floor(code / said.span)
 if (format == 'known') {
-  if (said.months == 1) return value > 0 ? 'known in the month' : ''
-  return (said.many && value < said.months ? 'at least ' : '') + value + ' of ' + said.months + ' months known'
+  if (said.months == 1) return known > 0 ? 'known in the month' : ''
+  return (said.many && known < said.months ? 'at least ' : '') + known + ' of ' + said.months + ' months known'
 }
-// Bokeh says "NaN" of its own accord and asks no formatter, so the value is looked up where the pointer is.
-const seen = image[0][flat_index]
-if (seen == null || Number.isNaN(seen)) return 'not known'
-if (seen < -1e30) return said.beside
-if (said.actions.length) return said.actions[Math.round(seen)]
+if (kind == said.values + 1) return 'not known'
+if (kind == said.values) return said.beside
+if (said.actions.length) return said.actions[kind]
+const seen = kind * said.step
 if (seen === 0 && said.none) return '0 ' + said.unit + ': ' + said.none
-const text = Math.abs(seen) >= 100 ? seen.toFixed(0) : Number(seen.toPrecision(3)).toString()
+const text = Math.abs(seen) >= 100 ? seen.toFixed(0) : Number(Number(seen.toPrecision(3)).toFixed(said.decimals)).toString()
 return text + (said.unit == '%' ? ' %' : ' ' + said.unit) + said.pixel
 """
 """What the pointer says, in the browser: the server is not asked, however fast the pointer moves."""

@@ -6,6 +6,7 @@ whatever the grid.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from bokeh.models import (
 from numpy.typing import NDArray
 
 from coverage_dashboards import palette, words
+from coverage_dashboards.coding import LIMITS, coding_of, colours_of, hover_of
 from coverage_dashboards.fields import CHANGE, CHANGE_URGENCY, CHANGES, Field, Limits
 from coverage_dashboards.outlines import NAMES, Name, outlines
 from coverage_dashboards.viewport import (
@@ -181,12 +183,21 @@ class WorldMap:
 
     @property
     def box(self) -> BBox | None:
-        """West, south, east, north of the view, degrees; None where it shows all of the cube, or nothing of the world."""
+        """West, south, east, north of the view, degrees, west > east across the antimeridian; None where it shows all of the cube."""
+        seen = self.reach
+        if seen is None:
+            return None
+        west, south, east, north = seen
+        return (-180.0, south, 180.0, north) if east - west >= 360 else (wrapped(west), south, wrapped(east) or 180.0, north)
+
+    @property
+    def reach(self) -> BBox | None:
+        """The same with longitudes that go on beyond ±180, so that west < east: where on the map the view is."""
         with self._state:
             (left, right), (bottom, top) = self._view
             if not self._moved:
                 return None
-        west, east = (float(longitude_of(min(max(x, -EDGE), EDGE))) for x in (left, right))
+        west, east = (float(longitude_of(x)) for x in (left, right))
         south, north = (float(latitude_of(min(max(y, -EDGE), EDGE))) for y in (bottom, top))
         return (west, south, east, north) if west < east and south < north else None
 
@@ -239,9 +250,9 @@ class WorldMap:
             pn.state.execute(lambda: source.update(data=data), schedule=True)
 
     def _tapped(self, event: Any) -> None:
-        if self._on_tap and event.x is not None and event.y is not None and abs(event.y) < EDGE:
-            # The map may be dragged beyond the antimeridian; a click there is beside the world.
-            self._on_tap(float(longitude_of(event.x)), float(latitude_of(event.y)))
+        if self._on_tap and event.x is not None and event.y is not None:
+            beyond = abs(event.y) > EDGE  # the map ends at 85°: above and below it there is no place
+            self._on_tap(wrapped(float(longitude_of(event.x))), math.nan if beyond else float(latitude_of(event.y)))
 
     def _options(self) -> Any:
         hover = HoverTool(tooltips=_TOOLTIP, formatters=self._formatters(), point_policy="follow_mouse", attachment="horizontal")
@@ -261,7 +272,7 @@ class WorldMap:
         )
 
     def _formatters(self) -> dict[str, CustomJSHover]:
-        return dict.fromkeys(("@known", "$x", "$y"), self._said)
+        return dict.fromkeys(("$x", "$y"), self._said)
 
     def _seen_range(self, x_range: Range | None = None, y_range: Range | None = None, **_: Any) -> None:
         """The browser shows another part of the map."""
@@ -286,40 +297,25 @@ class WorldMap:
             self._draw_again()
 
     def _draw(self, version: int) -> hv.Image:
-        """The picture of the current view, as two layers: the value, and how many months of it are known."""
+        """The picture of the current view: a code a pixel, of its value and of how many months of it are known."""
         with self._state:
             shown, view, size, extent = self.shown, self._view, self._size, self._extent
         picture = known = None
         if shown is not None and size is not None:
             field = shown.field
-            picture = viewport(field.values, *view, *size, op_of(field.metric), ranks_of(field.metric), extent)
-            known = viewport(field.known_months, *view, *size, "min", extent=extent)
+            picture = viewport(field.values, *view, *size, op_of(field.metric), ranks_of(field.metric), extent, endless=True)
+            known = viewport(field.known_months, *view, *size, "min", extent=extent, endless=True)
         self.picture = picture
-        if picture is None or known is None:
+        if shown is None or picture is None or known is None:
             # The browser has not told its size yet, or looks beside the world.
             empty = np.full((2, 2), np.nan, np.float32)
-            image = _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), np.zeros((2, 2), np.uint8))
-        else:
-            image = _image(picture, known.values)
-        return image.opts(**self._colours(shown, picture))
-
-    def _colours(self, shown: Shown | None, picture: Picture | None) -> dict[str, Any]:
-        """Options of a drawing's colours.
-
-        They belong to the picture and not to a hook after it: HoloViews would send its own colours first, and where the browser is still
-        making the map it may take those and miss the change (seen under load as a map in black and white).
-        """
-        if shown is None or picture is None:
-            return {"cmap": ["rgba(0,0,0,0)"] * 2, "clim": (0, 1), "clipping_colors": {"NaN": "rgba(0,0,0,0)", "min": "rgba(0,0,0,0)"}}
-        around, metric = palette.theme(shown.dark), shown.field.metric
-        if metric == "action":
-            colours = palette.action_colours(ACTIONS, shown.dark)
-        elif metric == CHANGE:
-            colours = palette.change_colours(CHANGES, shown.dark)
-        else:
-            colours = palette.ramp(metric, shown.dark)
-        clipping = {"NaN": around.unknown, "min": around.out_of_scope}
-        return {"cmap": list(colours), "clim": (shown.limits.low, shown.limits.high), "clipping_colors": clipping}
+            image = _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), empty)
+            return image.opts(cmap=["rgba(0,0,0,0)"] * 2, clim=LIMITS, clipping_colors={"NaN": "rgba(0,0,0,0)"})
+        # Colours belong to the picture and not to a hook after it: HoloViews would send its own first, and where the browser is still
+        # making the map it may take those and miss the change (seen under load as a map in black and white).
+        coding = coding_of(shown.field)
+        colours = colours_of(coding, shown.field, shown.limits, shown.dark)
+        return _image(picture, coding.encode(picture.values, known.values)).opts(cmap=colours, clim=LIMITS, clipping_colors={})
 
     def _resize(self, width: int, height: int) -> None:
         if not self._moved:
@@ -384,6 +380,7 @@ class WorldMap:
         if shown is None or picture is None:
             return
         text = words.hover_words(shown.field, pixel_words(shown.field.metric, picture.cells), picture.cells >= 1.5)
+        text |= hover_of(coding_of(shown.field))
         if self._said.args.get("said") != text:
             self._said.args = {"said": text, "source": source}
 
@@ -401,7 +398,14 @@ def _line_of(outline: shapely.Geometry | None) -> dict[str, Any]:
     gap = np.full((1, 2), np.nan)
     rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(shapely.get_parts(outline))]
     flat = np.concatenate([part for ring in rings for part in (ring, gap)])
-    return {"x": mercator_x(flat[:, 0]), "y": mercator_y(flat[:, 1])}
+    x, y = mercator_x(flat[:, 0]), mercator_y(flat[:, 1])
+    # The world goes on beyond the antimeridian, and so does what is marked.
+    return {"x": np.concatenate([x + turn * 2 * EDGE for turn in (-1, 0, 1)]), "y": np.tile(y, 3)}
+
+
+def wrapped(longitude: float) -> float:
+    """The same longitude within -180 to 180."""
+    return (longitude + 180.0) % 360.0 - 180.0
 
 
 def _bound(axis: Range1d) -> None:
@@ -409,22 +413,22 @@ def _bound(axis: Range1d) -> None:
     axis.min_interval, axis.max_interval = CLOSEST, 3.9 * EDGE
 
 
-# With a range of their own, HoloViews need not search every picture for its smallest and largest value.
-_LAYERS = [hv.Dimension("value", range=(0, 1)), hv.Dimension("known", range=(0, 1))]
+# With a range of its own, HoloViews need not search every picture for its smallest and largest value.
+_CODE = hv.Dimension("code", range=(0, 1))
 
 
-def _image(picture: Picture, known: NDArray[np.uint8]) -> hv.Image:
-    rows, columns = picture.values.shape
+def _image(picture: Picture, codes: NDArray[Any]) -> hv.Image:
+    rows, columns = codes.shape
     (left, right), (bottom, top) = picture.x_range, picture.y_range
     x = left + (np.arange(columns) + 0.5) * (right - left) / columns
     y = bottom + (np.arange(rows) + 0.5) * (top - bottom) / rows
-    return hv.Image((x, y, picture.values, known), ["x", "y"], _LAYERS, bounds=(left, bottom, right, top))
+    return hv.Image((x, y, codes), ["x", "y"], _CODE, bounds=(left, bottom, right, top))
 
 
 _TOOLTIP = """
 <div style="font-size:14px;line-height:1.4;padding:2px 4px;max-width:340px">
   <div style="font-weight:600">$x{value}</div>
-  <div>@known{known}</div>
+  <div>$x{known}</div>
   <div>$y{lat}, $x{lon}</div>
 </div>
 """

@@ -98,8 +98,7 @@ def test_the_python_gives_the_same_array(cube: Cube, box: tuple[float, float, fl
     script = tmp_path / "same.py"
     script.write_text(f"{python_code(view, cube.location, box)}\nimport numpy\nnumpy.save({str(tmp_path / 'out.npy')!r}, values.values)\n")
     subprocess.run([sys.executable, str(script)], check=True, cwd=Path(__file__).parents[2], capture_output=True, env={"PYTHONPATH": "."})
-    rows, columns = window_of(grid_of(cube.ds), box)
-    wanted = field_of(cube, view.query(), FieldCache()).values[rows, columns]
+    wanted = window_of(grid_of(cube.ds), box).of(field_of(cube, view.query(), FieldCache()).values)
     got = np.load(tmp_path / "out.npy")
     assert got.shape == wanted.shape
     there = np.isfinite(wanted)

@@ -44,7 +44,7 @@ def test_nothing_is_said_where_nothing_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "view", ["1,2,3", "a,b,c,d", "10,0,5,5", "0,10,5,5", "nan,0,1,1", "-inf,0,1,1", "-181,0,0,1", "0,-91,1,1", "1,1,1,1", "9" * 5000]
+    "view", ["1,2,3", "a,b,c,d", "10,0,5,5", "0,10,5,5", "nan,0,1,1", "-inf,0,1,1", "-361,0,0,1", "0,-91,1,1", "1,1,1,1", "9" * 5000]
 )
 def test_a_part_of_the_world_that_is_none_is_left_out(view: str) -> None:
     assert spot_from_address({"view": [view]}) == (Spot(), ["view"])

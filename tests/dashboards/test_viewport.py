@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, OUT_OF_SCOPE, fit_extent, fit_world, refit, viewport
+from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, OUT_OF_SCOPE, fit_extent, fit_world, mercator_x, refit, viewport
 from coverage_pipeline.cube.schema import ACTION_ORDER, ACTIONS, URGENCY
 
 RANKS = np.zeros(256, np.int64)
@@ -164,3 +166,20 @@ def test_a_region_is_drawn_where_the_globe_would_have_it(seed, corner, size, op)
     assert region.values.shape[0] > 20
     assert x_range[0] < region.x_range[0] < region.x_range[1] < x_range[1]
     assert viewport(part, (1.9e7, 1.95e7), (0, 1e6), 50, 50, op, RANKS, (-180.0, -60.0, -120.0, 0.0)) is None
+
+
+@given(st.integers(-300, 300), st.integers(3, 170))
+def test_the_world_goes_on_beyond_the_antimeridian(west: int, width: int) -> None:
+    """A view across it shows the cells on both sides, each where it is: as the same view of a field that was turned."""
+    field = np.arange(36 * 72, dtype=np.float32).reshape(36, 72)
+    # Off the round numbers, where a cell's centre lies on a pixel's edge and either neighbour may have it.
+    start, stop = west + 0.0123457, west + 0.0123457 + width * 1.00117
+    turns = math.floor((west + 180) / 5)  # whole cells to the west
+
+    def seen(of: NDArray[np.float32], degrees: float) -> Any:
+        x_range = (float(mercator_x(start - degrees)), float(mercator_x(stop - degrees)))
+        return viewport(of, x_range, (-1.01e6, 4.02e6), 60, 20, "max", endless=True)
+
+    beyond, inside = seen(field, 0.0), seen(np.roll(field, -(turns % 72), axis=1), turns * 5.0)
+    assert beyond.values.shape == (20, 60)
+    np.testing.assert_array_equal(beyond.values, inside.values)

@@ -36,7 +36,7 @@ def test_a_map_drawn_while_its_size_changes_is_of_one_size():
     def draw() -> list[tuple[int, ...]]:
         start.wait()
         images = [world._draw(k) for k in range(40)]
-        return [(len(image.dimension_values("y", expanded=False)), *image.dimension_values("value", flat=False).shape) for image in images]
+        return [(len(image.dimension_values("y", expanded=False)), *image.dimension_values("code", flat=False).shape) for image in images]
 
     with ThreadPoolExecutor(2) as pool:
         drawn, _ = pool.submit(draw), pool.submit(resize)

@@ -1,0 +1,103 @@
+"""A pixel as one number: its value and how many months of it are known, in 16 bits, and the colours that go with the numbers.
+
+What the browser gets of a map is this number alone: two bytes a pixel, where the value as float32 and the months beside it were five. A
+palette has a colour for each class of value, so that picture and colours cannot be taken apart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coverage_dashboards import palette
+from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
+from coverage_dashboards.viewport import OUT_OF_SCOPE
+from coverage_pipeline.cube.schema import ACTIONS
+
+MOST_CLASSES = 4096
+_CODES = 1 << 16
+LIMITS = (-0.5, _CODES - 0.5)
+"""Ends of the linear colour mapper that gives each class its own colour; half a code beside, so that no rounding matters."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """``code = class × span + known``. Class k < ``values`` stands for ``k × step``; then come *beside* and *not known*.
+
+    All codings fill 16 bits with a power of two of classes, so that the colour mapper's ends (``LIMITS``) are the same for every map: a
+    change of them was lost now and then while the browser made the map, and all of it was grey.
+    """
+
+    values: int
+    """Classes of values."""
+    step: float
+    months: int
+    """Most months that can be known."""
+
+    @property
+    def beside(self) -> int:
+        """Class of pixels in which nothing is wanted."""
+        return self.values
+
+    @property
+    def unknown(self) -> int:
+        """Class of pixels that are not known."""
+        return self.values + 1
+
+    @property
+    def span(self) -> int:
+        """Codes a class."""
+        return _CODES // self.classes
+
+    @property
+    def classes(self) -> int:
+        """Classes in all, those that no pixel has included: a power of two."""
+        return 1 << (self.values + 1).bit_length()
+
+    def encode(self, values: NDArray[np.float32], known: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        """Codes of pixels; ``values`` has NaN where not known and ``OUT_OF_SCOPE`` where nothing is wanted."""
+        finite = np.isfinite(values)
+        classes = np.full(values.shape, self.unknown, np.int64)
+        classes[values == OUT_OF_SCOPE] = self.beside
+        some = values[finite]
+        # However little there is, it is not nothing.
+        classes[finite] = np.clip(np.rint(some / self.step), some > 0, self.values - 1)
+        return (classes * self.span + np.minimum(known, self.months)).astype(np.uint16)
+
+
+def coding_of(field: Field) -> Coding:
+    """The coding of a field: exact for classes and whole numbers; a fraction is rounded to a thousandth of the largest value or less.
+
+    The step divides 1 where it can, for a pixel over several cells may be a fraction where the cells are whole numbers.
+    """
+    months = min(field.months, 255)
+    if field.metric in ("action", CHANGE):
+        return Coding(len(ACTIONS if field.metric == "action" else CHANGES), 1.0, months)
+    most = min(MOST_CLASSES, _CODES >> months.bit_length()) - 2
+    top = max(field.top, field.limits.high)
+    step = 1 / math.floor((most - 1) / top) if top <= most - 1 else top / (most - 1)
+    return Coding(most, step, months)
+
+
+def colours_of(coding: Coding, field: Field, limits: Limits, dark: bool) -> list[str]:
+    """A colour for each class of a coding."""
+    around = palette.theme(dark)
+    if field.metric == "action":
+        shown = palette.action_colours(ACTIONS, dark)
+    elif field.metric == CHANGE:
+        shown = palette.change_colours(CHANGES, dark)
+    else:
+        ramp = palette.ramp(field.metric, dark)
+        at = (np.arange(coding.values) * coding.step - limits.low) / (limits.high - limits.low) * len(ramp)
+        shown = [ramp[k] for k in np.clip(at, 0, len(ramp) - 1).astype(int)]
+    return [*shown, around.out_of_scope, *[around.unknown] * (coding.classes - coding.values - 1)]
+
+
+def hover_of(coding: Coding) -> dict[str, Any]:
+    """What the browser needs to read a code."""
+    digits = math.floor(-math.log10(coding.step)) if coding.step < 1 else 0
+    return {"span": coding.span, "values": coding.values, "step": coding.step, "decimals": digits}
