@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from coverage_dashboards.gazetteer import Found
+from coverage_dashboards.gazetteer import Found, position
 from coverage_pipeline.demand.place import outline_of
 from coverage_pipeline.demand.target_file import read_target_file
 from coverage_pipeline.errors import PlannerError
@@ -108,8 +108,7 @@ def _kept_as(outline: shapely.Geometry, title: str) -> Found:
 
 def _found(key: str, outline: shapely.Geometry, title: str) -> Found:
     middle = outline.representative_point()
-    ns, ew = "N" if middle.y >= 0 else "S", "E" if middle.x >= 0 else "W"
-    return Found("area", f"{title} about {abs(middle.y):.2f}° {ns}, {abs(middle.x):.2f}° {ew}", f"area:{key}", outline)
+    return Found("area", f"{title} about {position(middle.y, middle.x)}", f"area:{key}", outline)
 
 
 def _check_zip(content: bytes) -> None:

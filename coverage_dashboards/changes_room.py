@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import panel as pn
@@ -13,7 +13,7 @@ from coverage_dashboards import palette, words
 from coverage_dashboards.choices import View, title_of
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.escape import html
-from coverage_dashboards.gazetteer import target_found
+from coverage_dashboards.gazetteer import target_found, target_label
 from coverage_dashboards.planning import planning
 from coverage_dashboards.row_table import Column, Row, RowTable
 from coverage_dashboards.words import month_in_words
@@ -38,7 +38,7 @@ KINDS_IN_WORDS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Compared:
     """What changed for one sensor, or why that cannot be told."""
 
     sensor: str
@@ -49,7 +49,6 @@ class Found:
     targets: Targets | None = None
     cells: str = ""
     """The same for cells, where two months are compared."""
-    notes: list[str] = field(default_factory=list)
 
 
 class ChangesRoom:
@@ -86,7 +85,7 @@ class ChangesRoom:
         self.said.object = words.paragraph(text, self.desk.dark)
         self.table.fill([], self.desk.dark)
 
-    def _show(self, found: list[Found]) -> None:
+    def _show(self, found: list[Compared]) -> None:
         dark = self.desk.dark
         month = month_in_words(self.desk.view.last)
         ink = palette.theme(dark).ink
@@ -107,8 +106,7 @@ class ChangesRoom:
         table = self._targets.table
         same = table[table["id"] == key.split("/", 1)[1]]
         if len(same):
-            row = same.iloc[0]
-            self.desk.open_place(target_found(str(row["id"]), str(row["name"]), row.geometry))
+            self.desk.open_place(target_found(same.iloc[0]))
 
 
 def _row(sensor: str, change: Change, name: str) -> Row:
@@ -118,14 +116,14 @@ def _row(sensor: str, change: Change, name: str) -> Row:
     def shown(state: TargetState | None) -> str:
         return "–" if state is None else "?" if state.lacks is None else str(state.lacks)
 
-    label = name if name == change.target else f"{name} ({change.target})"
+    label = target_label(change.target, name)
     what = f"{change.kind}: {KINDS_IN_WORDS[change.kind]}"
     cells = [label, title_of(sensor), what, shown(change.before), shown(change.after), f"{change.area_km2:,.0f}"]
     values: list[float | str | None] = [label, title_of(sensor), what, lacks(change.before), lacks(change.after), change.area_km2]
     return Row(f"{sensor}/{change.target}", cells, values)
 
 
-def _compare(desk: Desk, sensors: Sequence[str], view: View, by_month: bool) -> list[Found]:
+def _compare(desk: Desk, sensors: Sequence[str], view: View, by_month: bool) -> list[Compared]:
     store, after = planning().store, view.last
     before = after.shift(-1)
     targets = desk.targets()
@@ -149,7 +147,7 @@ def _compare(desk: Desk, sensors: Sequence[str], view: View, by_month: bool) -> 
                 cells = "Cells: " + (", ".join(f"{kind} {km2:,.0f} km²" for kind, km2 in areas.items() if km2) or "no cell changed")
             except PlannerError as error:
                 cells = f"Cells: {error}"
-        result.append(Found(sensor, against, changes, said, targets, cells))
+        result.append(Compared(sensor, against, changes, said, targets, cells))
     return result
 
 

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverage_dashboards import palette
-from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
+from coverage_dashboards.fields import CHANGE, Field, Limits, classes_of
 from coverage_dashboards.viewport import OUT_OF_SCOPE
-from coverage_pipeline.cube.schema import ACTIONS
 
 MOST_CLASSES = 4096
 _CODES = 1 << 16
@@ -75,22 +74,25 @@ def coding_of(field: Field) -> Coding:
     The step divides 1 where it can, for a pixel over several cells may be a fraction where the cells are whole numbers.
     """
     months = min(field.months, 255)
-    if field.metric in ("action", CHANGE):
-        return Coding(len(ACTIONS if field.metric == "action" else CHANGES), 1.0, months)
+    if names := classes_of(field.metric):
+        return Coding(len(names), 1.0, months)
     most = min(MOST_CLASSES, _CODES >> months.bit_length()) - 2
     top = max(field.top, field.limits.high)
     step = 1 / math.floor((most - 1) / top) if top <= most - 1 else top / (most - 1)
     return Coding(most, step, months)
 
 
+def class_colours(metric: str, dark: bool) -> list[str]:
+    """A colour for each of ``classes_of`` a metric."""
+    names = classes_of(metric)
+    return palette.change_colours(names, dark) if metric == CHANGE else palette.action_colours(names, dark)
+
+
 def colours_of(coding: Coding, field: Field, limits: Limits, dark: bool) -> list[str]:
     """A colour for each class of a coding."""
     around = palette.theme(dark)
-    if field.metric == "action":
-        shown = palette.action_colours(ACTIONS, dark)
-    elif field.metric == CHANGE:
-        shown = palette.change_colours(CHANGES, dark)
-    else:
+    shown = class_colours(field.metric, dark)
+    if not shown:
         ramp = palette.ramp(field.metric, dark)
         at = (np.arange(coding.values) * coding.step - limits.low) / (limits.high - limits.low) * len(ramp)
         shown = [ramp[k] for k in np.clip(at, 0, len(ramp) - 1).astype(int)]

@@ -18,6 +18,13 @@ from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.geometry.bbox import BBox
 
 
+class OpenPlace(Protocol):
+    """Shows a place."""
+
+    def __call__(self, found: Found, *, move: bool = True) -> None:
+        """``move``: the map goes there."""
+
+
 @dataclass
 class Desk:
     """What is chosen. The planner's page keeps it; rooms read it, and call ``open_place``, ``open_room`` and ``tell``."""
@@ -28,7 +35,7 @@ class Desk:
     spot: Spot
     box: Callable[[], BBox | None]
     """The part of the map that is seen; None: all of it."""
-    open_place: Callable[[Found], None]
+    open_place: OpenPlace
     open_room: Callable[[str], None]
     tell: Callable[[str, str], None]
     """Say something (text, severity: info, success, warning, error) above every room."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +15,13 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from coverage_dashboards import palette, words
 from coverage_dashboards.choices import View
-from coverage_dashboards.coding import coding_of, colours_of
+from coverage_dashboards.coding import class_colours, coding_of, colours_of
 from coverage_dashboards.escape import plain
-from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
+from coverage_dashboards.fields import CHANGE, Field, Limits, classes_of
 from coverage_dashboards.outlines import NAMES, outlines
 from coverage_dashboards.viewport import OUT_OF_SCOPE, Range, fit_extent, viewport
 from coverage_dashboards.worldmap import op_of, ranks_of
-from coverage_pipeline.cube.schema import ACTIONS, METRICS
+from coverage_pipeline.cube.schema import METRICS
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.grid.spec import GridSpec
@@ -75,11 +74,6 @@ def window_of(grid: GridSpec, box: BBox | None) -> Window:
     if top <= bottom or not numbers.size:
         raise ExportTooLarge("the map shows nothing of the cube: move it, or export everything")
     return Window(slice(bottom, top), numbers % columns, start)
-
-
-def classes_of(metric: str) -> Sequence[str]:
-    """Names of the classes of a map of classes, by value; empty for a map of numbers."""
-    return ACTIONS if metric == "action" else CHANGES if metric == CHANGE else ()
 
 
 def geotiff(field: Field, grid: GridSpec, box: BBox | None, said: str) -> bytes:
@@ -216,8 +210,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, field: Field, limits: Limits, dark: 
     names = classes_of(field.metric)
     if names:
         titles = words.ACTION_TITLES if field.metric == "action" else {name: name.capitalize() for name in names}
-        ramp = palette.action_colours(ACTIONS, dark) if field.metric == "action" else palette.change_colours(CHANGES, dark)
-        for k, (name, colour) in enumerate(zip(names, ramp, strict=True)):
+        for k, (name, colour) in enumerate(zip(names, class_colours(field.metric, dark), strict=True)):
             if name in titles:
                 _swatch(draw, (20 + k % 5 * 310, top + k // 5 * 34), colour, _with_share(titles[name], name, field), around.ink)
         return

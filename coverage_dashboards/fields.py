@@ -315,10 +315,15 @@ def _round_up(value: float) -> float:
     return float(f"{nice * scale:.3g}")
 
 
+def classes_of(metric: str) -> Sequence[str]:
+    """Names of the classes of a map of classes, by value; empty for a map of numbers."""
+    return ACTIONS if metric == "action" else CHANGES if metric == CHANGE else ()
+
+
 def shares_within(field: Field, cube: Cube, rows: slice, columns: NDArray[np.int64]) -> dict[str, Share]:
     """Cells of each class within some rows and columns, and their part of the area in scope there; of a map of classes."""
-    names = CHANGES if field.metric == CHANGE else ACTIONS
-    return _shares(field.values[rows][:, columns], grid_of(cube.ds), names, "out of scope" if names is CHANGES else "out_of_scope", rows)
+    beside = "out of scope" if field.metric == CHANGE else "out_of_scope"
+    return _shares(field.values[rows][:, columns], grid_of(cube.ds), classes_of(field.metric), beside, rows)
 
 
 def _shares(

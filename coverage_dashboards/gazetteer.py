@@ -12,7 +12,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import mgrs
 import numpy as np
@@ -92,14 +92,19 @@ def _target(text: str, targets: Targets | None) -> Found | None:
     for column in ("id", "name"):
         same = np.flatnonzero([str(value).casefold() == wanted for value in table[column]])
         if same.size:
-            row = table.iloc[int(same[0])]
-            return target_found(str(row["id"]), str(row["name"]), row.geometry)
+            return target_found(table.iloc[int(same[0])])
     return None
 
 
-def target_found(key: str, name: str, outline: shapely.Geometry) -> Found:
-    """A target as a place."""
-    return Found("target", name if name == key else f"{name} ({key})", f"target:{key}", outline)
+def target_label(key: str, name: str) -> str:
+    """What a target is called: by its name, and by its id where that is another."""
+    return name if name == key else f"{name} ({key})"
+
+
+def target_found(row: Any) -> Found:
+    """A row of the table of targets as a place."""
+    key = str(row["id"])
+    return Found("target", target_label(key, str(row["name"])), f"target:{key}", row["geometry"])
 
 
 def _coordinates(text: str, grid: GridSpec) -> Found | None:

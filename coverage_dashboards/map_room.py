@@ -273,7 +273,7 @@ class MapRoom:
             self.map.mark("scene", _corners_outline(self._corners))
             return
         try:
-            self.desk.open_place(cell_at(lon, lat, grid_of(self.desk.cube.ds)))
+            self.desk.open_place(cell_at(lon, lat, grid_of(self.desk.cube.ds)), move=False)
         except NoSuchPlace as nowhere:
             self.desk.tell(str(nowhere), "info")
 

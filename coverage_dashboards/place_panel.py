@@ -31,6 +31,7 @@ class PlacePanel:
         self._point = point
         self._scenes: dict[str, PlaceScene] = {}
         self._report: PlaceReport | None = None
+        self._dark = False
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         self.title = pmui.Typography("", variant="h6", margin=(0, 0, 0, 4), **wide)
         close = pmui.IconButton(icon="close", description="Close the place panel", size="small", margin=0, width=40)
@@ -71,10 +72,14 @@ class PlacePanel:
 
     def show(self, found: Found, report: PlaceReport, dark: bool) -> None:
         """Show what there is of the place."""
-        self._report = report
+        same = report is self._report and dark == self._dark
+        self._report, self._dark = report, dark
         self.title.object = plain(found.title)
         about = f"{report.area_km2:,.0f} km². Days are UTC. {CLOUD_IS_THE_SCENE_S}"
         self.said.object = words.paragraph(about, dark, quiet=True)
+        if same:  # another layer or metric of the map asks for the place again
+            self._body.visible = self.view.visible = True
+            return
         self.answer.object = place_words.answer(report, dark)
         self.figures.object = place_words.figures_table(report, dark)
         sensors = dict.fromkeys(month.sensor for month in report.months)

@@ -176,18 +176,15 @@ class Planner:
     def _make_room(self, room: str) -> Room:
         return _ROOM_OF[room](self.desk)
 
-    def _open_place(self, found: Found) -> None:
-        """Show a place, from wherever it was named; the map goes there unless it was the map that was clicked."""
-        clicked = self.desk.spot.room == "map" and found.kind == "cell" and not self._searching
-        self._place(found, move=not clicked)
+    def _open_place(self, found: Found, *, move: bool = True) -> None:
+        """Show a place, from wherever it was named; ``move``: the map goes there."""
+        self._place(found, move=move)
         self.desk.spot = replace(self.desk.spot, place=found.text, box=self.map_room.map.reach)
         self.map_room.say_shares()
         if self.desk.spot.room != "map":
             self._open_room("map")
         else:
             self._write(push=True)
-
-    _searching = False
 
     def _place(self, found: Found, *, move: bool) -> None:
         if found.kind == "country":
@@ -207,11 +204,7 @@ class Planner:
 
     def _found_by_search(self, found: Found) -> None:
         self._tell("", "info")
-        self._searching = True
-        try:
-            self._open_place(found)
-        finally:
-            self._searching = False
+        self._open_place(found)
 
     def _find(self, text: str, show: Any) -> None:
         if not text.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import panel as pn
@@ -15,7 +16,7 @@ from coverage_dashboards.choices import title_of
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.escape import html
 from coverage_dashboards.gazetteer import Found
-from coverage_dashboards.planning import planning, who
+from coverage_dashboards.planning import Planning, planning, who
 from coverage_dashboards.row_table import Column, Row, RowTable
 from coverage_pipeline.requests.states import STATES, TRANSITIONS
 from coverage_pipeline.requests.store import Request
@@ -113,23 +114,17 @@ class RequestsRoom:
         self.detail.visible = False
 
     def _annotate(self, *_: Any) -> None:
-        request, name, note = self._open, who(), str(self.note.value_input or self.note.value or "")
-        if request is not None:
-            self.desk.background.run(
-                "change",
-                lambda: annotate_request(planning(), request, name, note),
-                lambda now: self._changed(now, "Its note is saved."),
-                self._refused,
-            )
+        self._change(annotate_request, self.note, "Its note is saved.")
 
     def _cancel(self, *_: Any) -> None:
-        request, name, reason = self._open, who(), str(self.reason.value_input or self.reason.value or "")
+        self._change(cancel_request, self.reason, "It is cancelled.")
+
+    def _change(self, act: Callable[[Planning, Request, str, str], Request], typed: pmui.TextInput, said: str) -> None:
+        """Change the open request as it was read, by what was typed."""
+        request, name, text = self._open, who(), str(typed.value_input or typed.value or "")
         if request is not None:
             self.desk.background.run(
-                "change",
-                lambda: cancel_request(planning(), request, name, reason),
-                lambda now: self._changed(now, "It is cancelled."),
-                self._refused,
+                "change", lambda: act(planning(), request, name, text), lambda now: self._changed(now, said), self._refused
             )
 
     def _changed(self, now: Request, text: str) -> None:

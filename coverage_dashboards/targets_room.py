@@ -15,7 +15,7 @@ from coverage_dashboards import palette, words
 from coverage_dashboards.choices import title_of
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.escape import html
-from coverage_dashboards.gazetteer import target_found
+from coverage_dashboards.gazetteer import target_found, target_label
 from coverage_dashboards.planning import planning
 from coverage_dashboards.row_table import Column, Row, RowTable
 from coverage_dashboards.words import ACTION_TITLES, month_in_words, percent
@@ -109,8 +109,7 @@ class TargetsRoom:
     def _opened(self, key: str) -> None:
         if self._standing is None:
             return
-        row = self._standing.targets.table.iloc[int(key.split(":")[1])]
-        self.desk.open_place(target_found(str(row["id"]), str(row["name"]), row.geometry))
+        self.desk.open_place(target_found(self._standing.targets.table.iloc[int(key.split(":")[1])]))
 
 
 def _ask(desk: Desk, sensors: tuple[str, ...], view: Any) -> Standing | None:
@@ -154,10 +153,8 @@ def rows_of(standing: Standing) -> list[Row]:
     signs = np.array([STATE_SIGNS[name] for name in STATES])
     sums = [np.where(part < 0, 0, part).sum(axis=1) for part in (overview.deficit, overview.ingestable, overview.remaining)]
     known = (overview.deficit >= 0).any(axis=1)
-    urgent = np.take(overview.action, 0, axis=1) * 0
-    for month in range(len(overview.months)):
-        better = _URGENCY[overview.action[:, month]] > _URGENCY[urgent]
-        urgent = overview.action[:, month] if month == 0 else np.where(better, overview.action[:, month], urgent)
+    month = _URGENCY[overview.action].argmax(axis=1)
+    urgent = np.take_along_axis(overview.action, month[:, None], axis=1)[:, 0]
     rows = []
     names, ids, groups = (table[column].astype(str).to_list() for column in ("name", "id", "group"))
     area = table["area_km2"].to_numpy()
@@ -169,7 +166,7 @@ def rows_of(standing: Standing) -> list[Row]:
             asked = int(standing.requests[s, t])
             action = ACTION_TITLES[ACTIONS[int(urgent[s, t])]]
             shown = [f"{n}" for n in numbers] if known[s, t] else ["?"] * 3
-            name = names[t] if names[t] == ids[t] else f"{names[t]} ({ids[t]})"
+            name = target_label(ids[t], names[t])
             cells = [name, title_of(sensor), groups[t], share, action, "".join(signs[overview.state[s, :, t]]), *shown,
                      "?" if asked < 0 else str(asked), f"{area[t]:,.0f}"]  # fmt: skip
             values: list[float | str | None] = [

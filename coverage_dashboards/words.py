@@ -8,8 +8,9 @@ from typing import Any
 
 from coverage_dashboards import palette
 from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
+from coverage_dashboards.coding import class_colours
 from coverage_dashboards.escape import html, plain
-from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits, Share
+from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits, Share, classes_of
 from coverage_pipeline.cube.schema import ACTIONS, GAP_VARIABLES, METRICS
 from coverage_pipeline.holdings.metadata import HOLDINGS_STATUS
 from coverage_pipeline.months import Month
@@ -194,10 +195,8 @@ def _action_swatch(colour: str, around: palette.Theme, title: str, words: str, a
 def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark: bool, here: Mapping[str, Share] | None = None) -> str:
     """The colour bar, or the list of actions, as HTML; ``here`` are the shares of what the map shows, where it shows a part."""
     around = palette.theme(dark)
-    if field.metric == "action":
-        return _action_legend(field, dark, here)
-    if field.metric == CHANGE:
-        return _change_legend(field, dark, here)
+    if classes_of(field.metric):
+        return _class_legend(field, dark, here)
     ramp = palette.ramp(field.metric, dark)
     stops = ",".join(ramp[round(k * (len(ramp) - 1) / 15)] for k in range(16))
     ticks = [limits.low + (limits.high - limits.low) * k / 4 for k in range(5)]
@@ -233,17 +232,6 @@ def _frame(body: str, around: palette.Theme) -> str:
     return f'<div role="region" aria-label="Legend" tabindex="0" style="{style}">{body}</div>'
 
 
-def _action_legend(field: Field, dark: bool, here: Mapping[str, Share] | None) -> str:
-    around = palette.theme(dark)
-    colours = dict(zip(ACTIONS, palette.action_colours(ACTIONS, dark), strict=True))
-    entries = []
-    for name in ACTION_WORDS:
-        amount = _amount(name, field, here, name == "out_of_scope")
-        entries.append(_action_swatch(colours[name], around, ACTION_TITLES[name], action_words(name, field), amount))
-    title = '<div style="font-weight:600;width:100%">Action the evidence asks for</div>'
-    return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
-
-
 CHANGE_WORDS: Mapping[str, str] = {
     "opened": "had what is wanted, now lacks some",
     "worse": "lacks more than before",
@@ -258,21 +246,23 @@ CHANGE_WORDS: Mapping[str, str] = {
 """Kinds of change in the order of the legend."""
 
 
-def _change_legend(field: Field, dark: bool, here: Mapping[str, Share] | None) -> str:
+def _class_legend(field: Field, dark: bool, here: Mapping[str, Share] | None) -> str:
+    """Of a map of classes: each with its colour, what it means, and how much of the area has it."""
     around = palette.theme(dark)
-    colours = dict(zip(CHANGES, palette.change_colours(CHANGES, dark), strict=True))
+    changes = field.metric == CHANGE
+    colours = dict(zip(classes_of(field.metric), class_colours(field.metric, dark), strict=True))
     entries = []
-    for name, meaning in CHANGE_WORDS.items():
-        amount = _amount(name, field, here, name == "out of scope")
-        entries.append(_action_swatch(colours[name], around, name.capitalize(), meaning, amount))
-    title = '<div style="font-weight:600;width:100%">What changed for the gap</div>'
-    return _frame(f'{title}<div style="{_GRID}">{"".join(entries)}</div>', around)
+    for name in CHANGE_WORDS if changes else ACTION_WORDS:
+        title, meaning = (name.capitalize(), CHANGE_WORDS[name]) if changes else (ACTION_TITLES[name], action_words(name, field))
+        entries.append(_action_swatch(colours[name], around, title, meaning, _amount(name, field, here)))
+    head = "What changed for the gap" if changes else "Action the evidence asks for"
+    return _frame(f'<div style="font-weight:600;width:100%">{head}</div><div style="{_GRID}">{"".join(entries)}</div>', around)
 
 
-def _amount(name: str, field: Field, here: Mapping[str, Share] | None, beside: bool) -> str:
+def _amount(name: str, field: Field, here: Mapping[str, Share] | None) -> str:
     """How much of the cube, and of what the map shows, has a class."""
     share = field.shares[name]
-    if beside:
+    if name in ("out_of_scope", "out of scope"):
         return f"{share.cells:,} cells"
     if here is None:
         return f"{percent(share.of_scope)} of the area in scope, {share.cells:,} cells"
