@@ -11,8 +11,13 @@ import pytest
 from tests.dashboards.browsing import ARGS, CHROMIUM, PATIENCE, expect, playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Chromium, a browser for each module of tests.
+
+    Not one for the whole run: Playwright's synchronous API keeps an event loop running in this thread as long as it is open,
+    and every ``asyncio.run`` of the modules that follow on the same worker would be refused.
+    """
     if not CHROMIUM.exists():
         if os.environ.get("COVERAGE_REQUIRE_SERVICES") == "1":
             pytest.fail(f"{CHROMIUM} is missing and COVERAGE_REQUIRE_SERVICES=1")
