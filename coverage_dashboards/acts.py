@@ -1,4 +1,7 @@
-"""What the page writes: requests. Each function says who does it; no other code of the page writes anything."""
+"""What the page writes: requests. No other code of the page writes anything.
+
+Each function is told who does it, and refuses what their role does not allow (``NotAllowed``): a button that is hidden protects nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,58 @@ from collections import defaultdict
 import pyarrow as pa
 import shapely
 
+from coverage_dashboards.people import Person
 from coverage_dashboards.planning import Planning
 from coverage_pipeline.requests.errors import RequestError
-from coverage_pipeline.requests.flags import flag_for_request
-from coverage_pipeline.requests.store import Request
+from coverage_pipeline.requests.flags import record_request
+from coverage_pipeline.requests.store import Recorded, Request
+from coverage_pipeline.settings.access import Role
 
 MOST_FLAGGED = 500
 """Scenes that one click may flag."""
 
 
-def flag_scenes(plan: Planning, rows: pa.Table, who: str, note: str) -> list[str]:
-    """Record requests to ingest the scenes of a backlog, one for each sensor and UTC day; returns their ids.
+def flag_scenes(plan: Planning, rows: pa.Table, who: Person, note: str) -> list[Recorded]:
+    """Record requests to ingest the scenes of a backlog, one for each sensor and UTC day. Planners may.
 
-    Raises ``RequestError`` for more than ``MOST_FLAGGED`` scenes, ``RequestStoreError`` where they cannot be written.
+    Raises ``NotAllowed``, ``RequestError`` for more than ``MOST_FLAGGED`` scenes, ``RequestStoreError`` where they cannot be written.
     """
+    who.must_be(Role.PLANNER, "flagging scenes")
     if rows.num_rows > MOST_FLAGGED:
         raise RequestError(f"{rows.num_rows} scenes are more than the {MOST_FLAGGED} that are flagged at once: tick fewer, or set a budget")
     by_day = defaultdict(list)
     for row in rows.to_pylist():
         by_day[row["sensor"], row["pass_time"].date()].append(row)
-    ids = []
+    recorded = []
     for (sensor, day), scenes in by_day.items():
         place = shapely.union_all(shapely.from_wkb([row["geometry"] for row in scenes]))
         keys = sorted(row["scene_key"] for row in scenes)
-        made = flag_for_request(
-            place, (day, day), sensor, "ingest", store=plan.requests, sensors=plan.registry, who=who, note=note, scenes=keys
+        made = record_request(
+            place, (day, day), sensor, "ingest", store=plan.requests, sensors=plan.registry, who=who.name, note=note, scenes=keys
         )
-        ids.append(made)
-    return ids
+        recorded.append(made)
+    return recorded
 
 
-def cancel_request(plan: Planning, request: Request, who: str, reason: str) -> Request:
-    """Cancel a request as it was read.
+def cancel_request(plan: Planning, request: Request, who: Person, reason: str) -> Request:
+    """Cancel a request as it was read: planners their own, admins everybody's.
 
-    Raises ``RequestError`` where its state allows it no more, ``RequestConflict`` where somebody changed it since it was read.
+    Raises ``NotAllowed``, ``RequestError`` where its state allows it no more, ``RequestConflict`` where somebody changed it since.
     """
-    return plan.requests.move(request, "cancelled", who=who, reason=reason)
+    _may_change(who, request, "cancelling a request")
+    return plan.requests.move(request, "cancelled", who=who.name, reason=reason)
 
 
-def annotate_request(plan: Planning, request: Request, who: str, note: str) -> Request:
-    """Set the note of a request as it was read; raises ``RequestConflict`` where somebody changed it since."""
-    return plan.requests.annotate(request, note, who=who)
+def annotate_request(plan: Planning, request: Request, who: Person, note: str) -> Request:
+    """Set the note of a request as it was read: planners their own, admins everybody's.
+
+    Raises ``NotAllowed``, ``RequestConflict`` where somebody changed it since.
+    """
+    _may_change(who, request, "a note")
+    return plan.requests.annotate(request, note, who=who.name)
+
+
+def _may_change(who: Person, request: Request, to: str) -> None:
+    who.must_be(Role.PLANNER, to)
+    if request.who != who.name:
+        who.must_be(Role.ADMIN, f"{to} of {request.who or 'nobody named'}")

@@ -15,12 +15,13 @@ from coverage_dashboards.acts import flag_scenes
 from coverage_dashboards.choices import title_of
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.downloader import Downloader
-from coverage_dashboards.planning import planning, who
+from coverage_dashboards.planning import planning
 from coverage_dashboards.row_table import Column, Row, RowTable
 from coverage_pipeline.requests.backlog import within_budget
 from coverage_pipeline.requests.backlog_query import BacklogAnswer
 from coverage_pipeline.requests.backlog_words import backlog_in_words, closes_in_words
 from coverage_pipeline.requests.export import EXPORT_SUFFIX, Export, ExportFormat, export_items, rendered
+from coverage_pipeline.requests.store import Recorded
 
 FORMATS = {
     "STAC ItemCollection": "itemcollection",
@@ -173,14 +174,19 @@ class BacklogRoom:
         self.desk.tell(text, "error")
 
     def _flag(self, *_: Any) -> None:
-        some, name, note = self._rows(), who(), self.note.value_input or self.note.value or ""
+        some, who, note = self._rows(), self.desk.person, self.note.value_input or self.note.value or ""
         if some is None:
             return
-        self.desk.background.run("flag", lambda: flag_scenes(planning(), some, name, note), self._flagged, self._not_exported)
+        self.desk.background.run("flag", lambda: flag_scenes(planning(), some, who, note), self._flagged, self._not_exported)
 
-    def _flagged(self, ids: list[str]) -> None:
-        noun = "request is" if len(ids) == 1 else "requests are"
-        self.desk.tell(f"{len(ids)} {noun} recorded, one for each sensor and day: see the room of the requests.", "success")
+    def _flagged(self, recorded: list[Recorded]) -> None:
+        new = sum(one.is_new for one in recorded)
+        noun = "request is" if new == 1 else "requests are"
+        there = len(recorded) - new
+        others = f" {there} {'was' if there == 1 else 'were'} there already." if there else ""
+        self.desk.tell(
+            f"{new} {noun} recorded, one for each sensor and day: see the room of the requests.{others}", "info" if there else "success"
+        )
 
 
 def rows_of(chosen: pa.Table) -> list[Row]:

@@ -12,6 +12,7 @@ from coverage_dashboards.background import Background
 from coverage_dashboards.choices import Choices, View
 from coverage_dashboards.fields import Cube
 from coverage_dashboards.gazetteer import Found
+from coverage_dashboards.people import Person
 from coverage_dashboards.planning import planning
 from coverage_dashboards.spot import Spot
 from coverage_pipeline.demand.target_table import Targets
@@ -39,6 +40,8 @@ class Desk:
     open_room: Callable[[str], None]
     tell: Callable[[str, str], None]
     """Say something (text, severity: info, success, warning, error) above every room."""
+    person: Person
+    """Who looks at the page."""
     show_changes: Callable[[], None]
     """Show what changed on the map."""
     found: Found | None = None

@@ -23,6 +23,7 @@ from coverage_dashboards.gazetteer import Found, NoSuchPlace, find
 from coverage_dashboards.known_room import KnownRoom
 from coverage_dashboards.map_room import NARROW, MapRoom
 from coverage_dashboards.outlines import prepare_outlines
+from coverage_dashboards.people import Person, access, person
 from coverage_dashboards.requests_room import RequestsRoom
 from coverage_dashboards.sidebar import Sidebar
 from coverage_dashboards.spot import ROOMS, Spot, spot_address, spot_from_address
@@ -31,6 +32,7 @@ from coverage_dashboards.viewport import compile_kernels
 from coverage_pipeline.cube.dataset import grid_of
 from coverage_pipeline.cube.schema import CoverageError
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.settings.access import Role
 from coverage_pipeline.settings.load import load_settings
 from coverage_pipeline.settings.sources import SettingsError
 
@@ -60,11 +62,18 @@ def page() -> pmui.Page:
     """The page for one planner, as their address asks for; a friendly one where there is no cube."""
     warm()
     try:
+        who = person()
+        who.must_be(Role.READER, "this page")
+    except PlannerError as error:
+        log.warning("%s", error)
+        leave = '<p><a href="/logout">Sign out</a></p>' if access().sign_in == "oidc" else ""
+        return _card(f"<h2>This page is not open to you</h2><p>{html(error)}</p>{leave}")
+    try:
         cube = open_cube(cube_location())
     except (CoverageError, SettingsError) as error:
         log.warning("%s", error)
         return _no_cube(error)
-    return Planner(cube, pn.state.session_args or {}).page
+    return Planner(cube, pn.state.session_args or {}, who).page
 
 
 def _no_cube(error: PlannerError) -> pmui.Page:
@@ -78,8 +87,21 @@ def _no_cube(error: PlannerError) -> pmui.Page:
 </ul>
 <p>If it is already built somewhere else, set <code>COVERAGE_OUTPUT_ZARR</code> to its path.</p>
 """
-    card = pmui.Paper(pn.pane.HTML(how, styles={"font-size": "16px"}), elevation=1, margin=30, max_width=820)
-    return pmui.Page(title=TITLE, main=[card])
+    return _card(how)
+
+
+def _who(person: Person) -> list[pn.pane.HTML]:
+    """Who is signed in, for the page's head; nothing where nobody signs in."""
+    if not person.access.signed_in:
+        return []
+    leave = ' <a href="/logout" style="color:inherit">Sign out</a>' if person.access.sign_in == "oidc" else ""
+    said = f'<span class="who">{html(person.name)}<span class="rest"> ({person.role.name.lower()})</span></span>{leave}'
+    return [pn.pane.HTML(said, margin=(0, 10), styles={"font-size": "15px", "margin-left": "auto", "color": "inherit"}, stylesheets=[_BADGE_REST])]
+
+
+def _card(text: str) -> pmui.Page:
+    card = pmui.Paper(pn.pane.HTML(text, styles={"font-size": "16px"}), elevation=1, margin=30, max_width=820)
+    return pmui.Page(title=TITLE, main=[card], theme_config=_THEME)
 
 
 @dataclass(frozen=True)
@@ -95,11 +117,11 @@ class Answer:
 class Planner:
     """One planner's session."""
 
-    def __init__(self, cube: Cube, parameters: Mapping[str, Sequence[bytes | str]]) -> None:
+    def __init__(self, cube: Cube, parameters: Mapping[str, Sequence[bytes | str]], who: Person) -> None:
         choices = Choices.of(cube.ds)
         view, refused = choices.from_address(parameters)
         spot, refused_too = spot_from_address(parameters)
-        self.desk = Desk(cube, choices, view, spot, self._box, self._open_place, self._open_room, self._tell, self._show_changes)
+        self.desk = Desk(cube, choices, view, spot, self._box, self._open_place, self._open_room, self._tell, who, self._show_changes)
         self.address = AddressBar(self._travelled, self._measured, width=0, height=0, margin=0)
         self.sidebar = Sidebar(choices, view, self._chosen)
         self.map_room = MapRoom(self.desk, self._moved, self._close_place)
@@ -120,7 +142,7 @@ class Planner:
         self.search.param.watch(self._searched, "enter_pressed")
         self.page = pmui.Page(
             title=TITLE,
-            header=[self.simulated, self.address],
+            header=[self.simulated, *_who(who), self.address],
             sidebar=self.sidebar.objects(),
             main=[self._main()],
             sidebar_width=330,

@@ -5,14 +5,12 @@ The page is shown without any of it: where the settings or the files are not the
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
 import geopandas as gpd
-import panel as pn
 import shapely
 
 from coverage_dashboards.fields import FieldCache
@@ -141,14 +139,3 @@ def planning() -> Planning:
     settings = load_settings(holdings=False)
     requests = RequestStore(RequestDatabase(settings.request_database()))
     return Planning(settings, settings.store(), settings.registry(), requests, Answers(), Answers())
-
-
-def who() -> str:
-    """Who acts: who signed in; on a page without sign-in, which only this machine reaches, the account it runs under."""
-    user = pn.state.user
-    if user and user != "guest":
-        return str(user)
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -16,7 +16,8 @@ from coverage_dashboards.choices import title_of
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.escape import html
 from coverage_dashboards.gazetteer import Found
-from coverage_dashboards.planning import Planning, planning, who
+from coverage_dashboards.people import Person
+from coverage_dashboards.planning import Planning, planning
 from coverage_dashboards.row_table import Column, Row, RowTable
 from coverage_pipeline.requests.states import STATES, TRANSITIONS
 from coverage_pipeline.requests.store import Request
@@ -67,7 +68,7 @@ class RequestsRoom:
 
     def refresh(self) -> None:
         """Read the requests again."""
-        mine, state, name = self.whose.value == MINE, self.state.value, who()
+        mine, state, name = self.whose.value == MINE, self.state.value, self.desk.person.name
         wanted = [key for key, title in STATE_TITLES.items() if title == state]
         self.desk.background.run(
             "requests", lambda: planning().requests.all(states=wanted, who=name if mine else None), self._show, self._fail
@@ -83,7 +84,7 @@ class RequestsRoom:
         dark = self.desk.dark
         self._requests = {one.id: one for one in found}
         noun = "request" if len(found) == 1 else "requests"
-        mine = f" of {who()}" if self.whose.value == MINE else ""
+        mine = f" of {self.desk.person.name}" if self.whose.value == MINE else ""
         self.said.object = words.paragraph(f"{len(found)} {noun}{mine}. Times are UTC.", dark, quiet=True)
         self.table.empty = "Nobody has asked for anything yet: flag scenes in the room of the backlog."
         self.table.fill([row_of(one) for one in reversed(found)], dark, tall="max(300px, calc(100vh - 270px))")
@@ -103,7 +104,8 @@ class RequestsRoom:
         self._open = request
         self.history.object = history(request, self.desk.dark)
         if not again:
-            self.note.value, self.reason.value = request.note, ""
+            for typed, text in ((self.note, request.note), (self.reason, "")):
+                typed.param.update(value=text, value_input=text)  # else an emptied one would be told as what it was before
         can = "cancelled" in TRANSITIONS[request.state]
         self.cancel.disabled = self.reason.disabled = not can
         self.reason.placeholder = "" if can else f"It is {STATE_TITLES[request.state]}, and cannot be cancelled any more."
@@ -119,12 +121,12 @@ class RequestsRoom:
     def _cancel(self, *_: Any) -> None:
         self._change(cancel_request, self.reason, "It is cancelled.")
 
-    def _change(self, act: Callable[[Planning, Request, str, str], Request], typed: pmui.TextInput, said: str) -> None:
+    def _change(self, act: Callable[[Planning, Request, Person, str], Request], typed: pmui.TextInput, said: str) -> None:
         """Change the open request as it was read, by what was typed."""
-        request, name, text = self._open, who(), str(typed.value_input or typed.value or "")
+        request, who, text = self._open, self.desk.person, str(typed.value_input if typed.value_input is not None else typed.value or "")
         if request is not None:
             self.desk.background.run(
-                "change", lambda: act(planning(), request, name, text), lambda now: self._changed(now, said), self._refused
+                "change", lambda: act(planning(), request, who, text), lambda now: self._changed(now, said), self._refused
             )
 
     def _changed(self, now: Request, text: str) -> None:

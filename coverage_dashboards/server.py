@@ -28,8 +28,10 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.routing import Matcher, Rule
 from tornado.web import Application, OutputTransform, RequestHandler
 
+from coverage_dashboards import oidc
+from coverage_dashboards.people import access, named_by_proxy
 from coverage_pipeline.errors import PlannerError
-from coverage_pipeline.settings.sign_in import check_sign_in
+from coverage_pipeline.settings.access import AccessSettings, check_access
 from coverage_pipeline.settings.sources import SettingsError
 
 APP = Path(__file__).with_name("app.py")
@@ -100,13 +102,35 @@ class _ForeignHost(Matcher):
         return None
 
 
+class _Unnamed(Matcher):
+    """Matches every request that does not come from a trusted proxy which says who asks."""
+
+    def __init__(self, settings: AccessSettings) -> None:
+        self._settings = settings
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        """No arguments for the handler, or None: the request goes to the handlers behind."""
+        return None if named_by_proxy(request.headers, request.remote_ip, self._settings) else {}
+
+
 class _Refused(RequestHandler):
     """Refuses a request, of a page, a file or a websocket, before anything of the application sees it."""
 
+    def initialize(self, status: int, why: str) -> None:
+        """What the answer is."""
+        self._status, self._why = status, why
+
     def prepare(self) -> None:
-        self.set_status(421)
+        self.set_status(self._status)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish("This server does not answer to that host name. Use http://127.0.0.1 with its port, or start it with --allow-host.\n")
+        self.finish(self._why)
+
+
+_FOREIGN = {
+    "status": 421,
+    "why": "This server does not answer to that host name. Use http://127.0.0.1 with its port, or start it with --allow-host.\n",
+}
+_UNNAMED = {"status": 403, "why": "Nobody is signed in. Open this page through the proxy that signs people in.\n"}
 
 
 def content_security_policy(nonce: str | None, host: str | None) -> str:
@@ -160,12 +184,16 @@ def _security_headers(allowed: frozenset[str]) -> type[OutputTransform]:
     return SecurityHeaders
 
 
-def protect(application: Application, allowed: frozenset[str]) -> None:
-    """Add the headers and the check of the Host header to a Tornado application."""
+def protect(application: Application, allowed: frozenset[str], settings: AccessSettings) -> None:
+    """Add the headers, and the checks of the Host header and of the proxy's, to a Tornado application."""
     application.add_transform(_security_headers(allowed))
-    application.default_router.add_rules([Rule(_ForeignHost(allowed), _Refused)])
-    # The newest rule comes first: the ones there match everything.
-    application.default_router.rules.insert(0, application.default_router.rules.pop())
+    rules = [Rule(_ForeignHost(allowed), _Refused, _FOREIGN)]
+    if settings.sign_in == "proxy":
+        rules.append(Rule(_Unnamed(settings), _Refused, _UNNAMED))
+    application.default_router.add_rules(rules)
+    # These rules come first: the ones there match everything.
+    of_router = application.default_router.rules
+    of_router[:] = of_router[-len(rules) :] + of_router[: -len(rules)]
 
 
 class ProtectedServe(Serve):  # type: ignore[misc]
@@ -175,15 +203,33 @@ class ProtectedServe(Serve):  # type: ignore[misc]
         super().__init__(parser)
         self._more_hosts = more_hosts
 
+    def customize_kwargs(self, args: argparse.Namespace, server_kwargs: dict[str, Any]) -> Any:
+        """Called by Bokeh before it makes the server. Sessions are signed: the token of a session holds the headers of the request for
+        the page, and one that a browser could make up could name anybody. The key is this process's, for no session outlives it.
+        """
+        kwargs = super().customize_kwargs(args, server_kwargs)
+        return kwargs | {"sign_sessions": True, "secret_key": secrets.token_bytes(32)}
+
     def customize_server(self, server: Any) -> Any:
         """Called by Bokeh when the server is bound to its port and before it answers."""
         server = super().customize_server(server)
         allowed = allowed_hosts(server.address or "", server.port, self._more_hosts)
         application = server._tornado
-        protect(application, allowed)
+        protect(application, allowed, access())
         application.websocket_origins.clear()  # Bokeh's own reading of hosts knows no IPv6
         application.websocket_origins.update(allowed)
         return server
+
+
+def sign_in_options(settings: AccessSettings) -> list[str]:
+    """Options of ``panel serve`` by which people sign in, or a proxy says who they are; raises ``SettingsError``."""
+    if settings.sign_in == "oidc":
+        return oidc.panel_options(settings)
+    if settings.sign_in == "proxy":
+        named = [settings.name_header, *([settings.groups_header] if settings.groups_header else [])]
+        normal = list(HTTPHeaders(dict.fromkeys(named, "")))
+        return ["--include-headers", *normal, "--include-cookies", "none"]
+    return []
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -194,16 +240,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--allow-host", action="append", default=[], metavar="HOST[:PORT]")
     asked = parser.parse_args(arguments)
     try:
-        check_sign_in(os.environ)
+        check_access(access(), os.environ, asked.address, asked.allow_host)
         if bokeh_settings.allowed_ws_origin():
             raise SettingsError("BOKEH_ALLOW_WS_ORIGIN would open the page's websocket to other sites: unset it, and use --allow-host")
         allowed_hosts(asked.address, asked.port, asked.allow_host)
+        sign_in = sign_in_options(access())
     except PlannerError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
     of_panel = argparse.ArgumentParser()
     command = ProtectedServe(of_panel, asked.allow_host)
     options = [str(APP), "--port", str(asked.port), "--address", asked.address, "--warm", "--websocket-compression-level", "1"]
+    options += sign_in
     command.invoke(of_panel.parse_args(options))
 
 

@@ -35,10 +35,12 @@ def serve(
 
       coverage-planner serve --address 0.0.0.0 --allow-host planner.example.org
     """
+    from coverage_pipeline.settings.access import check_access
     from coverage_pipeline.settings.load import load_settings
 
     with exit_codes():
         settings = load_settings(config, holdings=False)
+        check_access(settings.access, os.environ, address, allow_host or [])
         _serve_dashboard(str(settings.store().zarr), config, port, address, allow_host or [])
 
 
@@ -47,9 +49,6 @@ def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str, al
     from importlib.util import find_spec
 
     from coverage_pipeline.settings.load import without_holdings_secrets
-    from coverage_pipeline.settings.sign_in import check_sign_in
-
-    check_sign_in(os.environ)
 
     package = find_spec("coverage_dashboards")
     if package is None or package.origin is None:
@@ -94,12 +93,12 @@ def demo(
             summary,
             targets_summary,
         )
-        from coverage_pipeline.settings.sign_in import check_sign_in
+        from coverage_pipeline.settings.access import AccessSettings, check_access
         from coverage_pipeline.settings.sources import SettingsError
         from coverage_pipeline.storage.paths import is_local, storage_path
 
         if not build_only:
-            check_sign_in(os.environ)  # before a build of minutes rather than after it
+            check_access(AccessSettings(), os.environ)  # before a build of minutes rather than after it
         place = storage_path(root)
         if not is_local(place):
             raise SettingsError(f"--root {root}: the demo is made in a folder of this machine; give its path")

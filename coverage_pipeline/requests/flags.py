@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.months import UTC, as_date
 from coverage_pipeline.requests.errors import RequestError
-from coverage_pipeline.requests.store import NewRequest, RequestStore
+from coverage_pipeline.requests.store import NewRequest, Recorded, RequestStore
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor, SensorError
 
 RequestKind = Literal["ingest", "task", "none"]
@@ -57,7 +57,7 @@ def taskable_mask(ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, Co
     return (flags & field).rename("taskable")
 
 
-def flag_for_request(
+def record_request(
     geometry: BaseGeometry | Mapping[str, Any],
     window: tuple[dt.date, dt.date],
     sensor: str,
@@ -70,13 +70,13 @@ def flag_for_request(
     note: str = "",
     wanted_cloud: float | None = None,
     scenes: Sequence[str] = (),
-) -> str:
-    """Record an intent in ``store`` (or the SQLite file of that path); returns its id. Nothing is sent anywhere.
+) -> Recorded:
+    """Record an intent in ``store`` (or the SQLite file of that path); returns its id, and whether it is new. Nothing is sent anywhere.
 
     ``geometry`` is a shapely geometry or GeoJSON in EPSG:4326, ``window`` its first and last day, ``wanted_cloud`` the percentage that a
-    scene must be below, ``scenes`` the keys of the scenes to ingest. The same request recorded twice is one row. Raises ``RequestError``
-    for ``none``, a window that is reversed or, for ``task``, not wholly in the future, a geometry that is empty, or a store that cannot be
-    written; ``SensorError`` for a sensor that is unknown.
+    scene must be below, ``scenes`` the keys of the scenes to ingest. The same request recorded twice is one row, but where the first was
+    given up. Raises ``RequestError`` for ``none``, a window that is reversed or, for ``task``, not wholly in the future, a geometry that
+    is empty, or a store that cannot be written; ``SensorError`` for a sensor that is unknown.
     """
     known = _sensor(sensor, sensors)
     if kind not in get_args(RequestKind) or kind == "none":
@@ -96,8 +96,26 @@ def flag_for_request(
     parts = (sensor, kind, first.isoformat(), last.isoformat(), text)
     request_id = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
     new = NewRequest(request_id, sensor, kind, first, last, text, who, note, wanted_cloud, scenes)
-    (store if isinstance(store, RequestStore) else RequestStore.at(store)).add(new)
-    return request_id
+    return (store if isinstance(store, RequestStore) else RequestStore.at(store)).add(new)
+
+
+def flag_for_request(
+    geometry: BaseGeometry | Mapping[str, Any],
+    window: tuple[dt.date, dt.date],
+    sensor: str,
+    kind: RequestKind,
+    *,
+    store: RequestStore | Path | str,
+    sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS,
+    today: dt.date | None = None,
+    who: str = "",
+    note: str = "",
+    wanted_cloud: float | None = None,
+    scenes: Sequence[str] = (),
+) -> str:
+    """``record_request`` for those who want the id alone."""
+    told: dict[str, Any] = {"sensors": sensors, "today": today, "who": who, "note": note, "wanted_cloud": wanted_cloud, "scenes": scenes}
+    return record_request(geometry, window, sensor, kind, store=store, **told).id
 
 
 def _canonical(shape: BaseGeometry) -> BaseGeometry:

@@ -28,6 +28,9 @@ TRANSITIONS: Mapping[RequestState, frozenset[RequestState]] = MappingProxyType(
 )
 """For each state those that may follow it."""
 
+GIVEN_UP: frozenset[RequestState] = frozenset({"rejected", "cancelled", "not_collected", "expired"})
+"""States of a request that brought nothing: the same may be asked for again."""
+
 STAPI_STATES: Mapping[str, RequestState] = MappingProxyType(
     {
         **dict.fromkeys(("received", "accepted", "scheduled", "held", "processing", "reserved", "tasked"), "ordered"),

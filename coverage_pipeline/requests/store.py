@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
 from coverage_pipeline.months import UTC
 from coverage_pipeline.requests.database import RequestDatabase
 from coverage_pipeline.requests.errors import RequestConflict, RequestError
-from coverage_pipeline.requests.states import RequestState, require_transition
+from coverage_pipeline.requests.states import GIVEN_UP, RequestState, require_transition
 from coverage_pipeline.requests.tables import REQUEST_STATES, REQUESTS
 
 
@@ -83,6 +85,18 @@ class NewRequest:
     wanted_cloud: float | None = None
     scenes: Sequence[str] = ()
 
+    def id_of(self, attempt: int) -> str:
+        """The id of the request as it is asked for the first, second, … time."""
+        return self.id if attempt == 1 else hashlib.sha256(f"{self.id}\x1f{attempt}".encode()).hexdigest()[:16]
+
+
+class Recorded(NamedTuple):
+    """What became of a request that was to be recorded."""
+
+    id: str
+    is_new: bool
+    """Else it was there already."""
+
 
 class RequestStore:
     """The requests of one database."""
@@ -95,26 +109,33 @@ class RequestStore:
         """The store in an SQLite file."""
         return cls(RequestDatabase(sa.URL.create("sqlite", database=str(path)).render_as_string()))
 
-    def add(self, request: NewRequest) -> bool:
-        """Record a request as ``requested``; False where it is there already, whose state and history then stay.
+    def add(self, request: NewRequest) -> Recorded:
+        """Record a request as ``requested``. Where it is there already, that one stays as it is; where it was given up (cancelled,
+        rejected, not collected, expired), it is asked for again, as a request of its own.
 
         Raises ``RequestStoreError``.
         """
         now = _now()
         values = {
-            "id": request.id, "created": now, "who": request.who, "sensor": request.sensor, "kind": request.kind,
+            "created": now, "who": request.who, "sensor": request.sensor, "kind": request.kind,
             "window_start": request.window_start.isoformat(), "window_end": request.window_end.isoformat(), "geometry": request.geometry,
             "wanted_cloud": request.wanted_cloud, "note": request.note, "scenes": json.dumps(list(request.scenes)), "version": 1,
         }  # fmt: skip
         with self.database.transaction("record the request") as connection:
             if connection.dialect.name == "postgresql":  # two that add the same at once: the second finds it
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int(request.id[:15], 16))))
-            if connection.execute(sa.select(REQUESTS.c.id).where(REQUESTS.c.id == request.id)).first() is not None:
-                return False
-            connection.execute(sa.insert(REQUESTS).values(values))
-            first = {"request_id": request.id, "number": 1, "time": now, "state": "requested", "who": request.who, "reason": request.note}
+            for attempt in itertools.count(1):
+                key = request.id_of(attempt)
+                last = sa.select(REQUEST_STATES.c.state).where(REQUEST_STATES.c.request_id == key).order_by(REQUEST_STATES.c.number.desc())
+                state = connection.execute(last).scalars().first()
+                if state is None:
+                    break
+                if state not in GIVEN_UP:
+                    return Recorded(key, False)
+            connection.execute(sa.insert(REQUESTS).values({"id": key, **values}))
+            first = {"request_id": key, "number": 1, "time": now, "state": "requested", "who": request.who, "reason": request.note}
             connection.execute(sa.insert(REQUEST_STATES).values(first))
-        return True
+        return Recorded(key, True)
 
     def all(self, *, sensor: str | None = None, states: Sequence[RequestState] = (), who: str | None = None) -> list[Request]:
         """Requests, oldest first; none where there is no database yet. Raises ``RequestStoreError``."""

@@ -97,8 +97,9 @@ def explained(error: ValidationError, overrides: Mapping[str, Any], file: Mappin
             name = ", ".join(f"{_spelling((*loc, leaf), is_env)} (from {label})" for leaf, (label, is_env) in leaves.items())
             lines.append(redact(f"{name}: {message}", *_texts(value)))
             continue
-        # Of the database only what cannot be a secret: a password may stand under a misspelt name.
+        # Where a section holds secrets, only what cannot be one: a password may stand under a misspelt name.
         secret = loc[0] == "db" and loc[1:] not in _DB_SHOWN
+        secret |= loc[0] == "access" and (one["type"] == "extra_forbidden" or loc[-1].endswith("secret"))
         public = redact(value, value) if isinstance(value, str) else value
         shown = "" if secret or value is None or isinstance(value, dict | SecretStr) else f" = {public!r}"
         if one["type"] == "extra_forbidden":

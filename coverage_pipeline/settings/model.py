@@ -41,6 +41,7 @@ from coverage_pipeline.sensors.registry import (
     CoverageSensor,
     resolve_sensors,
 )
+from coverage_pipeline.settings.access import AccessSettings
 from coverage_pipeline.settings.sources import KnownNamesSource, sections_of
 from coverage_pipeline.storage.config import OutputSettings
 from coverage_pipeline.storage.paths import is_local, storage_path
@@ -147,6 +148,7 @@ class PlannerSettings(BaseSettings):
     requests: RequestsSettings = RequestsSettings()
     tasking: dict[str, TaskingSettings] = {}
     """``[tasking."stapi.example.org"]``: a provider that takes orders by STAPI, by host."""
+    access: AccessSettings = AccessSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -64,7 +64,7 @@ def sections_of(values: Mapping[str, Any], settings_cls: type[BaseSettings]) -> 
     }
 
 
-_SECRETS = {("db", "password"), ("db", "url")}
+_SECRETS = {("db", "password"), ("db", "url"), ("access", "client_secret"), ("access", "cookie_secret")}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

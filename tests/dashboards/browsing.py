@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,15 +26,16 @@ PATIENCE = 45_000
 
 
 def serve(cube: Path, log: Path, **settings: str) -> Iterator[str]:
-    """The real command, until the caller has done with the page."""
+    """The real command, until the caller has done with the page; ``{port}`` in a setting is the port it listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "coverage_pipeline", "serve", "--port", str(port)]
+    told = {name: value.replace("{port}", str(port)) for name, value in settings.items()}
     with log.open("w") as out:
         process = subprocess.Popen(
             command,
-            env=os.environ | {"COVERAGE_OUTPUT_ZARR": str(cube), "PYTHONPATH": str(ROOT)} | settings,
+            env=os.environ | {"COVERAGE_OUTPUT_ZARR": str(cube), "PYTHONPATH": str(ROOT)} | told,
             cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -44,6 +46,8 @@ def serve(cube: Path, log: Path, **settings: str) -> Iterator[str]:
             while True:
                 try:
                     urllib.request.urlopen(url, timeout=5).close()
+                    break
+                except urllib.error.HTTPError:  # it answers, though not to everybody
                     break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > deadline:

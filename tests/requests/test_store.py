@@ -43,10 +43,26 @@ def store_at(url: str) -> RequestStore:
     return RequestStore(RequestDatabase(url))
 
 
+def test_what_was_given_up_may_be_asked_for_again(url: str) -> None:
+    """Regression: it was taken for the request that was there, cancelled as it was, and nobody asked for anything."""
+    store = store_at(url)
+    first = store.add(wanted())
+    store.move(store.get(first.id), "cancelled", who="ann", reason="not now")
+    second = store.add(wanted())
+    assert (second.is_new, second.id == first.id) == (True, False)
+    assert store.add(wanted()) == (second.id, False)
+    store.move(store.move(store.get(second.id), "ordered", who="ann"), "not_collected", who="stapi")
+    third = store.add(wanted())
+    assert third.is_new
+    assert [store.get(one.id).state for one in (first, second, third)] == ["cancelled", "not_collected", "requested"]
+    store.move(store.move(store.get(third.id), "acquired", who="evidence"), "closed", who="evidence")
+    assert store.add(wanted()) == (third.id, False)
+
+
 def test_a_request_goes_through_its_states_and_keeps_its_history(url: str) -> None:
     store = store_at(url)
-    assert store.add(wanted())
-    assert not store_at(url).add(wanted())  # the same again
+    assert store.add(wanted()).is_new
+    assert not store_at(url).add(wanted()).is_new  # the same again
     one = store.get("00000000")
     assert (one.state, one.who, one.note, one.version) == ("requested", "ann", "please", 1)
     one = store.move(one, "ordered", who="bob", order_number="N1", provider="stapi.example.org", evidence={"order": "N1"})
@@ -160,7 +176,7 @@ def test_a_locked_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(RequestStoreError, match=r"locked.*nothing was written.*another program holds it"):
             store.add(wanted(2))
-    assert store.add(wanted(2))
+    assert store.add(wanted(2)).is_new
 
 
 def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
