@@ -414,9 +414,11 @@ _MAIN = """
 """
 _TOP = ":host { align-items: center; flex-wrap: wrap; gap: 4px 12px; flex: none; max-width: 100%; overflow: hidden; }"
 _NAMED = {"MuiLinearProgress": {"defaultProps": {"aria-label": "The server is at work"}}}
+_DARK_HEAD = {"MuiAppBar": {"styleOverrides": {"root": {"backgroundColor": "#0b3a66", "color": "#ffffff"}}}}
+"""The page's title is white whatever the theme."""
 _THEME = {
     "light": {"palette": {"primary": {"main": "#0b5394", "contrastText": "#ffffff"}}, "components": _NAMED},
-    "dark": {"palette": {"primary": {"main": "#6aaae4", "contrastText": "#0b1622"}}, "components": _NAMED},
+    "dark": {"palette": {"primary": {"main": "#6aaae4", "contrastText": "#0b1622"}}, "components": _NAMED | _DARK_HEAD},
 }
 _BADGE_REST = f"@media (max-width: {NARROW}px) {{ .rest {{ display: none; }} }}"
 _BADGE = {

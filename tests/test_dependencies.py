@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 OWN = ("coverage_pipeline", "coverage_dashboards", "tests", "benchmarks")
 NOT_IMPORTED = {
     "dagster-webserver": "the UI, started by `dagster dev`",
+    "cryptography": "Panel encrypts the tokens in its cookies with it",
     "dask": "xarray's chunks",
     "datashader": "named by the user's card; rasters of footprints are for the planner's desk",
     "psycopg2-binary": "SQLAlchemy's driver of postgresql://",

@@ -217,7 +217,7 @@ def test_unknown_names_are_refused_in_each_source(monkeypatch: pytest.MonkeyPatc
     )
     write_toml("[gird]\nresolution = 1\n")
     said = refusal()
-    assert "gird (from config/build.toml): no such setting; known here: area, cloud_lt" in said
+    assert "gird (from config/build.toml): no such setting; known here: access, area, cloud_lt" in said
     assert "extra" not in said.lower()
     write_toml("")
     Path(".env").write_text("COVERAGE_GRID_RESOLUTIN=1\n")
