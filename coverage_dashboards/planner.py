@@ -10,6 +10,7 @@ from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
+from panel.util import edit_readonly
 
 from coverage_dashboards import areas, words
 from coverage_dashboards.address_bar import AddressBar, parameters_of
@@ -96,7 +97,11 @@ def _who(person: Person) -> list[pn.pane.HTML]:
         return []
     leave = ' <a href="/logout" style="color:inherit">Sign out</a>' if person.access.sign_in == "oidc" else ""
     said = f'<span class="who">{html(person.name)}<span class="rest"> ({person.role.name.lower()})</span></span>{leave}'
-    return [pn.pane.HTML(said, margin=(0, 10), styles={"font-size": "15px", "margin-left": "auto", "color": "inherit"}, stylesheets=[_BADGE_REST])]
+    return [
+        pn.pane.HTML(
+            said, margin=(0, 10), styles={"font-size": "15px", "margin-left": "auto", "color": "inherit"}, stylesheets=[_BADGE_REST]
+        )
+    ]
 
 
 def _card(text: str) -> pmui.Page:
@@ -132,7 +137,7 @@ class Planner:
         self._say_simulated()
         self.notice_said = pn.pane.HTML("", margin=0, styles={"font-size": "15px"}, **wide)
         self.notice = pmui.Alert(self.notice_said, severity="info", visible=False, closeable=True, margin=(0, 0, 6, 0), **wide)
-        self._say_refused([*refused, *refused_too])
+        said = self._say_refused([*refused, *refused_too])
         self.tabs = pmui.TabMenu(items=list(ROOMS.values()), active=list(ROOMS).index(spot.room), scroll_buttons="auto", margin=0)
         self.tabs.param.watch(self._entered, "active")
         self.search = pmui.TextInput(
@@ -153,10 +158,11 @@ class Planner:
         self.page.param.watch(self._themed, "dark_theme")
         self._enter(spot.room, ask=False)
         self._show(view)
-        self._go(spot)
+        self._go(spot, said)
         if parameters:  # an address that asks for nothing stays short
             self._write(push=False)
         pn.state.onload(self._loaded)
+        pn.state.on_session_destroyed(self._left)
 
     def _main(self) -> pn.Column:
         top = pn.Row(self.tabs, pn.HSpacer(), self.search, sizing_mode="stretch_width", stylesheets=[_TOP], margin=0)
@@ -228,7 +234,8 @@ class Planner:
         self._tell("", "info")
         self._open_place(found)
 
-    def _find(self, text: str, show: Any) -> None:
+    def _find(self, text: str, show: Any, said: str = "") -> None:
+        """Look a place up; ``said`` stands before what is said where there is none."""
         if not text.strip():
             return
         grid = grid_of(self.desk.cube.ds)
@@ -245,14 +252,14 @@ class Planner:
                 targets = None  # the room of the targets says why
             return find(text, grid, targets)
 
-        self.desk.background.run("find", look, show, lambda problem: self._tell(problem, "info"))
+        self.desk.background.run("find", look, show, lambda problem: self._tell(f"{said} {problem}".strip(), "info"))
 
-    def _go(self, spot: Spot) -> None:
-        """Show what an address asks for beside the view."""
+    def _go(self, spot: Spot, said: str = "") -> None:
+        """Show what an address asks for beside the view; ``said``: what was said of the rest of it."""
         if spot.box is not None:
             self.map_room.map.go_to(spot.box, 0.0)
         if spot.place:
-            self._find(spot.place, lambda found: self._place(found, move=spot.box is None))
+            self._find(spot.place, lambda found: self._place(found, move=spot.box is None), said)
         else:
             self.map_room.close_place()
 
@@ -272,7 +279,7 @@ class Planner:
         spot = replace(spot, dark=self.desk.dark)
         if parameters is None:
             refused = ["address"]
-        self._say_refused([*refused, *refused_too])
+        said = self._say_refused([*refused, *refused_too])
         self.desk.spot = spot
         if list(ROOMS)[self.tabs.active] != spot.room:
             self._enter(spot.room)
@@ -280,7 +287,7 @@ class Planner:
         self._show(view, travelled=True)
         if spot.box is None:
             self.map_room.map.home()
-        self._go(spot)
+        self._go(spot, said)
         if refused or refused_too:
             self._write(push=False)
 
@@ -345,9 +352,10 @@ class Planner:
 
     # --- what is said
 
-    def _say_refused(self, refused: Sequence[str]) -> None:
+    def _say_refused(self, refused: Sequence[str]) -> str:
         text = f"The link asked for something this cube does not have ({', '.join(refused)}); it was left out." if refused else ""
         self._tell(text, "info")
+        return text
 
     def _tell(self, text: str, severity: str) -> None:
         self.notice_said.object = words.paragraph(plain(text), self.desk.dark)
@@ -370,6 +378,13 @@ class Planner:
         self.desk.background.begin()
         self._repaint_soon()
         pn.state.add_periodic_callback(self._look_again, period=LOOK_FOR_A_REBUILD)
+
+    def _left(self, _: Any) -> None:
+        """The session ended: let go of what tables of the process still know of it."""
+        self.map_room.map.close()
+        with edit_readonly(self.page):
+            # It follows the process's own, and param stops watching only where it is given something else to follow.
+            self.page.busy = self.page.param.loading
 
     def _repaint_soon(self) -> None:
         """While the browser builds the map, the end of a held painting may be lost: it is said again (``WorldMap.repaint``)."""

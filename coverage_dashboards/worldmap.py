@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -142,6 +143,7 @@ class WorldMap:
         self._outlines: dict[Name, Any] = {}
         self._outlined: tuple[Any, Any] | None = None
         self._figure: Any = None
+        self._plot: Any = None
         self.plot = hv.DynamicMap(self._draw, streams=[self._changed]).opts(self._options())
         # They do not draw by themselves: HoloViews would send colours and picture one after the other (``_draw_again``).
         self._ranges, self._sizes = hv.streams.RangeXY(source=self.plot), hv.streams.PlotSize(source=self.plot)
@@ -229,6 +231,16 @@ class WorldMap:
             self._moved, self._move = False, True
         self._draw_again()
 
+    def close(self) -> None:
+        """The session ended. HoloViews keeps callbacks, and so the whole page, in a table of the process until it is told."""
+        if self._plot is not None:
+            for callback in self._plot.callbacks:
+                callback.cleanup()
+            self._plot.cleanup()
+        for stream in (self._ranges, self._sizes, self._changed):
+            stream.clear()
+            stream.source = None
+
     def _draw_again(self) -> None:
         with self._state:
             self._version += 1
@@ -268,7 +280,7 @@ class WorldMap:
             toolbar=None,
             show_frame=False,
             framewise=False,
-            hooks=[self._finish],
+            hooks=[_weakly(self._finish)],
         )
 
     def _formatters(self) -> dict[str, CustomJSHover]:
@@ -332,7 +344,8 @@ class WorldMap:
 
     def _finish(self, plot: Any, _: hv.Image) -> None:
         """What HoloViews has no option for, after each drawing: ranges with square pixels, colours, words, outlines."""
-        figure = self._figure = plot.state
+        self._plot, figure = plot, plot.state
+        self._figure = figure
         with self._state:
             view, size, extent, dark = self._view, self._size, self._extent, self.dark
             move = self._move or not plot.drawn
@@ -432,3 +445,15 @@ _TOOLTIP = """
   <div>$y{lat}, $x{lon}</div>
 </div>
 """
+
+
+def _weakly(method: Callable[[Any, hv.Image], None]) -> Callable[[Any, hv.Image], None]:
+    """A hook that does not keep its object alive: HoloViews keeps options, and the hooks among them, in tables of the process."""
+    found = weakref.WeakMethod(method)
+
+    def hook(plot: Any, element: hv.Image) -> None:
+        alive = found()
+        if alive is not None:
+            alive(plot, element)
+
+    return hook
