@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import panel as pn
 import pytest
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
@@ -187,10 +188,14 @@ def test_a_session_that_ended_is_let_go(cube: Path) -> None:
     (gone,) = made
     assert gone() is not None
     context = session.document.session_context
+    with set_curdoc(session.document):
+        pn.state._on_load(None)  # as a browser does
     for callback in session.document.session_destroyed_callbacks:
         callback(context)
     with set_curdoc(session.document):
         _cleanup_doc(session.document)
+    pn.state._browsers.pop(session.document, None)  # what the server's own end of a session does beside
+    pn.state._locations.pop(session.document, None)
     del session, context, callback
     ends = time.monotonic() + 30
     while gone() is not None and time.monotonic() < ends:
