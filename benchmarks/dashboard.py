@@ -1,15 +1,19 @@
 """The planner's desk as a browser sees it: first image, another layer or sensor, zoom, place panel, and what a click sends.
 
-``python -m benchmarks.dashboard data/demo/build.toml`` prints a JSON line. Milliseconds from the click until the browser has the picture's
-data, or the panel its words. Needs Chromium (``make services``) and a built cube (``make demo-build``).
+``python -m benchmarks.dashboard data/demo/build.toml`` prints JSON lines: one planner's clicks, the same beside nineteen others who each
+change something every three seconds, and the server's memory after 200 sessions came and went. Milliseconds from the click until the browser
+has the picture's data, or the panel its words. Needs Chromium (``make services``) and a built cube (``make demo-build``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +24,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.planners import come_and_go, crowd
 from coverage_pipeline.demo.stac_server import free_port
 
 CHROMIUM = "/usr/bin/chromium"
@@ -113,5 +118,65 @@ def measure(config: Path) -> dict[str, Any]:
         return {"benchmark": "dashboard", **{name: round(value) for name, value in second.items()}, "server_mb": _memory_mb(pid)}
 
 
+OTHERS, EVERY_SECONDS, CLICKS = 19, 3.0, 30
+COME_AND_GO = 200
+SETTLED_SECONDS = 60
+"""After the last session left: Bokeh looks for those that ended every 17 s."""
+
+
+def measure_crowd(config: Path) -> dict[str, Any]:
+    """One browser's clicks while nineteen others work, and what each of them costs in memory."""
+    with served(config) as (address, pid), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        _session(browser, address)  # warms the server
+        before, told, stop = _memory_mb(pid), asyncio.new_event_loop(), asyncio.Event()
+        received: list[int] = []
+        others = threading.Thread(target=lambda: received.append(told.run_until_complete(crowd(address, OTHERS, EVERY_SECONDS, stop))))
+        others.start()
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(f"{address}?layer=gap&metric=action&sensors=landsat-8-9")
+        page.wait_for_function(_HAS_IMAGE)
+        page.wait_for_timeout(30_000)  # until all of them work
+        page.evaluate(_WATCH)
+        took = []
+        for click in range(CLICKS):
+            name = ("Available", "Acquired", "Gap")[click % 3]
+            took.append(_until_drawn(page, page.get_by_role("button", name=name, exact=True).click))
+            page.wait_for_timeout(EVERY_SECONDS * 1000 - 1000)
+        each = (_memory_mb(pid) - before) / (OTHERS + 1)
+        told.call_soon_threadsafe(stop.set)
+        others.join()
+        browser.close()
+    slowest = sorted(took)[math.ceil(0.95 * len(took)) - 1]
+    return {
+        "benchmark": "dashboard-crowd", "planners": OTHERS + 1, "layer_ms": round(statistics.median(took)), "layer_p95_ms": round(slowest),
+        "mb_each": round(each, 1), "mb_sent_to_others": round(received[0] / 1e6),
+    }  # fmt: skip
+
+
+def measure_memory(config: Path) -> dict[str, Any]:
+    """The server's memory before, right after and a minute after many sessions that came and went."""
+    with served(config) as (address, pid):
+        asyncio.run(come_and_go(address, 20))  # warms the server: fields and code stay, and are not the sessions'
+        time.sleep(SETTLED_SECONDS)
+        before = _memory_mb(pid)
+        asyncio.run(come_and_go(address, COME_AND_GO))
+        most = _memory_mb(pid)
+        time.sleep(SETTLED_SECONDS)
+        after = _memory_mb(pid)
+    return {
+        "benchmark": "dashboard-memory",
+        "sessions": COME_AND_GO,
+        "before_mb": before,
+        "most_mb": most,
+        "after_mb": after,
+        "kept_mb": after - before,
+    }
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(Path(sys.argv[1] if len(sys.argv) > 1 else "data/demo/build.toml"))) + "\n")
+    chosen = Path(sys.argv[1] if len(sys.argv) > 1 else "data/demo/build.toml")
+    kinds = {"one": measure, "crowd": measure_crowd, "memory": measure_memory}
+    for kind in sys.argv[2:] or kinds:
+        sys.stdout.write(json.dumps(kinds[kind](chosen)) + "\n")
+        sys.stdout.flush()

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import panel as pn
 import panel_material_ui as pmui
 import shapely
 
-from coverage_dashboards import areas, exports, words
-from coverage_dashboards.choices import LAYER_TITLES
+from coverage_dashboards import areas, beside, exports, words
+from coverage_dashboards.choices import LAYER_TITLES, View
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
 from coverage_dashboards.downloader import Downloader
 from coverage_dashboards.fields import CHANGE, Field, Limits, extent_of, shares_within
-from coverage_dashboards.fitting import Fitting
 from coverage_dashboards.gazetteer import Found, NoSuchPlace, cell_at
+from coverage_dashboards.map_canvas import MapCanvas
 from coverage_dashboards.place_panel import PlacePanel
 from coverage_dashboards.planning import planning
-from coverage_dashboards.worldmap import Shown, WorldMap, op_of
+from coverage_dashboards.worldmap import WIDEST_PLACE, Mark, Shown, op_of
 from coverage_pipeline.cube.dataset import grid_of
 from coverage_pipeline.cube.schema import METRICS
 from coverage_pipeline.errors import PlannerError
+from coverage_pipeline.geometry.bbox import BBox
 from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.store import Store
 
@@ -51,17 +53,32 @@ def store_at_hand() -> Store | None:
         return None
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What one map shows: a view's field in the colours of these limits."""
+
+    view: View
+    field: Field
+    limits: Limits
+
+
 class MapRoom:
     """The map of one planner and what stands beside it."""
 
     def __init__(self, desk: Desk, moved: Any, closed: Any) -> None:
         self.desk, self._moved = desk, moved
-        self._drawn: tuple[Field, Limits] | None = None
+        self._drawn: Drawn | None = None
+        self._drawn_beside: Drawn | None = None
         self._problem: str | None = None
         self._corners: list[tuple[float, float]] | None = None
         """Of the area that is being drawn; None: none is."""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
-        self.map = WorldMap(extent=extent_of(desk.cube), on_tap=self._tapped, on_view=moved)
+        self.first = MapCanvas(
+            extent_of(desk.cube), dark=desk.dark, on_tap=self._tapped, on_view=self._seen, on_size=self._sized, tools=[self._tools()]
+        )
+        self.second: MapCanvas | None = None
+        """Made when it is first asked for."""
+        self.map = self.first.map
         self.panel = PlacePanel(self._point, closed, lambda: desk.open_room("known"))
         self.caption = pn.pane.HTML("", css_classes=["caption"], margin=(0, 2, 8, 2), styles={"font-size": "16px"}, **wide)
         self.doubts = pn.pane.HTML(
@@ -70,43 +87,18 @@ class MapRoom:
         )  # fmt: skip
         self.said = pn.pane.HTML("", margin=0, styles={"font-size": "15px"}, **wide)
         self.message = pmui.Alert(self.said, severity="info", visible=False, margin=(20, 0, 20, 0), **wide)
-        figure = pn.pane.HoloViews(self.map.plot, sizing_mode="stretch_both", margin=0)
-        self.busy = pn.pane.HTML("<div role='status'>Working …</div>", visible=False, css_classes=["busy"], stylesheets=[_BUSY])
-        # The map takes what caption and legend leave, and never pushes the legend off the page. The figure does not take part in the
-        # layout (``_CANVAS``): as a part of it, it would grow with its place and never shrink again.
-        self.canvas = pn.Column(
-            figure, self._buttons(), self._tools(), self.busy, Fitting(width=0, height=0, margin=0),
-            sizing_mode="stretch_both", stylesheets=[_CANVAS],
-            styles={"flex": "1 1 0", "min-height": "260px", "overflow": "hidden", "position": "relative"},
-        )  # fmt: skip
         self.panel.view.stylesheets = [_PANEL]
-        beside = pn.Row(self.canvas, self.panel.view, sizing_mode="stretch_both", stylesheets=[_BESIDE], margin=0)
+        self._maps = pn.Row(self.first.view, self.panel.view, sizing_mode="stretch_both", stylesheets=[_BESIDE], margin=0)
         self.legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 2), stylesheets=[_LEGEND], **wide)
+        self.second_legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 12), visible=False, stylesheets=[_LEGEND], **wide)
+        legends = pn.Row(self.legend, self.second_legend, sizing_mode="stretch_width", margin=0, stylesheets=[_LEGENDS])
         self.view = pn.Column(
-            self.caption, self.doubts, self.message, beside, self.legend, sizing_mode="stretch_both", margin=0, stylesheets=[_ROOM]
+            self.caption, self.doubts, self.message, self._maps, legends, sizing_mode="stretch_both", margin=0, stylesheets=[_ROOM]
         )
 
-    def _buttons(self) -> pn.Column:
-        """Zoom by pointer or keyboard."""
-        buttons = []
-        for icon, title, press in (
-            ("add", "Zoom in", lambda _: self.map.zoom(0.5)),
-            ("remove", "Zoom out", lambda _: self.map.zoom(2.0)),
-            ("public", "Show everything", lambda _: self.map.home()),
-        ):
-            button = pmui.IconButton(
-                icon=icon,
-                description=title,
-                size="small",
-                margin=2,
-                width=36,
-                variant="contained",
-                sx={"backgroundColor": "background.paper"},
-            )
-            button.on_click(press)
-            button.on_click(lambda _: self._moved())
-            buttons.append(button)
-        return pn.Column(*buttons, margin=0, width=44, css_classes=["zoom"], styles={"position": "absolute", "top": "8px", "left": "8px"})
+    def _canvas(self, *tools: Any) -> MapCanvas:
+        desk = self.desk
+        return MapCanvas(extent_of(desk.cube), dark=desk.dark, on_tap=self._tapped, on_view=self._seen, on_size=self._sized, tools=tools)
 
     def _tools(self) -> pn.Row:
         """An area of one's own, and what is seen as a file."""
@@ -119,7 +111,7 @@ class MapRoom:
         self.save.on_click(self._save)
         self.saver = Downloader()
         return pn.Row(
-            self.draw_area, self.upload, self.save, self.saver, margin=0, css_classes=["tools"],
+            self.draw_area, self.upload, self.save, self.saver, margin=0, css_classes=["tools"], stylesheets=[_TOOLS],
             styles={"position": "absolute", "top": "8px", "right": "8px"},
         )  # fmt: skip
 
@@ -132,7 +124,7 @@ class MapRoom:
             self.draw_area.label = "Finish the area"
             self.desk.tell("Click the corners of the area on the map, then finish.", "info")
             return
-        self.map.mark("scene", None)
+        self.mark("scene", None)
         try:
             found = areas.drawn(corners)
         except PlannerError as error:
@@ -160,7 +152,7 @@ class MapRoom:
             self.desk.tell("There is nothing on the map to save.", "info")
             return
         ending, whole = SAVED[label]
-        (field, limits), desk, box, view = self._drawn, self.desk, None if whole else self.map.box, self.map.view
+        field, limits, desk, box, view = self._drawn.field, self._drawn.limits, self.desk, None if whole else self.map.box, self.map.view
         cube, shown, dark, said = desk.cube, desk.view, desk.dark, self._caption()
         if words.is_simulated(cube.ds.attrs):
             said += " · simulated data"  # a file goes where the page's badge does not
@@ -191,20 +183,77 @@ class MapRoom:
 
     # --- the map
 
+    def _canvases(self) -> list[MapCanvas]:
+        return [self.first, *([self.second] if self.second is not None else [])]
+
+    def _seen(self, moved: MapCanvas) -> None:
+        """One of the maps shows another part of the world: so does the other."""
+        self._link(moved)
+        self._moved()
+
+    def _sized(self) -> None:
+        """One of the maps became another size: the second shows again what the first does."""
+        if self.second is not None and self.map.reach is not None:
+            self.second.map.follow(self.map.view)
+
+    def _link(self, moved: MapCanvas) -> None:
+        for other in self._canvases():
+            if other is not moved:
+                other.map.follow(moved.map.view)
+
+    def go_to(self, box: BBox, least: float = WIDEST_PLACE) -> None:
+        """Show this box, with at least ``least`` degrees around its middle."""
+        self.map.go_to(box, least)
+        self._link(self.first)
+
+    def home(self) -> None:
+        """Show all of the cube."""
+        for canvas in self._canvases():
+            canvas.map.home()
+
+    def mark(self, what: Mark, outline: shapely.Geometry | None) -> None:
+        """Draw an outline over the maps, or none."""
+        for canvas in self._canvases():
+            canvas.map.mark(what, outline)
+
+    def close(self) -> None:
+        """The session ended."""
+        for canvas in self._canvases():
+            canvas.map.close()
+
+    def browser_repaint(self) -> None:
+        """Let the browser paint the maps again (``WorldMap.repaint``)."""
+        for canvas in self._canvases():
+            canvas.map.repaint()
+
     def working(self) -> None:
         """Say that what is shown is not yet what was asked for."""
-        self.canvas.css_classes = ["working"]
-        self.busy.visible = True
+        for canvas in self._canvases():
+            canvas.working(True)
 
     def follow_cube(self) -> None:
         """Look at another cube's place."""
-        self.map.look_at(extent_of(self.desk.cube))
+        for canvas in self._canvases():
+            canvas.map.look_at(extent_of(self.desk.cube))
 
-    def draw(self, drawn: tuple[Field, Limits] | None, problem: str | None, severity: str) -> None:
-        """Show a field, or say why there is none."""
-        self.canvas.css_classes = []
-        self.busy.visible = False
-        self._drawn, self._problem = drawn, problem
+    def make_second(self) -> None:
+        """Have a second map at hand, still empty."""
+        if self.second is None:
+            self.second = self._canvas()
+            if self.desk.found is not None:
+                self.second.map.mark("place", self.desk.found.outline)
+            self.second.view.visible = False
+            self._maps.insert(1, self.second.view)
+
+    def draw(self, drawn: Drawn | None, problem: str | None, severity: str, second: Drawn | None = None) -> None:
+        """Show a field, and another beside it, or say why there is none."""
+        for canvas in self._canvases():
+            canvas.working(False)
+        self._drawn, self._drawn_beside, self._problem = drawn, second if drawn is not None else None, problem
+        if self.second is not None:
+            if self._drawn_beside is not None and not self.second.view.visible and self.map.reach is not None:
+                self.second.map.follow(self.map.view)
+            self.second.view.visible = self._drawn_beside is not None
         self.message.severity = severity
         self.repaint()
 
@@ -216,24 +265,42 @@ class MapRoom:
         self._say_doubts(dark)
         self.legend.visible = self._drawn is not None
         # Where no sensor is chosen, coasts and view stay for the one that will be.
-        self.canvas.visible = self._drawn is not None or self.message.severity != "error"
+        self.first.view.visible = self._drawn is not None or self.message.severity != "error"
+        self._repaint_beside(view, dark)
         if self._drawn is None:
             self.map.show(None)
             self.caption.object = words.paragraph(f"{LAYER_TITLES[view.layer]} · {METRICS[view.metric].title}", dark)
             return
-        field, limits = self._drawn
+        drawn = self._drawn
         self.caption.object = words.paragraph(self._caption(), dark)
-        pixels = _PIXELS[op_of(field.metric)]
-        self.legend.object = words.legend(field, limits, pixels, words.lookback_months(self.desk.cube.ds.attrs), dark)
+        self.legend.object = self._legend(drawn, dark)
         self.say_shares()
-        self.map.show(Shown(field, limits, dark))
+        self.map.show(Shown(drawn.field, drawn.limits, dark))
+
+    def _repaint_beside(self, view: View, dark: bool) -> None:
+        drawn, second = self._drawn_beside, self.second
+        # Of one metric there is one legend: the colours mean the same in both maps.
+        own_legend = drawn is not None and self._drawn is not None and drawn.field.metric != self._drawn.field.metric
+        self.second_legend.visible = own_legend
+        if drawn is None or second is None:
+            self.first.name("")
+            return
+        for canvas, text in zip((self.first, second), beside.title(view, drawn.view), strict=True):
+            canvas.name(text)
+        if own_legend:
+            self.second_legend.object = self._legend(drawn, dark)
+        second.map.show(Shown(drawn.field, drawn.limits, dark))
+
+    def _legend(self, drawn: Drawn, dark: bool) -> str:
+        pixels = _PIXELS[op_of(drawn.field.metric)]
+        return words.legend(drawn.field, drawn.limits, pixels, words.lookback_months(self.desk.cube.ds.attrs), dark)
 
     def say_shares(self) -> None:
         """Say in the legend how much of what the map shows has each class, where it shows only a part of the cube."""
         box = self.map.box
-        if self._drawn is None or box is None or not self._drawn[0].shares:
+        if self._drawn is None or box is None or not self._drawn.field.shares:
             return
-        (field, limits), cube, dark = self._drawn, self.desk.cube, self.desk.dark
+        field, limits, cube, dark = self._drawn.field, self._drawn.limits, self.desk.cube, self.desk.dark
         lookback = words.lookback_months(cube.ds.attrs)
 
         def count() -> str:
@@ -247,11 +314,13 @@ class MapRoom:
         """What the map shows, for page and files alike."""
         if self._drawn is None:
             return ""
-        field, view, attrs = self._drawn[0], self.desk.view, self.desk.cube.ds.attrs
+        field, view, attrs = self._drawn.field, self.desk.view, self.desk.cube.ds.attrs
         if field.metric == CHANGE:
             text = words.change_caption(view.sensors[0], view.last.shift(-1), view.last, field)
         else:
             text = words.caption(view, field)
+        if self._drawn_beside is not None:
+            text += f" · beside it {beside.title(view, self._drawn_beside.view)[1]}"
         snapshot = attrs.get("catalog_snapshot")
         if view.layer != "acquired":
             text += f" · catalogue as of {snapshot}" if snapshot else " · catalogue not asked yet"
@@ -270,7 +339,7 @@ class MapRoom:
     def _tapped(self, lon: float, lat: float) -> None:
         if self._corners is not None:
             self._corners.append((lon, lat))
-            self.map.mark("scene", _corners_outline(self._corners))
+            self.mark("scene", _corners_outline(self._corners))
             return
         try:
             self.desk.open_place(cell_at(lon, lat, grid_of(self.desk.cube.ds)), move=False)
@@ -278,28 +347,28 @@ class MapRoom:
             self.desk.tell(str(nowhere), "info")
 
     def _point(self, outline: shapely.Geometry | None) -> None:
-        self.map.mark("scene", outline)
+        self.mark("scene", outline)
 
     def show_place(self, found: Found, *, move: bool) -> None:
         """Mark a place and tell what there is of it; ``move``: the map goes there."""
         self.desk.found = found
-        self.map.mark("place", found.outline)
-        self.map.mark("scene", None)
+        self.mark("place", found.outline)
+        self.mark("scene", None)
         if move:
-            self.map.go_to(tuple(shapely.bounds(found.outline)))
+            self.go_to(tuple(shapely.bounds(found.outline)))
         self.refresh()
 
     def show_region(self, found: Found) -> None:
         """Mark something that is too large to be one place, and go there."""
-        self.map.mark("place", found.outline)
-        self.map.go_to(tuple(shapely.bounds(found.outline)))
+        self.mark("place", found.outline)
+        self.go_to(tuple(shapely.bounds(found.outline)))
 
     def close_place(self) -> None:
         """Show no place."""
         self.desk.found = None
         self.desk.background.forget("place")
-        self.map.mark("place", None)
-        self.map.mark("scene", None)
+        self.mark("place", None)
+        self.mark("scene", None)
         self.panel.close()
 
     def refresh(self) -> None:
@@ -327,15 +396,7 @@ def _corners_outline(corners: list[tuple[float, float]]) -> shapely.Geometry:
 
 
 _ROOM = f"@media (max-width: {NARROW}px) {{ :host {{ height: auto !important; }} }}"
-_BUSY = """
-:host { position: absolute; left: 50%; top: 12px; transform: translateX(-50%); z-index: 5; padding: 4px 16px; border-radius: 16px;
-  background: #1c2530; color: #ffffff; font-size: 15px; animation: late 0.25s step-end; }
-@keyframes late { from { opacity: 0; } to { opacity: 1; } }
-"""
-_CANVAS = """
-.bk-Figure { position: absolute !important; inset: 0; width: 100% !important; height: 100% !important; min-height: 0 !important; }
-:host(.working) .bk-Figure { opacity: 0.4; transition: opacity 0.1s 0.2s; }
-"""
+_TOOLS = ":host { flex-wrap: wrap; justify-content: flex-end; max-width: calc(100% - 64px); }"
 _BESIDE = f"""
 :host {{ flex: 1 1 0; min-height: 260px; gap: 12px; flex-wrap: nowrap; }}
 @media (max-width: {NARROW}px) {{ :host {{ flex-direction: column; flex: none; height: auto !important; }} }}
@@ -344,8 +405,9 @@ _PANEL = f"""
 :host {{ flex: 0 0 460px; max-width: 46%; height: 100%; overflow-y: auto; overflow-x: hidden; }}
 @media (max-width: {NARROW}px) {{ :host {{ flex: none; max-width: 100%; width: 100%; height: auto; }} }}
 """
+_LEGENDS = ":host { flex: none; flex-wrap: nowrap; }"
 _LEGEND = f"""
-:host {{ flex: none; height: clamp(96px, 17vh, 168px); }}
+:host {{ flex: 1 1 0; min-width: 0; height: clamp(96px, 17vh, 168px); }}
 div:has(> [role=region]) {{ height: 100%; }}
 @media (max-width: {NARROW}px) {{ :host {{ height: auto; }} }}
 """

@@ -15,14 +15,15 @@ from panel.util import edit_readonly
 from coverage_dashboards import areas, words
 from coverage_dashboards.address_bar import AddressBar, parameters_of
 from coverage_dashboards.backlog_room import BacklogRoom
+from coverage_dashboards.beside import view_beside
 from coverage_dashboards.changes_room import ChangesRoom
 from coverage_dashboards.choices import Choices, View, address_of
 from coverage_dashboards.desk import Desk, Room
 from coverage_dashboards.escape import html, plain
-from coverage_dashboards.fields import Cube, Field, Limits, change_field, field_of, frames_limits, open_cube
+from coverage_dashboards.fields import Cube, change_field, field_of, frames_limits, open_cube
 from coverage_dashboards.gazetteer import Found, NoSuchPlace, find
 from coverage_dashboards.known_room import KnownRoom
-from coverage_dashboards.map_room import NARROW, MapRoom
+from coverage_dashboards.map_room import NARROW, Drawn, MapRoom
 from coverage_dashboards.outlines import prepare_outlines
 from coverage_dashboards.people import Person, access, person
 from coverage_dashboards.requests_room import RequestsRoom
@@ -115,8 +116,10 @@ class Answer:
 
     cube: Cube
     """The one that now stands there; where it is not the one that was asked, the rest says nothing."""
-    drawn: tuple[Field, Limits] | None = None
+    drawn: Drawn | None = None
     problem: str | None = None
+    beside: Drawn | None = None
+    """What the second map is to show."""
 
 
 class Planner:
@@ -124,11 +127,10 @@ class Planner:
 
     def __init__(self, cube: Cube, parameters: Mapping[str, Sequence[bytes | str]], who: Person) -> None:
         choices = Choices.of(cube.ds)
-        view, refused = choices.from_address(parameters)
-        spot, refused_too = spot_from_address(parameters)
+        view, spot, refused = asked_for(choices, parameters)
         self.desk = Desk(cube, choices, view, spot, self._box, self._open_place, self._open_room, self._tell, who, self._show_changes)
         self.address = AddressBar(self._travelled, self._measured, width=0, height=0, margin=0)
-        self.sidebar = Sidebar(choices, view, self._chosen)
+        self.sidebar = Sidebar(choices, view, self._chosen, self._compare)
         self.map_room = MapRoom(self.desk, self._moved, self._close_place)
         self.rooms: dict[str, Room] = {"map": self.map_room}
         self._holders: dict[str, pn.Column] = {}
@@ -137,7 +139,7 @@ class Planner:
         self._say_simulated()
         self.notice_said = pn.pane.HTML("", margin=0, styles={"font-size": "15px"}, **wide)
         self.notice = pmui.Alert(self.notice_said, severity="info", visible=False, closeable=True, margin=(0, 0, 6, 0), **wide)
-        said = self._say_refused([*refused, *refused_too])
+        said = self._say_refused(refused)
         self.tabs = pmui.TabMenu(items=list(ROOMS.values()), active=list(ROOMS).index(spot.room), scroll_buttons="auto", margin=0)
         self.tabs.param.watch(self._entered, "active")
         self.search = pmui.TextInput(
@@ -257,7 +259,7 @@ class Planner:
     def _go(self, spot: Spot, said: str = "") -> None:
         """Show what an address asks for beside the view; ``said``: what was said of the rest of it."""
         if spot.box is not None:
-            self.map_room.map.go_to(spot.box, 0.0)
+            self.map_room.go_to(spot.box, 0.0)
         if spot.place:
             self._find(spot.place, lambda found: self._place(found, move=spot.box is None), said)
         else:
@@ -274,21 +276,20 @@ class Planner:
     def _travelled(self, search: object) -> None:
         """Show what the address asks for that *back* or *forward* led to."""
         parameters = parameters_of(search)
-        view, refused = self.desk.choices.from_address(parameters or {})
-        spot, refused_too = spot_from_address(parameters or {})
+        view, spot, refused = asked_for(self.desk.choices, parameters or {})
         spot = replace(spot, dark=self.desk.dark)
         if parameters is None:
             refused = ["address"]
-        said = self._say_refused([*refused, *refused_too])
+        said = self._say_refused(refused)
         self.desk.spot = spot
         if list(ROOMS)[self.tabs.active] != spot.room:
             self._enter(spot.room)
             self.tabs.active = list(ROOMS).index(spot.room)
         self._show(view, travelled=True)
         if spot.box is None:
-            self.map_room.map.home()
+            self.map_room.home()
         self._go(spot, said)
-        if refused or refused_too:
+        if refused:
             self._write(push=False)
 
     # --- what is chosen
@@ -305,12 +306,20 @@ class Planner:
     def _show(self, view: View, *, travelled: bool = False) -> None:
         desk = self.desk
         desk.view = view = desk.choices.settled(view)
-        self.sidebar.show(view, desk.choices, travelled=travelled)
+        if desk.spot.beside:
+            self.map_room.make_second()
+        self.sidebar.show(view, desk.choices, desk.spot.beside, travelled=travelled)
         self.sidebar.paint(desk.dark)
         self.map_room.working()
-        cube, wanted, changes = desk.cube, self.sidebar.wanted_sensors, desk.spot.changes
-        desk.background.run("map", lambda: _look_up(cube, desk.choices, view, wanted, changes), self._answered, self._failed)
+        cube, wanted, spot = desk.cube, self.sidebar.wanted_sensors, desk.spot
+        desk.background.run("map", lambda: _look_up(cube, desk.choices, view, wanted, spot), self._answered, self._failed)
         self._refresh_rooms()
+
+    def _compare(self, second: str) -> None:
+        """Show another map beside the first, or none."""
+        self.desk.spot = replace(self.desk.spot, beside=second)
+        self._show(self.desk.view)
+        self._write(push=True)
 
     def _show_changes(self) -> None:
         self.desk.spot = replace(self.desk.spot, changes=True)
@@ -326,7 +335,7 @@ class Planner:
         if answer.cube is not self.desk.cube:
             self._take_over(answer.cube)
             return
-        self.map_room.draw(answer.drawn, answer.problem, "info")
+        self.map_room.draw(answer.drawn, answer.problem, "info", answer.beside)
 
     def _failed(self, problem: str) -> None:
         self.map_room.draw(None, problem, "error")
@@ -381,7 +390,7 @@ class Planner:
 
     def _left(self, _: Any) -> None:
         """The session ended: let go of what tables of the process still know of it."""
-        self.map_room.map.close()
+        self.map_room.close()
         with edit_readonly(self.page):
             # It follows the process's own, and param stops watching only where it is given something else to follow.
             self.page.busy = self.page.param.loading
@@ -391,10 +400,20 @@ class Planner:
         document = pn.state.curdoc
         if document is not None and document.session_context is not None:
             for milliseconds in _REPAINT_AFTER:
-                document.add_timeout_callback(self.map_room.map.repaint, milliseconds)
+                document.add_timeout_callback(self.map_room.browser_repaint, milliseconds)
 
 
-def _look_up(cube: Cube, choices: Choices, view: View, wanted: Sequence[str], changes: bool) -> Answer:
+def asked_for(choices: Choices, parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[View, Spot, list[str]]:
+    """View and spot that an address asks for, and which of its parts had to be left out."""
+    view, refused = choices.from_address(parameters)
+    spot, refused_too = spot_from_address(parameters)
+    if spot.beside and view_beside(choices, view, spot.beside) is None:
+        spot = replace(spot, beside="")
+        refused_too = [*refused_too, "beside"]
+    return view, spot, [*refused, *refused_too]
+
+
+def _look_up(cube: Cube, choices: Choices, view: View, wanted: Sequence[str], spot: Spot) -> Answer:
     """Find what to draw; else say in words why there is nothing. Raises ``CoverageError``."""
     now = open_cube(cube.location)
     if now is not cube:
@@ -403,15 +422,25 @@ def _look_up(cube: Cube, choices: Choices, view: View, wanted: Sequence[str], ch
         unable = [s for s in wanted if choices.lacks(s, view.metric)]
         reasons = ". ".join(str(choices.lacks(s, view.metric)) for s in unable)
         return Answer(cube, problem=f"{reasons + '. ' if reasons else ''}Choose at least one sensor on the left.")
-    if changes:
+    if spot.changes:
         field = change_field(cube, view.sensors[0], view.last.shift(-1), view.last)
-        return Answer(cube, (field, field.limits))
+        return Answer(cube, Drawn(view, field, field.limits))
+    drawn = _drawn(cube, view)
+    problem = words.nothing_known(view, cube.ds) if drawn.field.known_range[1] == 0 else None
+    other = view_beside(choices, view, spot.beside)
+    if other is None:
+        return Answer(cube, drawn, problem)
+    second = _drawn(cube, other)
+    if other.metric == view.metric:  # the colours mean the same in both
+        limits = drawn.limits.and_(second.limits)
+        drawn, second = replace(drawn, limits=limits), replace(second, limits=limits)
+    return Answer(cube, drawn, problem, second)
+
+
+def _drawn(cube: Cube, view: View) -> Drawn:
     field = field_of(cube, view.query())
-    limits = field.limits
-    if view.aggregation == "scrub":
-        limits = frames_limits(cube, [view.frame(m) for m in view.months])
-    problem = words.nothing_known(view, cube.ds) if field.known_range[1] == 0 else None
-    return Answer(cube, (field, limits), problem)
+    limits = frames_limits(cube, [view.frame(month) for month in view.months]) if view.aggregation == "scrub" else field.limits
+    return Drawn(view, field, limits)
 
 
 _ROOM_OF: Mapping[str, Callable[[Desk], Room]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import panel as pn
 import panel_material_ui as pmui
 
-from coverage_dashboards import palette, words
+from coverage_dashboards import beside, palette, words
 from coverage_dashboards.choices import AGGREGATION_TITLES, LAYER_TITLES, LAYERS, Choices, View, aggregations_of, metrics_of
 from coverage_dashboards.escape import html
 from coverage_pipeline.cube.schema import METRICS
@@ -19,6 +19,7 @@ HELP = {
     "Metric": "What the colours of the map count.",
     "Sensors": "A map of several sensors unites them; of actions it shows the most urgent one.",
     "Window": "The months that count; times are UTC.",
+    "Beside it": "A second map, of another sensor, metric or month, which moves with the first. Colours of one metric mean the same.",
     "Over time": "How the months of the window become one value: their mean, sum, newest or worst; or one month after the other.",
 }
 
@@ -26,7 +27,8 @@ HELP = {
 class Sidebar:
     """The widgets. ``chosen`` is called with the view they ask for, and whether it is only another month of a scrub."""
 
-    def __init__(self, choices: Choices, view: View, chosen: Callable[[View, bool], None]) -> None:
+    def __init__(self, choices: Choices, view: View, chosen: Callable[[View, bool], None], second: Callable[[str], None]) -> None:
+        """``second`` is called with what is to stand beside the map (``beside.options``)."""
         self.choices, self._view, self._tell = choices, view, chosen
         self._wanted_sensors = view.sensors
         self._quiet = False
@@ -50,6 +52,8 @@ class Sidebar:
             label="Month", options=[0], value=0, interval=900, loop_policy="loop", show_loop_controls=False,
             visible_buttons=["first", "previous", "pause", "play", "next", "last"], **wide,
         )  # fmt: skip
+        self.beside = pmui.Select(label="Beside it", options={"Nothing": beside.NOTHING}, value=beside.NOTHING, **wide)
+        self.beside.param.watch(lambda event: None if self._quiet else second(event.new or beside.NOTHING), "value")
         for widget in (self.layer, self.metric, self.sensors, self.aggregation, self.month):
             widget.param.watch(self._chosen, "value")
         self.window.param.watch(self._chosen, "value_throttled")
@@ -72,11 +76,15 @@ class Sidebar:
             self.window_said,
             self.aggregation,
             self.month,
+            self.beside,
             self.help,
         ]
 
-    def show(self, view: View, choices: Choices, *, travelled: bool = False) -> None:
-        """Set the widgets to a view without taking it for a planner's choice; ``travelled``: it came from an address."""
+    def show(self, view: View, choices: Choices, second: str = beside.NOTHING, *, travelled: bool = False) -> None:
+        """Set the widgets to a view, and to what stands beside it, without taking it for a planner's choice.
+
+        ``travelled``: it came from an address.
+        """
         self.choices, self._view = choices, view
         if travelled:
             self._wanted_sensors = view.sensors
@@ -95,6 +103,8 @@ class Sidebar:
             shown = view.months
             self.month.param.update(options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month))
             self.month.visible = view.aggregation == "scrub"
+            offered = beside.options(choices, view)
+            self.beside.param.update(options=offered, value=second if second in offered.values() else beside.NOTHING)
 
     def paint(self, dark: bool) -> None:
         """Say why some sensors are not offered, and what the choices mean, in the colours of the theme."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coverage_dashboards import gazetteer
+from coverage_dashboards import beside, gazetteer
 from coverage_pipeline.geometry.bbox import BBox
 
 ROOMS: Mapping[str, str] = {
@@ -35,6 +35,8 @@ class Spot:
     dark: bool = False
     changes: bool = False
     """Whether the map shows what changed against the month before, in place of the metric."""
+    beside: str = ""
+    """What a second map shows (``beside.view_beside``); empty: there is none."""
 
 
 def spot_from_address(parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[Spot, list[str]]:
@@ -63,7 +65,11 @@ def spot_from_address(parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[
     changes = value("changes")
     if changes not in ("", "1"):
         refused.append("changes")
-    return Spot(room, place, box, theme == "dark", changes == "1"), refused
+    second = value("beside")
+    if len(second) > beside.LONGEST:
+        refused.append("beside")
+        second = ""
+    return Spot(room, place, box, theme == "dark", changes == "1", second), refused
 
 
 def spot_address(spot: Spot) -> dict[str, str]:
@@ -74,6 +80,7 @@ def spot_address(spot: Spot) -> dict[str, str]:
         "view": ",".join(f"{degrees:.3f}".rstrip("0").rstrip(".") for degrees in spot.box) if spot.box else "",
         "theme": "dark" if spot.dark else "",
         "changes": "1" if spot.changes else "",
+        "beside": spot.beside,
     }
     return {name: text for name, text in parts.items() if text}
 

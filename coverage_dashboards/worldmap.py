@@ -121,10 +121,13 @@ class WorldMap:
         *,
         on_tap: Callable[[float, float], None] | None = None,
         on_view: Callable[[], None] | None = None,
+        on_size: Callable[[], None] | None = None,
     ) -> None:
-        """``on_tap`` is called with longitude and latitude of a click, ``on_view`` after the planner moved the map; both on the loop."""
+        """``on_tap`` is called with longitude and latitude of a click, ``on_view`` after the planner moved the map, ``on_size`` after it
+        became another size; all on the loop.
+        """
         self._state = threading.Lock()
-        self._on_tap, self._on_view = on_tap, on_view
+        self._on_tap, self._on_view, self._on_size = on_tap, on_view, on_size
         self._marks: dict[Mark, ColumnDataSource] = {}
         self._marked: dict[Mark, dict[str, Any]] = {}
         self._extent = extent
@@ -134,6 +137,8 @@ class WorldMap:
         self._size: tuple[int, int] | None = None
         self._view: tuple[Range, Range] = fit_extent(extent, *FIRST_SIZE)
         self._moved = False  # by the planner: until then a map of another size shows the whole world again
+        self._goal: BBox | None = None
+        """What was gone to: it stays in sight when the map becomes another size, until the planner moves it."""
         self._move = False
         self._version = 0
         self._changed = Changed()
@@ -203,6 +208,19 @@ class WorldMap:
         south, north = (float(latitude_of(min(max(y, -EDGE), EDGE))) for y in (bottom, top))
         return (west, south, east, north) if west < east and south < north else None
 
+    def follow(self, view: tuple[Range, Range]) -> None:
+        """Show the part of the world that another map shows."""
+        with self._state:
+            if _same(self._view, view):
+                return
+            width, height = self._size or FIRST_SIZE
+            (left, right), (bottom, top) = view
+            # As much as the other shows, whatever the shape of the two.
+            metres = max((right - left) / width, (top - bottom) / height)
+            self._view = refit(*view, width, height, metres)
+            self._moved, self._move, self._goal = True, True, None
+        self._draw_again()
+
     def go_to(self, box: BBox, least: float = WIDEST_PLACE) -> None:
         """Show this box, with at least ``least`` degrees around its middle."""
         west, south, east, north = box
@@ -210,6 +228,7 @@ class WorldMap:
         across, up = max(east - west, least) / 2, max(north - south, least) / 2
         wider = (x - across, max(y - up, -85.0), x + across, min(y + up, 85.0))
         with self._state:
+            self._goal = wider
             self._view = fit_extent(wider, *(self._size or FIRST_SIZE))
             self._moved = self._move = True
         self._draw_again()
@@ -221,7 +240,7 @@ class WorldMap:
             metres = (self._view[0][1] - self._view[0][0]) / width * factor
             metres = min(max(metres, CLOSEST / width), 3.9 * EDGE / max(width, height))
             self._view = refit(*self._view, width, height, metres)
-            self._moved = self._move = True
+            self._moved, self._move, self._goal = True, True, None
         self._draw_again()
 
     def home(self) -> None:
@@ -292,7 +311,7 @@ class WorldMap:
         with self._state:
             # Before its size is known, the figure reports ranges of Bokeh's own.
             if x_range and y_range and self._size is not None and not _same(self._view, (x_range, y_range)):
-                self._view, self._moved, moved = (x_range, y_range), True, True
+                self._view, self._moved, moved, self._goal = (x_range, y_range), True, True, None
         if moved:
             self._draw_again()
             if self._on_view:
@@ -307,6 +326,8 @@ class WorldMap:
                 resized = True
         if resized:
             self._draw_again()
+            if self._on_size:
+                self._on_size()
 
     def _draw(self, version: int) -> hv.Image:
         """The picture of the current view: a code a pixel, of its value and of how many months of it are known."""
@@ -332,6 +353,8 @@ class WorldMap:
     def _resize(self, width: int, height: int) -> None:
         if not self._moved:
             self._view = fit_extent(self._extent, width, height)
+        elif self._goal is not None:
+            self._view = fit_extent(self._goal, width, height)
         else:
             x_range, y_range = self._view
             before = self._size or FIRST_SIZE
