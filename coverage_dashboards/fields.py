@@ -21,13 +21,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from coverage_dashboards.hexmap import HexMap, hex_map
 from coverage_dashboards.viewport import OUT_OF_SCOPE
 from coverage_pipeline.cube.dataset import grid_of, open_coverage
 from coverage_pipeline.cube.overviews import row_areas
-from coverage_pipeline.cube.schema import ACTIONS, METRICS, CoverageError, CoverageQuery
+from coverage_pipeline.cube.schema import ACTIONS, METRICS, CoverageQuery
 from coverage_pipeline.cube.select import select
 from coverage_pipeline.demand.cell_changes import CELL_CHANGES, change_layer
 from coverage_pipeline.geometry.bbox import BBox
+from coverage_pipeline.grid.cell_area import cell_km2
 from coverage_pipeline.grid.spec import GridSpec
 from coverage_pipeline.months import Month
 from coverage_pipeline.scenes.schema import SCAN_STATUS
@@ -147,6 +149,8 @@ class Field:
     """How many sensors the map unites."""
     top: float = 0.0
     """The largest value; 0 where none is known."""
+    points_a_cell: float = 1.0
+    """Points of ``values`` that lie in one cell, on average: more than one for H3 cells, which are drawn on a finer grid."""
 
     @property
     def nbytes(self) -> int:
@@ -162,6 +166,17 @@ class Cube:
     ds: xr.Dataset
     stamp: str
 
+    @property
+    def hexes(self) -> HexMap | None:
+        """Where on the map the cells of H3 lie; None for a cube in degrees."""
+        res = grid_of(self.ds).h3_res
+        return None if res is None else hex_map(res)
+
+    @property
+    def grid(self) -> GridSpec:
+        """The regular grid that fields are drawn on."""
+        return grid_of(self.ds) if self.hexes is None else self.hexes.grid
+
 
 _cubes: dict[str, tuple[float, Cube]] = {}
 _opening = threading.Lock()
@@ -174,8 +189,6 @@ def open_cube(location: str, *, look_again: float = LOOK_AGAIN_SECONDS) -> Cube:
         if cube is not None and time.monotonic() - opened < look_again:
             return cube
         ds = open_coverage(location)
-        if "cells" in ds.dims:
-            raise CoverageError(f"{location} is made of H3 cells, which this map does not draw: read it with open_coverage and select")
         now = Cube(location, ds, _stamp(ds))
         if cube is not None and now.stamp == cube.stamp:
             now = cube
@@ -217,7 +230,7 @@ def change_field(cube: Cube, sensor: str, before: Month, after: Month, cache: Fi
 
 
 def _changes(cube: Cube, sensor: str, before: Month, after: Month, cache: FieldCache) -> Field:
-    grid = grid_of(cube.ds)
+    hexes = cube.hexes
     values = change_layer(cube.ds, sensor, before, after).values.astype(np.float32)
     now, was = (np.isnan(cube.ds["deficit"].sel(sensor=sensor, time=month.to_datetime64()).values) for month in (after, before))
     values[now & was] = CHANGES.index("not known")
@@ -226,8 +239,11 @@ def _changes(cube: Cube, sensor: str, before: Month, after: Month, cache: FieldC
     known = 2 - now.astype(np.uint8) - was.astype(np.uint8)
     counted = known[scope]
     known_range = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
-    shares = _shares(values, grid, CHANGES, "out of scope")
-    return Field(CHANGE, values, known, 2, known_range, Limits(-0.5, len(CHANGES) - 0.5), "", shares, grid.resolution)
+    shares = _shares(values, _areas(cube), CHANGES, "out of scope")
+    if hexes is not None:
+        values, known = hexes.spread(values), hexes.spread(known)
+    limits = Limits(-0.5, len(CHANGES) - 0.5)
+    return Field(CHANGE, values, known, 2, known_range, limits, "", shares, cube.grid.resolution, points_a_cell=_points_a_cell(cube))
 
 
 def frames_limits(cube: Cube, months: list[CoverageQuery], cache: FieldCache = FIELDS) -> Limits:
@@ -244,7 +260,7 @@ def frames_limits(cube: Cube, months: list[CoverageQuery], cache: FieldCache = F
 
 
 def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
-    grid = grid_of(cube.ds)
+    hexes = cube.hexes
     selected = select(cube.ds, query)
     values = np.asarray(selected.values, np.float32)
     known = np.minimum(selected["known_months"].values, 255).astype(np.uint8)
@@ -252,7 +268,7 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
     shares: Mapping[str, Share] = {}
     if query.metric == "action":
         values = np.where(np.isnan(values), np.float32(ACTIONS.index("unknown")), values)
-        shares = _shares(values, grid)
+        shares = _shares(values, _areas(cube))
         counted = known[values != ACTIONS.index("out_of_scope")]
     elif METRICS[query.metric].layer == "gap":
         scope = cache.get((cube.location, cube.stamp, "scope", tuple(query.sensors)), lambda: _scope(cube.ds, query.sensors))
@@ -262,11 +278,13 @@ def _make(cube: Cube, query: CoverageQuery, cache: FieldCache) -> Field:
         values = np.where(np.isnan(values) & (known > 0), OUT_OF_SCOPE, values)  # looked at, and no scene to take a mean of
     months = int(selected.attrs["months"])
     known_range = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+    if hexes is not None:
+        values, known = hexes.spread(values), hexes.spread(known)
     unit = str(selected.attrs["unit_in_words"])
     return Field(
-        query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares, grid.resolution,
+        query.metric, values, known, months, known_range, _limits(cube.ds, query.metric, values), unit, shares, cube.grid.resolution,
         int(selected.attrs["provisional_months"]), _without_catalogue(cube.ds, query), len(query.sensors),
-        _top(values),
+        _top(values), _points_a_cell(cube),
     )  # fmt: skip
 
 
@@ -323,20 +341,32 @@ def classes_of(metric: str) -> Sequence[str]:
 def shares_within(field: Field, cube: Cube, rows: slice, columns: NDArray[np.int64]) -> dict[str, Share]:
     """Cells of each class within some rows and columns, and their part of the area in scope there; of a map of classes."""
     beside = "out of scope" if field.metric == CHANGE else "out_of_scope"
-    return _shares(field.values[rows][:, columns], grid_of(cube.ds), classes_of(field.metric), beside, rows)
+    within = field.values[rows][:, columns]
+    if cube.hexes is None:
+        return _shares(within, _areas(cube)[rows], classes_of(field.metric), beside)
+    cells, first = np.unique(cube.hexes.cells[rows][:, columns], return_index=True)
+    return _shares(within.ravel()[first], _areas(cube)[cells], classes_of(field.metric), beside)
+
+
+def _areas(cube: Cube) -> NDArray[np.float64]:
+    """Area of a cell of each row, or of each H3 cell."""
+    grid = grid_of(cube.ds)
+    return row_areas(grid.lat_edges) if grid.h3_res is None else np.broadcast_to(cell_km2(grid), grid.shape)
+
+
+def _points_a_cell(cube: Cube) -> float:
+    return 1.0 if cube.hexes is None else cube.hexes.points_a_cell
 
 
 def _shares(
-    classes: NDArray[np.float32],
-    grid: GridSpec,
-    names: Sequence[str] = ACTIONS,
-    beside: str = "out_of_scope",
-    at: slice = slice(None),
+    classes: NDArray[np.float32], area: NDArray[np.float64], names: Sequence[str] = ACTIONS, beside: str = "out_of_scope"
 ) -> dict[str, Share]:
-    """Cells of each class, and its part of the area in scope: a cell at 60° is half as large as one at the equator."""
+    """Cells of each class, and its part of the area in scope: a cell at 60° is half as large as one at the equator.
+
+    ``classes`` are ``(lat, lon)`` or ``(cells,)``, ``area`` has one value for each of the first dimension.
+    """
     rows = classes.shape[0]
-    area = row_areas(grid.lat_edges)[at]
-    code = classes.astype(np.int64) + np.arange(rows)[:, None] * len(names)
+    code = classes.reshape(rows, -1).astype(np.int64) + np.arange(rows)[:, None] * len(names)
     by_row = np.bincount(code.ravel(), minlength=rows * len(names)).reshape(rows, len(names))
     areas, cells = area @ by_row, by_row.sum(axis=0)
     in_scope = float(areas.sum() - areas[names.index(beside)])

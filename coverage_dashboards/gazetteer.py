@@ -21,6 +21,7 @@ import shapely
 from geopy.point import Point
 from mgrs._native import MGRSError
 
+from coverage_dashboards.hexmap import hexagon_at
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry import outlines
@@ -66,6 +67,9 @@ def find(text: str, grid: GridSpec, targets: Targets | None) -> Found:
 def cell_at(lon: float, lat: float, grid: GridSpec) -> Found:
     """The grid's cell that contains a point; raises ``NoSuchPlace`` beside the grid."""
     west, south, east, north = grid.bounds
+    if grid.h3_res is not None and math.isfinite(lon) and abs(lon) <= 180 and math.isfinite(lat) and abs(lat) <= 90:
+        name, outline = hexagon_at(lon, lat, grid.h3_res)
+        return Found("cell", f"H3 cell {name} about {position(lat, lon)}", f"{lat:.4f},{lon:.4f}", outline)
     if not (math.isfinite(lon) and math.isfinite(lat)) or not (west <= lon <= east and south <= lat <= north):
         raise NoSuchPlace("This place is beside the area that the cube covers.")
     step = grid.resolution

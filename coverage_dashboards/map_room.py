@@ -90,7 +90,9 @@ class MapRoom:
         self.panel.view.stylesheets = [_PANEL]
         self._maps = pn.Row(self.first.view, self.panel.view, sizing_mode="stretch_both", stylesheets=[_BESIDE], margin=0)
         self.legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 2), stylesheets=[_LEGEND], **wide)
-        self.second_legend = pn.pane.HTML("", css_classes=["legend"], margin=(8, 2, 0, 12), visible=False, stylesheets=[_LEGEND], **wide)
+        self.second_legend = pn.pane.HTML(
+            "", css_classes=["legend-beside"], margin=(8, 2, 0, 12), visible=False, stylesheets=[_LEGEND], **wide
+        )
         legends = pn.Row(self.legend, self.second_legend, sizing_mode="stretch_width", margin=0, stylesheets=[_LEGENDS])
         self.view = pn.Column(
             self.caption, self.doubts, self.message, self._maps, legends, sizing_mode="stretch_both", margin=0, stylesheets=[_ROOM]
@@ -160,14 +162,18 @@ class MapRoom:
             desk.tell("The changes have no such lines yet: coverage_pipeline.demand.cell_changes.change_layer gives them.", "info")
             return
 
+        if ending == "csv" and cube.hexes is not None:
+            desk.tell("A CSV of H3 cells comes from Python: save the lines that give the same array, and add .to_dataframe().", "info")
+            return
+
         def make() -> bytes:
             if ending == "tif":
-                return exports.geotiff(field, grid_of(cube.ds), box, said)
+                return exports.geotiff(field, cube.grid, box, said)
             if ending == "csv":
-                return exports.csv(field, grid_of(cube.ds), box)
+                return exports.csv(field, cube.grid, box)
             if ending == "png":
                 return exports.picture(field, limits, said, extent_of(cube), view, dark=dark)
-            return exports.python_code(shown, cube.location, box).encode()
+            return exports.python_code(shown, cube.location, box if cube.hexes is None else None).encode()
 
         name = f"coverage-{field.metric}-{shown.first.key}-{shown.last.key}.{ending}"
         desk.tell(f"Making {name} …", "info")
@@ -304,7 +310,7 @@ class MapRoom:
         lookback = words.lookback_months(cube.ds.attrs)
 
         def count() -> str:
-            window = exports.window_of(grid_of(cube.ds), box)
+            window = exports.window_of(cube.grid, box)
             return words.legend(field, limits, "", lookback, dark, shares_within(field, cube, window.rows, window.columns))
 
         # Beside the cube there is nothing to count: what is said of all of it stays.

@@ -415,7 +415,8 @@ class WorldMap:
         shown, picture = self.shown, self.picture
         if shown is None or picture is None:
             return
-        text = words.hover_words(shown.field, pixel_words(shown.field.metric, picture.cells), picture.cells >= 1.5)
+        cells = picture.cells / shown.field.points_a_cell
+        text = words.hover_words(shown.field, pixel_words(shown.field.metric, cells), cells >= 1.5)
         text |= hover_of(coding_of(shown.field))
         if self._said.args.get("said") != text:
             self._said.args = {"said": text, "source": source}

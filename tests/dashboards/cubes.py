@@ -36,13 +36,21 @@ _SWATH = {"emit": (7.0, 2.6), "enmap": (3.0, 2.3), "landsat-8-9": (24.0, 5.0), "
 
 
 def build_cube(
-    path: Path, resolution: float = 2.0, months: int = 7, sensors: tuple[str, ...] = SENSORS, *, note: str | None = NOTE
+    path: Path,
+    resolution: float = 2.0,
+    months: int = 7,
+    sensors: tuple[str, ...] = SENSORS,
+    *,
+    note: str | None = NOTE,
+    h3_res: int | None = None,
 ) -> Path:
     """A cube whose sensors fly in slanted swaths, with all kinds of not knowing in it."""
-    grid = GridSpec(resolution)
+    grid = GridSpec(resolution, h3_res=h3_res)
     chosen = tuple(COVERAGE_SENSORS[k] for k in sensors)
     axis = tuple(FIRST.shift(k) for k in range(months))
-    lon, lat = np.meshgrid(grid.lons.astype(np.float32), grid.lats.astype(np.float32))
+    lon, lat = grid.lons.astype(np.float32), grid.lats.astype(np.float32)
+    if h3_res is None:
+        lon, lat = np.meshgrid(lon, lat)
     land = shapely.contains_xy(geodata.land(), lon, lat)
     spec = CubeSpec(grid, chosen, axis, 10, 24, 60, DEFAULT_WEIGHTS, "land", note)
     ensure_cube(path, spec, lambda s: land & (lat >= s.reach[0]) & (lat <= s.reach[1]))

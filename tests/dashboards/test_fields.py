@@ -148,12 +148,6 @@ def test_a_rewritten_partition_gives_another_stamp(tmp_path):
     assert field_of(after, view(after, "deficit", "emit").query(), FieldCache()).known_range == (0, 0)
 
 
-def test_a_cube_of_h3_cells_is_said_to_have_no_map(tmp_path: Path) -> None:
-    path = make_cube(tmp_path / "h3.zarr", cube_spec(grid=GridSpec(h3_res=0)))
-    with pytest.raises(CoverageError, match="is made of H3 cells, which this map does not draw: read it with open_coverage and select"):
-        open_cube(str(path))
-
-
 def test_a_cube_of_a_region_knows_its_place(tmp_path: Path) -> None:
     grid = GridSpec(1.0, extent=(4.5, 44, 16, 56))
     path = make_cube(tmp_path / "region.zarr", cube_spec(grid=grid))
