@@ -10,6 +10,7 @@ import panel_material_ui as pmui
 
 from coverage_dashboards.escape import html
 from coverage_dashboards.fitting import Fitting
+from coverage_dashboards.outlines import Scale
 from coverage_dashboards.worldmap import WorldMap
 from coverage_pipeline.geometry.bbox import BBox
 
@@ -33,13 +34,14 @@ class MapCanvas:
     ) -> None:
         """``on_view`` is called after the planner moved this map, ``on_size`` when it has another size; ``tools`` stand in its corner."""
         self._on_view = on_view
-        self.map = WorldMap(dark, extent, on_tap=on_tap, on_view=lambda: on_view(self), on_size=on_size)
+        self.map = WorldMap(dark, extent, on_tap=on_tap, on_view=lambda: on_view(self), on_size=on_size, on_scale=self._scaled)
         self.title = pn.pane.HTML("", visible=False, css_classes=["map-title"], stylesheets=[_TITLE], margin=0)
+        self.scale = pn.pane.HTML("", css_classes=["scale"], stylesheets=[_SCALE], margin=0)
         self.busy = pn.pane.HTML("<div role='status'>Working …</div>", visible=False, css_classes=["busy"], stylesheets=[_BUSY])
         # Not linked by Panel: two maps of different shape would pull each other's ranges apart (``MapRoom`` links them).
         figure = pn.pane.HoloViews(self.map.plot, linked_axes=False, sizing_mode="stretch_both", margin=0)
         self.view = pn.Column(
-            figure, self._buttons(), *tools, self.title, self.busy, Fitting(width=0, height=0, margin=0),
+            figure, self._buttons(), *tools, self.title, self.scale, self.busy, Fitting(width=0, height=0, margin=0),
             sizing_mode="stretch_both", stylesheets=[_CANVAS],
             styles={"flex": "1 1 0", "min-height": "260px", "min-width": "0", "overflow": "hidden", "position": "relative"},
         )  # fmt: skip
@@ -51,7 +53,10 @@ class MapCanvas:
 
     def name(self, text: str) -> None:
         """Say over the map what it shows; nothing where the text is empty."""
-        self.title.param.update(object=f"<div>{html(text)}</div>" if text else "", visible=bool(text))
+        self.title.param.update(object=f'<div class="name">{html(text)}</div>' if text else "", visible=bool(text))
+
+    def _scaled(self, scale: Scale) -> None:
+        self.scale.object = f'<div class="bar" style="width:{scale.pixels}px"></div><span>{html(scale.words)}</span>'
 
     def _buttons(self) -> pn.Column:
         """Zoom by pointer or keyboard."""
@@ -83,7 +88,12 @@ _BUSY = """
 """
 _TITLE = """
 :host { position: absolute; left: 56px; bottom: 8px; z-index: 4; max-width: calc(100% - 72px); }
-div { padding: 2px 12px; border-radius: 4px; background: #1c2530; color: #ffffff; font-size: 15px; }
+.name { padding: 2px 12px; border-radius: 4px; background: #1c2530; color: #ffffff; font-size: 15px; }
+"""
+_SCALE = """
+:host { position: absolute; right: 12px; bottom: 10px; z-index: 4; padding: 2px 8px; border-radius: 4px; background: #1c2530cc; }
+.bar { height: 5px; box-sizing: border-box; margin: 4px 0 0 auto; border: 2px solid #ffffff; border-top: 0; }
+span { color: #ffffff; font-size: 13px; }
 """
 _CANVAS = """
 .bk-Figure { position: absolute !important; inset: 0; width: 100% !important; height: 100% !important; min-height: 0 !important; }

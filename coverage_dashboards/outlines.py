@@ -8,6 +8,7 @@ picture.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -16,14 +17,16 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, Range, mercator_x, mercator_y
+from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, Range, latitude_of, mercator_x, mercator_y
 from coverage_pipeline.geometry import outlines as geodata
 
 Name = Literal["coastlines", "borders"]
 NAMES: tuple[Name, ...] = ("borders", "coastlines")
 
-LEVELS = ((20_000.0, 0.3), (8_000.0, 0.1), (2_500.0, 0.03), (0.0, 0.0))
-"""From so many metres a pixel on, lines simplified by so many degrees (about a pixel), without islands that small."""
+_FINE = -1.0
+LEVELS = ((20_000.0, 0.3), (8_000.0, 0.1), (2_500.0, 0.03), (700.0, 0.0), (0.0, _FINE))
+"""From so many metres a pixel on, lines simplified by so many degrees (about a pixel), without islands that small; closer than the last
+step of the 1:50m map, the coasts of the 1:10m map."""
 _PIECE = 48
 
 
@@ -48,8 +51,9 @@ class Lines:
 @cache
 def _lines(name: Name, tolerance: float) -> Lines:
     """One level of one layer, projected once for the process."""
-    geometry: Any = geodata.coastlines() if name == "coastlines" else geodata.borders()
-    parts = shapely.get_parts(shapely.simplify(geometry, tolerance) if tolerance else geometry)
+    fine = geodata.fine_coastlines if tolerance == _FINE else geodata.coastlines
+    geometry: Any = fine() if name == "coastlines" else geodata.borders()
+    parts = shapely.get_parts(shapely.simplify(geometry, tolerance) if tolerance > 0 else geometry)
     west, south, east, north = shapely.bounds(parts).T
     parts = parts[np.maximum(east - west, north - south) > 3 * tolerance]
     pieces = []
@@ -81,6 +85,80 @@ def outlines(name: Name, x_range: Range, y_range: Range, width: int) -> tuple[ND
             x, y = lines.within((west, east), around_y)
             copies.append((x + np.float32(turn * world), y))
     return np.concatenate([x for x, _ in copies]), np.concatenate([y for _, y in copies])
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A country's name and where its largest part lies, metres."""
+
+    name: str
+    x: float
+    y: float
+    across: float
+
+
+@cache
+def _countries() -> tuple[_Named, ...]:
+    found = []
+    for name, outline in geodata.countries().items():
+        largest = max(shapely.get_parts(outline), key=shapely.area)
+        middle = shapely.point_on_surface(largest)
+        west, _, east, _ = largest.bounds
+        across = float(mercator_x(east) - mercator_x(west))
+        found.append(_Named(name, float(mercator_x(middle.x)), float(mercator_y(middle.y)), across))
+    return tuple(sorted(found, key=lambda one: -one.across))
+
+
+def country_names(x_range: Range, y_range: Range, width: int) -> tuple[list[float], list[float], list[str]]:
+    """Where the names of countries stand in a view of so many pixels: those that fit into their country's largest part, and do not lie
+    over the name of a larger one.
+    """
+    metres = (x_range[1] - x_range[0]) / max(width, 1)
+    xs: list[float] = []
+    ys: list[float] = []
+    names: list[str] = []
+    for turn in (-1, 0, 1):
+        for one in _countries():
+            x, across = one.x + turn * 2 * EDGE, len(one.name) * _LETTER * metres
+            if one.across < across or not (x_range[0] <= x <= x_range[1] and y_range[0] <= one.y <= y_range[1]):
+                continue
+            taken = any(
+                abs(x - there) < (across + len(name) * _LETTER * metres) / 2 and abs(one.y - y) < _LINE * metres
+                for there, y, name in zip(xs, ys, names, strict=True)
+            )
+            if not taken:
+                xs.append(x)
+                ys.append(one.y)
+                names.append(one.name)
+    return xs, ys, names
+
+
+_LETTER, _LINE = 8.0, 18.0
+"""Pixels of a letter and of a line of text, with the room about them."""
+_SCALE_PIXELS = 120
+"""The scale's line is this long at most."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A length on the ground and the pixels it takes."""
+
+    pixels: int
+    words: str
+
+
+def scale_of(x_range: Range, y_range: Range, width: int) -> Scale:
+    """The scale in the middle of a view of so many pixels. Mercator's differs by latitude, so that is said: 1 / cos(latitude) of the
+    equator's (EPSG guidance note 7-2, method 1024).
+    """
+    latitude = float(latitude_of(min(max(sum(y_range) / 2, -EDGE), EDGE)))
+    metres = (x_range[1] - x_range[0]) / max(width, 1) * math.cos(math.radians(latitude))
+    longest = metres * _SCALE_PIXELS
+    power = 10.0 ** math.floor(math.log10(longest))
+    length = next(n * power for n in (5, 2, 1) if n * power <= longest)
+    said = f"{length / 1000:,.0f} km" if length >= 1000 else f"{length:,.0f} m"
+    where = f"{abs(latitude):.0f}° {'N' if latitude >= 0 else 'S'}"
+    return Scale(round(length / metres), f"{said} (at {where})")
 
 
 def coastlines() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -218,7 +218,15 @@ class ProtectedServe(Serve):  # type: ignore[misc]
         protect(application, allowed, access())
         application.websocket_origins.clear()  # Bokeh's own reading of hosts knows no IPv6
         application.websocket_origins.update(allowed)
+        server.io_loop.add_callback(_say_address, server.address or "", server.port)
         return server
+
+
+def _say_address(address: str, port: int) -> None:
+    """Print where the page is; called by the loop, so when it answers."""
+    host = "localhost" if address in _ANY_ADDRESS else _bracketed(address)
+    sys.stdout.write(f"dashboard: http://{host}:{port}{_PAGE}  (Ctrl-C stops it)\n")
+    sys.stdout.flush()
 
 
 def sign_in_options(settings: AccessSettings) -> list[str]:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from coverage_dashboards import palette, words
 from coverage_dashboards.coding import LIMITS, coding_of, colours_of, hover_of
 from coverage_dashboards.fields import CHANGE, CHANGE_URGENCY, CHANGES, Field, Limits
-from coverage_dashboards.outlines import NAMES, Name, outlines
+from coverage_dashboards.outlines import NAMES, Name, Scale, country_names, outlines, scale_of
 from coverage_dashboards.viewport import (
     EDGE,
     Op,
@@ -122,12 +122,13 @@ class WorldMap:
         on_tap: Callable[[float, float], None] | None = None,
         on_view: Callable[[], None] | None = None,
         on_size: Callable[[], None] | None = None,
+        on_scale: Callable[[Scale], None] | None = None,
     ) -> None:
-        """``on_tap`` is called with longitude and latitude of a click, ``on_view`` after the planner moved the map, ``on_size`` after it
-        became another size; all on the loop.
+        """What is called, all on the loop: ``on_tap`` with longitude and latitude of a click, ``on_view`` after the planner moved the map,
+        ``on_size`` after it became another size, ``on_scale`` with the scale of each drawing.
         """
         self._state = threading.Lock()
-        self._on_tap, self._on_view, self._on_size = on_tap, on_view, on_size
+        self._on_tap, self._on_view, self._on_size, self._on_scale = on_tap, on_view, on_size, on_scale
         self._marks: dict[Mark, ColumnDataSource] = {}
         self._marked: dict[Mark, dict[str, Any]] = {}
         self._extent = extent
@@ -146,6 +147,7 @@ class WorldMap:
         self._lines: list[Any] = []
         self._halos: list[Any] = []
         self._outlines: dict[Name, Any] = {}
+        self._names: Any = None
         self._outlined: tuple[Any, Any] | None = None
         self._figure: Any = None
         self._plot: Any = None
@@ -395,11 +397,18 @@ class WorldMap:
                 colour, width = ("#e4007f", 3.0) if what == "place" else ("#ff8c00", 2.0)
                 figure.line("x", "y", source=source, line_width=width + 2.5, line_color="#ffffff", line_alpha=0.85)
                 figure.line("x", "y", source=source, line_width=width, line_color=colour)
+            self._names = figure.text(
+                "x", "y", "text", source=ColumnDataSource({"x": [], "y": [], "text": []}), text_align="center", text_baseline="middle",
+                text_font_size="12px", background_fill_alpha=0.65, border_radius=3, padding=2,
+            )  # fmt: skip
             figure.on_event(Tap, self._tapped)
         if outline and size is not None:
             for name, source in self._outlines.items():
                 x, y = outlines(name, *view, size[0])
                 source.data = {"x": x, "y": y}
+            self._names.data_source.data = dict(zip(("x", "y", "text"), country_names(*view, size[0]), strict=True))
+            if self._on_scale:
+                self._on_scale(scale_of(*view, size[0]))
         if move:
             (figure.x_range.start, figure.x_range.end), (figure.y_range.start, figure.y_range.end) = view
             whole = fit_extent(extent, *(size or FIRST_SIZE))
@@ -409,6 +418,7 @@ class WorldMap:
         for lines, colour in ((self._lines, around.line), (self._halos, around.page)):
             for line in lines:
                 line.glyph.line_color = colour
+        self._names.glyph.update(text_color=around.line, background_fill_color=around.page)
         self._word_hover(plot.handles["source"])
 
     def _word_hover(self, source: Any) -> None:

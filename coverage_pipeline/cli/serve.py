@@ -53,8 +53,7 @@ def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str, al
     package = find_spec("coverage_dashboards")
     if package is None or package.origin is None:
         raise PlannerError("the dashboard is not installed: install the project with make setup")
-    host = "localhost" if address in ("", "0.0.0.0", "::") else f"[{address}]" if ":" in address else address  # noqa: S104 compared, never bound
-    console.print(printable_text(f"dashboard: http://{host}:{port}/app  (Ctrl-C stops it)"), soft_wrap=True, highlight=False)
+    console.print("the dashboard starts; its address follows when it answers", soft_wrap=True, highlight=False)
     command = [sys.executable, "-m", "coverage_dashboards.server", "--port", str(port), "--address", address]
     command += [argument for name in allow_host for argument in ("--allow-host", name)]
     environment = without_holdings_secrets(os.environ) | {"COVERAGE_OUTPUT_ZARR": zarr}

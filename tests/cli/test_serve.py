@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,20 @@ def test_the_page_drops_the_settings_of_the_database_from_its_environment(tmp_pa
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "['COVERAGE_DATA'] None"
     assert KEY not in ended.stdout + ended.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_address_is_said_when_the_page_answers(tmp_path: Path) -> None:
+    given = {"COVERAGE_DATA": str(tmp_path / "data"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    port = free_port()
+    command = [sys.executable, "-m", "coverage_pipeline", "serve", "--port", str(port)]
+    with subprocess.Popen(command, env={**os.environ, **given}, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            said = next(line for line in server.stdout if line.startswith("dashboard: "))
+            assert said.split()[1] == f"http://127.0.0.1:{port}/app"
+            # At once, without a second try.
+            with urllib.request.urlopen(said.split()[1], timeout=60) as answer:
+                assert answer.status == 200
+        finally:
+            server.kill()

@@ -1,7 +1,7 @@
 """Land, coastlines and country borders of the world, as shipped with the package.
 
-From Natural Earth (public domain), 1:50m land and 1:110m countries, lon/lat, within ±180; see ``make_natural_earth`` for how
-the file is made.
+From Natural Earth (public domain), 1:50m land, 1:110m countries and the coasts of the 1:10m land, lon/lat, within ±180; see
+``make_natural_earth`` for how the files are made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
@@ -44,6 +45,14 @@ def land() -> MultiPolygon:
 def coastlines() -> MultiLineString:
     """Outlines of the land, without the edges that the map's seam at ±180 and the pole made."""
     return shapely.from_wkb(_layers()["coastlines"])
+
+
+@cache
+def fine_coastlines() -> MultiLineString:
+    """The coasts of the 1:10m map, to 22 m, for maps of a small region; lakes are not among them."""
+    table = pq.read_table(pa.BufferReader(resources.files(__name__).joinpath("fine_coasts.parquet").read_bytes()))
+    line, x, y = (table[name].to_numpy() for name in ("line", "x", "y"))
+    return shapely.multilinestrings(shapely.linestrings(np.column_stack([x, y]) / 5_000, indices=line))
 
 
 @cache

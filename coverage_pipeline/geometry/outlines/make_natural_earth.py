@@ -1,9 +1,10 @@
-"""Make ``natural_earth.parquet`` from Natural Earth's TopoJSON files (run once; the result is committed).
+"""Make ``natural_earth.parquet`` and ``fine_coasts.parquet`` from Natural Earth's TopoJSON files (run once; the results are committed).
 
     python -m coverage_pipeline.geometry.outlines.make_natural_earth PATH_TO_NATURAL_EARTH
 
-Natural Earth is in the public domain (https://www.naturalearthdata.com/about/terms-of-use/). The two inputs, ``land-50m.json`` and
-``countries-110m.json``, are those of the npm package world-atlas. TopoJSON is read here directly
+Natural Earth is in the public domain (https://www.naturalearthdata.com/about/terms-of-use/). The inputs, ``land-50m.json``,
+``countries-110m.json`` and, for the fine coasts, ``land-10m.json``, are those of the npm package world-atlas (2.0.2); where the last is not
+there, the fine coasts stay as they are. TopoJSON is read here directly
 (https://github.com/topojson/topojson-specification): arcs are delta-encoded integers with a scale and a translation, and the
 geometries name arcs by index, ``~k`` for arc *k* walked backwards.
 """
@@ -27,6 +28,9 @@ from shapely.geometry.base import BaseGeometry
 from coverage_pipeline.geometry.footprints import normalise_footprints
 
 TARGET = Path(__file__).with_name("natural_earth.parquet")
+FINE = Path(__file__).with_name("fine_coasts.parquet")
+FINE_STEPS = 5_000
+"""Whole steps of a degree that the fine coasts are stored in: 22 m, a tenth of what a 1:10m map can show."""
 PRECISION = 0.002
 """Degrees that coordinates are rounded to: about the step of the 1:50m file's own integers (0.0036 by 0.0017)."""
 SEAM = 179.99
@@ -98,6 +102,19 @@ def coast_lines(land: BaseGeometry) -> BaseGeometry:
     return split_lines([shapely.get_coordinates(ring) for ring in shapely.get_rings(shapely.get_parts(land))])
 
 
+def fine_coasts(topology: dict[str, Any]) -> pa.Table:
+    """Coasts of the 1:10m land in whole steps of ``1 / FINE_STEPS`` degrees: ``line`` numbers the line of each vertex."""
+    arcs = decode_arcs(topology)
+    rings = [_ring(ring, arcs) for leaf in _leaves(topology["objects"]["land"]) for rings in _polygons(leaf) for ring in rings]
+    lines = shapely.get_parts(split_lines(rings))
+    points, number = shapely.get_coordinates(lines, return_index=True)
+    steps = np.rint(points * FINE_STEPS).astype(np.int32)
+    moved = np.ones(len(steps), bool)
+    moved[1:] = (np.diff(steps, axis=0) != 0).any(axis=1) | (np.diff(number) != 0)
+    columns = {"line": number[moved].astype(np.int32), "x": steps[moved, 0], "y": steps[moved, 1]}
+    return pa.table(columns).replace_schema_metadata({"source": "Natural Earth 1:10m land; public domain; lon/lat (OGC:CRS84)"})
+
+
 def border_lines(topology: dict[str, Any]) -> BaseGeometry:
     """Lines between two countries: the arcs that two of them share. A coast belongs to one country only."""
     arcs = decode_arcs(topology)
@@ -144,6 +161,11 @@ def main(folder: Path) -> None:
     )
     source = {"source": "Natural Earth 1:50m land, 1:110m countries; public domain; lon/lat (OGC:CRS84)"}
     pq.write_table(table.replace_schema_metadata(source), TARGET, compression="zstd", compression_level=19)
+    if (folder / "land-10m.json").exists():
+        coasts = fine_coasts(json.loads((folder / "land-10m.json").read_text()))
+        packed = dict.fromkeys(coasts.column_names, "DELTA_BINARY_PACKED")
+        pq.write_table(coasts, FINE, use_dictionary=False, column_encoding=packed, compression="zstd", compression_level=19)
+        sys.stdout.write(f"{FINE}: {FINE.stat().st_size} bytes, {coasts.num_rows} vertices\n")
     counts: Counter[str] = Counter()
     for key, layer in layers.items():
         counts[key.split(" ")[0]] += int(shapely.get_num_coordinates(layer))
