@@ -1,8 +1,8 @@
 """The planner's desk as a browser sees it: first image, another layer or sensor, zoom, place panel, and what a click sends.
 
 ``python -m benchmarks.dashboard data/demo/build.toml`` prints JSON lines: one planner's clicks, the same beside nineteen others who each
-change something every three seconds, and the server's memory after 200 sessions came and went. Milliseconds from the click until the browser
-has the picture's data, or the panel its words. Needs Chromium (``make services``) and a built cube (``make demo-build``).
+change something every three seconds, and the server's memory after 200 sessions came and went. Milliseconds from the click until the
+browser has the picture's data, or the panel its words. Needs Chromium (``make services``) and a built cube (``make demo-build``).
 """
 
 from __future__ import annotations
