@@ -148,7 +148,9 @@ def check_access(access: AccessSettings, environ: Mapping[str, str], listens_on:
     """
     for name in sorted(environ):
         if name.startswith(_PANEL):
-            why = ", which takes the path of a missing users file for everybody's password" if name == "PANEL_BASIC_AUTH" else ""
+            why = ""
+            if name == "PANEL_BASIC_AUTH":
+                why = f", which takes the path of a missing users file{_shown_path(environ[name])} for everybody's password"
             raise SettingsError(
                 f"{name} is a variable of Panel's own sign-in{why}; it is not used here, so it would protect nothing: unset it, and {_HOW}"
             )
@@ -178,6 +180,16 @@ def check_access(access: AccessSettings, environ: Mapping[str, str], listens_on:
             f"access.cookie_secret has only {len(secret)} characters, so others could sign cookies in anybody's name: set "
             f"COVERAGE_ACCESS_COOKIE_SECRET to at least {SHORTEST_SECRET} random characters (openssl rand -hex 32)"
         )
+
+
+def _shown_path(value: str) -> str:
+    """A path, for a message; nothing where the value may be a password that stands in a path's place."""
+    path = Path(value)
+    try:
+        looks_like_one = path.suffix == ".json" or (path.is_absolute() and path.parent != Path("/") and path.parent.is_dir())
+    except (OSError, ValueError):  # a name no file can have
+        looks_like_one = False
+    return f" ({value})" if looks_like_one else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -87,6 +87,15 @@ def test_panels_own_sign_in_is_refused_with_the_reason(name: str) -> None:
     assert ("missing users file" in str(error.value)) == (name == "PANEL_BASIC_AUTH")
 
 
+def test_the_file_that_panel_was_to_read_is_named_and_a_password_is_not(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"missing users file \(.*users\.json\) for everybody"):
+        check_access(AccessSettings(), {"PANEL_BASIC_AUTH": str(tmp_path / "users.json")})
+    for password in ("hunter2", "/hunter2", "a/b hunter2", "hunter2\0"):
+        with pytest.raises(SettingsError) as error:
+            check_access(AccessSettings(), {"PANEL_BASIC_AUTH": password})
+        assert "hunter2" not in str(error.value)
+
+
 def test_a_users_file_that_cannot_be_read(tmp_path: Path) -> None:
     for path, why in ((None, "is not set"), (tmp_path / "none.toml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SettingsError, match=why):
