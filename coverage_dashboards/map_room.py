@@ -69,6 +69,7 @@ class MapRoom:
         self.desk, self._moved = desk, moved
         self._drawn: Drawn | None = None
         self._drawn_beside: Drawn | None = None
+        self._begun = False
         self._problem: str | None = None
         self._corners: list[tuple[float, float]] | None = None
         """Of the area that is being drawn; None: none is."""
@@ -222,6 +223,12 @@ class MapRoom:
         for canvas in self._canvases():
             canvas.map.mark(what, outline)
 
+    def begin(self) -> None:
+        """The browser has loaded the page."""
+        self._begun = True
+        for canvas in self._canvases():
+            canvas.map.begin()
+
     def close(self) -> None:
         """The session ended."""
         for canvas in self._canvases():
@@ -250,6 +257,8 @@ class MapRoom:
                 self.second.map.mark("place", self.desk.found.outline)
             self.second.view.visible = False
             self._maps.insert(1, self.second.view)
+            if self._begun:
+                self.second.map.begin()
 
     def draw(self, drawn: Drawn | None, problem: str | None, severity: str, second: Drawn | None = None) -> None:
         """Show a field, and another beside it, or say why there is none."""

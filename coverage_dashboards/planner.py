@@ -384,6 +384,7 @@ class Planner:
         self._repaint_soon()
 
     def _loaded(self) -> None:
+        self.map_room.begin()
         self.desk.background.begin()
         self._repaint_soon()
         pn.state.add_periodic_callback(self._look_again, period=LOOK_FOR_A_REBUILD)

@@ -141,6 +141,8 @@ class WorldMap:
         self._goal: BBox | None = None
         """What was gone to: it stays in sight when the map becomes another size, until the planner moves it."""
         self._move = False
+        document = pn.state.curdoc
+        self._begun = document is None or document.session_context is None
         self._version = 0
         self._changed = Changed()
         self._said = CustomJSHover(code=words.HOVER_CODE)
@@ -252,6 +254,16 @@ class WorldMap:
             self._moved, self._move = False, True
         self._draw_again()
 
+    def begin(self) -> None:
+        """The browser has loaded the page: draw from now on.
+
+        Before, HoloViews would put each drawing off by one turn of the loop, again and again until the page is loaded, and for ever
+        where it is left before (``Plot.refresh`` of HoloViews 1.22, ``state._unblocked`` of Panel 1.10).
+        """
+        if not self._begun:
+            self._begun = True
+            self._draw_again()
+
     def close(self) -> None:
         """The session ended. HoloViews keeps callbacks, and so the whole page, in a table of the process until it is told."""
         if self._plot is not None:
@@ -268,6 +280,8 @@ class WorldMap:
             version = self._version
 
         def draw() -> None:
+            if not self._begun:
+                return
             # Picture and colours in one message: else the old picture is seen in the new colours for a second.
             with pn.io.hold(freeze=True):
                 self._changed.event(version=version)
