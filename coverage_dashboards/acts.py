@@ -6,6 +6,7 @@ Each function is told who does it, and refuses what their role does not allow (`
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pyarrow as pa
 import shapely
@@ -13,7 +14,7 @@ import shapely
 from coverage_dashboards.people import Person
 from coverage_dashboards.planning import Planning
 from coverage_pipeline.requests.errors import RequestError
-from coverage_pipeline.requests.flags import record_request
+from coverage_pipeline.requests.flags import new_request
 from coverage_pipeline.requests.store import Recorded, Request
 from coverage_pipeline.settings.access import Role
 
@@ -36,10 +37,8 @@ def flag_scenes(plan: Planning, rows: pa.Table, who: Person, note: str) -> list[
     for (sensor, day), scenes in by_day.items():
         place = shapely.union_all(shapely.from_wkb([row["geometry"] for row in scenes]))
         keys = sorted(row["scene_key"] for row in scenes)
-        made = record_request(
-            place, (day, day), sensor, "ingest", store=plan.requests, sensors=plan.registry, who=who.name, note=note, scenes=keys
-        )
-        recorded.append(made)
+        asked = new_request(place, (day, day), sensor, "ingest", plan.registry)
+        recorded.append(plan.requests.add(replace(asked, who=who.name, note=note, scenes=keys)))
     return recorded
 
 

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -166,13 +167,13 @@ class Cube:
     ds: xr.Dataset
     stamp: str
 
-    @property
+    @cached_property
     def hexes(self) -> HexMap | None:
         """Where on the map the cells of H3 lie; None for a cube in degrees."""
         res = grid_of(self.ds).h3_res
         return None if res is None else hex_map(res)
 
-    @property
+    @cached_property
     def grid(self) -> GridSpec:
         """The regular grid that fields are drawn on."""
         return grid_of(self.ds) if self.hexes is None else self.hexes.grid

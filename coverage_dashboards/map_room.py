@@ -69,14 +69,11 @@ class MapRoom:
         self.desk, self._moved = desk, moved
         self._drawn: Drawn | None = None
         self._drawn_beside: Drawn | None = None
-        self._begun = False
         self._problem: str | None = None
         self._corners: list[tuple[float, float]] | None = None
         """Of the area that is being drawn; None: none is."""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
-        self.first = MapCanvas(
-            extent_of(desk.cube), dark=desk.dark, on_tap=self._tapped, on_view=self._seen, on_size=self._sized, tools=[self._tools()]
-        )
+        self.first = self._canvas(self._tools())
         self.second: MapCanvas | None = None
         """Made when it is first asked for."""
         self.map = self.first.map
@@ -225,7 +222,6 @@ class MapRoom:
 
     def begin(self) -> None:
         """The browser has loaded the page."""
-        self._begun = True
         for canvas in self._canvases():
             canvas.map.begin()
 
@@ -257,7 +253,7 @@ class MapRoom:
                 self.second.map.mark("place", self.desk.found.outline)
             self.second.view.visible = False
             self._maps.insert(1, self.second.view)
-            if self._begun:
+            if self.map.begun:
                 self.second.map.begin()
 
     def draw(self, drawn: Drawn | None, problem: str | None, severity: str, second: Drawn | None = None) -> None:

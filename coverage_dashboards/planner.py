@@ -92,12 +92,12 @@ def _no_cube(error: PlannerError) -> pmui.Page:
     return _card(how)
 
 
-def _who(person: Person) -> list[pn.pane.HTML]:
+def _who(who: Person) -> list[pn.pane.HTML]:
     """Who is signed in, for the page's head; nothing where nobody signs in."""
-    if not person.access.signed_in:
+    if not who.access.signed_in:
         return []
-    leave = ' <a href="/logout" style="color:inherit">Sign out</a>' if person.access.sign_in == "oidc" else ""
-    said = f'<span class="who">{html(person.name)}<span class="rest"> ({person.role.name.lower()})</span></span>{leave}'
+    leave = ' <a href="/logout" style="color:inherit">Sign out</a>' if who.access.sign_in == "oidc" else ""
+    said = f'<span class="who">{html(who.name)}<span class="rest"> ({who.role.name.lower()})</span></span>{leave}'
     return [
         pn.pane.HTML(
             said, margin=(0, 10), styles={"font-size": "15px", "margin-left": "auto", "color": "inherit"}, stylesheets=[_BADGE_REST]

@@ -142,7 +142,8 @@ class WorldMap:
         """What was gone to: it stays in sight when the map becomes another size, until the planner moves it."""
         self._move = False
         document = pn.state.curdoc
-        self._begun = document is None or document.session_context is None
+        self.begun = document is None or document.session_context is None
+        """Whether the browser has loaded the page."""
         self._version = 0
         self._changed = Changed()
         self._said = CustomJSHover(code=words.HOVER_CODE)
@@ -151,7 +152,6 @@ class WorldMap:
         self._outlines: dict[Name, Any] = {}
         self._names: Any = None
         self._outlined: tuple[Any, Any] | None = None
-        self._figure: Any = None
         self._plot: Any = None
         self.plot = hv.DynamicMap(self._draw, streams=[self._changed]).opts(self._options())
         # They do not draw by themselves: HoloViews would send colours and picture one after the other (``_draw_again``).
@@ -173,9 +173,10 @@ class WorldMap:
         HoloViews holds the painting of a figure (``hold_render``) while it changes it, and the end of the hold may be lost while the
         browser builds the figure (seen under load with Bokeh 3.10: the map stayed empty after a change of theme). Here it is said again.
         """
-        if self._figure is not None:
-            self._figure.hold_render = True
-            self._figure.hold_render = False
+        if self._plot is not None:
+            figure = self._plot.state
+            figure.hold_render = True
+            figure.hold_render = False
 
     def look_at(self, extent: BBox) -> None:
         """Show another cube's place: the next drawing begins with all of it."""
@@ -260,8 +261,8 @@ class WorldMap:
         Before, HoloViews would put each drawing off by one turn of the loop, again and again until the page is loaded, and for ever
         where it is left before (``Plot.refresh`` of HoloViews 1.22, ``state._unblocked`` of Panel 1.10).
         """
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             self._draw_again()
 
     def close(self) -> None:
@@ -280,7 +281,7 @@ class WorldMap:
             version = self._version
 
         def draw() -> None:
-            if not self._begun:
+            if not self.begun:
                 return
             # Picture and colours in one message: else the old picture is seen in the new colours for a second.
             with pn.io.hold(freeze=True):
@@ -384,7 +385,6 @@ class WorldMap:
     def _finish(self, plot: Any, _: hv.Image) -> None:
         """What HoloViews has no option for, after each drawing: ranges with square pixels, colours, words, outlines."""
         self._plot, figure = plot, plot.state
-        self._figure = figure
         with self._state:
             view, size, extent, dark = self._view, self._size, self._extent, self.dark
             move = self._move or not plot.drawn

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -149,15 +148,19 @@ def overridden(host: str, changes: Mapping[str, Any]) -> ProviderProfile:
 
 
 def _known(host: str) -> ProviderProfile:
-    return PROVIDERS.get(host) or (LOOPBACK if _is_loopback(host) else UNKNOWN)
+    return PROVIDERS.get(host) or (LOOPBACK if is_loopback(host) else UNKNOWN)
 
 
-def _is_loopback(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
+def is_loopback(host: str) -> bool:
+    """Whether a host, with or without a port, is this machine as it calls itself; an empty one is every address."""
+    name = host.strip().lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0] if name.count(":") == 1 else name
+    if name == "localhost":
+        return True
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
-        return name == "localhost"
+        return False
 
 
 def profile_of(source: AvailableSource, overrides: Mapping[str, ProviderProfile] | None = None) -> ProviderProfile:

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.months import UTC, as_date
 from coverage_pipeline.requests.errors import RequestError
-from coverage_pipeline.requests.store import NewRequest, Recorded, RequestStore
+from coverage_pipeline.requests.store import NewRequest, RequestStore
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS, CoverageSensor, SensorError
 
 RequestKind = Literal["ingest", "task", "none"]
@@ -57,26 +58,15 @@ def taskable_mask(ds: xr.Dataset, sensors: Sequence[str], known: Mapping[str, Co
     return (flags & field).rename("taskable")
 
 
-def record_request(
-    geometry: BaseGeometry | Mapping[str, Any],
-    window: tuple[dt.date, dt.date],
-    sensor: str,
-    kind: RequestKind,
-    *,
-    store: RequestStore | Path | str,
-    sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS,
-    today: dt.date | None = None,
-    who: str = "",
-    note: str = "",
-    wanted_cloud: float | None = None,
-    scenes: Sequence[str] = (),
-) -> Recorded:
-    """Record an intent in ``store`` (or the SQLite file of that path); returns its id, and whether it is new. Nothing is sent anywhere.
+def new_request(
+    geometry: BaseGeometry | Mapping[str, Any], window: tuple[dt.date, dt.date], sensor: str, kind: RequestKind,
+    sensors: Mapping[str, CoverageSensor] = COVERAGE_SENSORS, *, today: dt.date | None = None,
+) -> NewRequest:  # fmt: skip
+    """What is asked for, checked, with the id that follows from it; nobody asks for it yet, and nothing is recorded.
 
-    ``geometry`` is a shapely geometry or GeoJSON in EPSG:4326, ``window`` its first and last day, ``wanted_cloud`` the percentage that a
-    scene must be below, ``scenes`` the keys of the scenes to ingest. The same request recorded twice is one row, but where the first was
-    given up. Raises ``RequestError`` for ``none``, a window that is reversed or, for ``task``, not wholly in the future, a geometry that
-    is empty, or a store that cannot be written; ``SensorError`` for a sensor that is unknown.
+    ``geometry`` is a shapely geometry or GeoJSON in EPSG:4326, ``window`` its first and last day. Raises ``RequestError`` for ``none``, a
+    window that is reversed or, for ``task``, not wholly in the future, and a geometry that is empty; ``SensorError`` for a sensor that is
+    unknown.
     """
     known = _sensor(sensor, sensors)
     if kind not in get_args(RequestKind) or kind == "none":
@@ -95,8 +85,7 @@ def record_request(
     text = shapely.to_geojson(shape)
     parts = (sensor, kind, first.isoformat(), last.isoformat(), text)
     request_id = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-    new = NewRequest(request_id, sensor, kind, first, last, text, who, note, wanted_cloud, scenes)
-    return (store if isinstance(store, RequestStore) else RequestStore.at(store)).add(new)
+    return NewRequest(request_id, sensor, kind, first, last, text)
 
 
 def flag_for_request(
@@ -113,9 +102,16 @@ def flag_for_request(
     wanted_cloud: float | None = None,
     scenes: Sequence[str] = (),
 ) -> str:
-    """``record_request`` for those who want the id alone."""
-    told: dict[str, Any] = {"sensors": sensors, "today": today, "who": who, "note": note, "wanted_cloud": wanted_cloud, "scenes": scenes}
-    return record_request(geometry, window, sensor, kind, store=store, **told).id
+    """Record an intent in ``store`` (or the SQLite file of that path); returns its id. Nothing is sent anywhere.
+
+    ``geometry`` is a shapely geometry or GeoJSON in EPSG:4326, ``window`` its first and last day, ``wanted_cloud`` the percentage that a
+    scene must be below, ``scenes`` the keys of the scenes to ingest. The same request recorded twice is one row, but where the first was
+    given up. Raises what ``new_request`` raises, and ``RequestError`` for a store that cannot be written.
+    """
+    new = replace(
+        new_request(geometry, window, sensor, kind, sensors, today=today), who=who, note=note, wanted_cloud=wanted_cloud, scenes=scenes
+    )
+    return (store if isinstance(store, RequestStore) else RequestStore.at(store)).add(new).id
 
 
 def _canonical(shape: BaseGeometry) -> BaseGeometry:

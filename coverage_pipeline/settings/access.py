@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
+from coverage_pipeline.catalog.providers import is_loopback
 from coverage_pipeline.redaction import has_login
 from coverage_pipeline.settings.sources import SettingsError
 from coverage_pipeline.storage.section import Section
@@ -89,7 +90,7 @@ class AccessSettings(Section):
             raise ValueError("must be an address without login, query or fragment")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http(s) address")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("must be https: what is sent to it would be read on the way")
         return address.rstrip("/")
 
@@ -155,7 +156,7 @@ def check_access(access: AccessSettings, environ: Mapping[str, str], listens_on:
                 f"{name} is a variable of Panel's own sign-in{why}; it is not used here, so it would protect nothing: unset it, and {_HOW}"
             )
     if access.sign_in == "off":
-        elsewhere = [name for name in (listens_on, *hosts) if not _is_loopback(name)]
+        elsewhere = [name for name in (listens_on, *hosts) if not is_loopback(name)]
         if elsewhere:
             raise SettingsError(
                 f"the page would be reached at {elsewhere[0] or 'every address of this machine'}, where everybody could change requests: "
@@ -190,15 +191,3 @@ def _shown_path(value: str) -> str:
     except (OSError, ValueError):  # a name no file can have
         looks_like_one = False
     return f" ({value})" if looks_like_one else ""
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether a host, with or without a port, is this machine as it calls itself; an empty one is every address."""
-    name = host.strip().lower()
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0] if name.count(":") == 1 else name
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -47,12 +47,16 @@ def coastlines() -> MultiLineString:
     return shapely.from_wkb(_layers()["coastlines"])
 
 
+FINE_STEPS = 5_000
+"""Whole steps of a degree that the fine coasts are stored in: 22 m, a tenth of what a 1:10m map can show."""
+
+
 @cache
 def fine_coastlines() -> MultiLineString:
     """The coasts of the 1:10m map, to 22 m, for maps of a small region; lakes are not among them."""
     table = pq.read_table(pa.BufferReader(resources.files(__name__).joinpath("fine_coasts.parquet").read_bytes()))
     line, x, y = (table[name].to_numpy() for name in ("line", "x", "y"))
-    return shapely.multilinestrings(shapely.linestrings(np.column_stack([x, y]) / 5_000, indices=line))
+    return shapely.multilinestrings(shapely.linestrings(np.column_stack([x, y]) / FINE_STEPS, indices=line))
 
 
 @cache

@@ -26,11 +26,10 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.geometry.footprints import normalise_footprints
+from coverage_pipeline.geometry.outlines import FINE_STEPS
 
 TARGET = Path(__file__).with_name("natural_earth.parquet")
 FINE = Path(__file__).with_name("fine_coasts.parquet")
-FINE_STEPS = 5_000
-"""Whole steps of a degree that the fine coasts are stored in: 22 m, a tenth of what a 1:10m map can show."""
 PRECISION = 0.002
 """Degrees that coordinates are rounded to: about the step of the 1:50m file's own integers (0.0036 by 0.0017)."""
 SEAM = 179.99
