@@ -1,4 +1,4 @@
-"""What the page writes: requests. No other code of the page writes anything.
+"""What the page writes: requests, and areas saved as targets. No other code of the page writes anything.
 
 Each function is told who does it, and refuses what their role does not allow (``NotAllowed``): a button that is hidden protects nothing.
 """
@@ -13,6 +13,9 @@ import shapely
 
 from coverage_dashboards.people import Person
 from coverage_dashboards.planning import Planning
+from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.saved_targets import list_saved, remove_saved, save_target
+from coverage_pipeline.redaction import printable
 from coverage_pipeline.requests.errors import RequestError
 from coverage_pipeline.requests.flags import new_request
 from coverage_pipeline.requests.store import Recorded, Request
@@ -58,6 +61,33 @@ def annotate_request(plan: Planning, request: Request, who: Person, note: str) -
     """
     _may_change(who, request, "a note")
     return plan.requests.annotate(request, note, who=who.name)
+
+
+def save_area(plan: Planning, outline: shapely.Geometry, who: Person, name: str, group: str, desired: str) -> str:
+    """Save an outline as a target, with the clear observations a month that were typed (none: the sensor's own); its id. Planners may.
+
+    Raises ``NotAllowed``, ``LocationsError`` that says what is wrong with what was typed, or why it cannot be written.
+    """
+    who.must_be(Role.PLANNER, "saving a target")
+    wanted = None
+    if desired.strip():
+        try:
+            wanted = float(desired.strip().replace(",", "."))
+        except ValueError:
+            raise LocationsError(f"{printable(desired, 20)} is no number of clear observations a month: type 0 to 31, or nothing") from None
+    return save_target(plan.store, outline, name, who=who.name, group=group, desired=wanted)
+
+
+def remove_area(plan: Planning, key: str, who: Person) -> None:
+    """Remove a target that was saved on the page: planners their own, admins everybody's.
+
+    Raises ``NotAllowed``, ``LocationsError`` where there is none of that id or it cannot be written.
+    """
+    who.must_be(Role.PLANNER, "removing a target")
+    by = next((one.who for one in list_saved(plan.store) if one.id == key), who.name)
+    if by != who.name:
+        who.must_be(Role.ADMIN, f"removing a target of {by}")
+    remove_saved(plan.store, key)
 
 
 def _may_change(who: Person, request: Request, to: str) -> None:

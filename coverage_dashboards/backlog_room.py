@@ -17,6 +17,7 @@ from coverage_dashboards.desk import Desk
 from coverage_dashboards.downloader import Downloader
 from coverage_dashboards.planning import planning
 from coverage_dashboards.row_table import Column, Row, RowTable
+from coverage_dashboards.typed import typed
 from coverage_pipeline.requests.backlog import within_budget
 from coverage_pipeline.requests.backlog_query import BacklogAnswer
 from coverage_pipeline.requests.backlog_words import backlog_in_words, closes_in_words
@@ -174,7 +175,7 @@ class BacklogRoom:
         self.desk.tell(text, "error")
 
     def _flag(self, *_: Any) -> None:
-        some, who, note = self._rows(), self.desk.person, self.note.value_input or self.note.value or ""
+        some, who, note = self._rows(), self.desk.person, typed(self.note)
         if some is None:
             return
         self.desk.background.run("flag", lambda: flag_scenes(planning(), some, who, note), self._flagged, self._not_exported)

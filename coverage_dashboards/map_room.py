@@ -19,6 +19,7 @@ from coverage_dashboards.gazetteer import Found, NoSuchPlace, cell_at
 from coverage_dashboards.map_canvas import MapCanvas
 from coverage_dashboards.place_panel import PlacePanel
 from coverage_dashboards.planning import planning
+from coverage_dashboards.target_form import TargetForm
 from coverage_dashboards.worldmap import WIDEST_PLACE, Mark, Shown, op_of
 from coverage_pipeline.cube.dataset import grid_of
 from coverage_pipeline.cube.schema import METRICS
@@ -77,7 +78,8 @@ class MapRoom:
         self.second: MapCanvas | None = None
         """Made when it is first asked for."""
         self.map = self.first.map
-        self.panel = PlacePanel(self._point, closed, lambda: desk.open_room("known"))
+        self.form = TargetForm(desk)
+        self.panel = PlacePanel(self._point, closed, lambda: desk.open_room("known"), self.form.view)
         self.caption = pn.pane.HTML("", css_classes=["caption"], margin=(0, 2, 8, 2), styles={"font-size": "16px"}, **wide)
         self.doubts = pn.pane.HTML(
             "", css_classes=["doubts"], visible=False, margin=(0, 2, 8, 2),
@@ -363,6 +365,7 @@ class MapRoom:
     def show_place(self, found: Found, *, move: bool) -> None:
         """Mark a place and tell what there is of it; ``move``: the map goes there."""
         self.desk.found = found
+        self.form.offer(found)
         self.mark("place", found.outline)
         self.mark("scene", None)
         if move:

@@ -27,7 +27,13 @@ MOST_SCENES = 300
 class PlacePanel:
     """One planner's panel. ``point`` draws a scene's footprint on the map, or none."""
 
-    def __init__(self, point: Callable[[shapely.Geometry | None], None], closed: Callable[[], None], why_grey: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        point: Callable[[shapely.Geometry | None], None],
+        closed: Callable[[], None],
+        why_grey: Callable[[], None],
+        below_title: pn.viewable.Viewable,
+    ) -> None:
         self._point = point
         self._scenes: dict[str, PlaceScene] = {}
         self._report: PlaceReport | None = None
@@ -55,7 +61,7 @@ class PlacePanel:
             visible=False, margin=0, **wide,
         )  # fmt: skip
         self.view = pn.Column(
-            pn.Row(self.title, close, margin=0, **wide), self.said, self._body,
+            pn.Row(self.title, close, margin=0, **wide), below_title, self.said, self._body,
             visible=False, css_classes=["place-panel"], margin=0, width_policy="max",
         )  # fmt: skip
 

@@ -30,6 +30,7 @@ from coverage_dashboards.requests_room import RequestsRoom
 from coverage_dashboards.sidebar import Sidebar
 from coverage_dashboards.spot import ROOMS, Spot, spot_address, spot_from_address
 from coverage_dashboards.targets_room import TargetsRoom
+from coverage_dashboards.typed import typed
 from coverage_dashboards.viewport import compile_kernels
 from coverage_pipeline.cube.dataset import grid_of
 from coverage_pipeline.cube.schema import CoverageError
@@ -230,7 +231,7 @@ class Planner:
         self._write(push=True)
 
     def _searched(self, *_: Any) -> None:
-        self._find(str(self.search.value_input or self.search.value or ""), self._found_by_search)
+        self._find(typed(self.search), self._found_by_search)
 
     def _found_by_search(self, found: Found) -> None:
         self._tell("", "info")

@@ -19,6 +19,7 @@ from coverage_dashboards.gazetteer import Found
 from coverage_dashboards.people import Person
 from coverage_dashboards.planning import Planning, planning
 from coverage_dashboards.row_table import Column, Row, RowTable
+from coverage_dashboards.typed import retype, typed
 from coverage_pipeline.requests.states import STATES, TRANSITIONS
 from coverage_pipeline.requests.store import Request
 
@@ -104,8 +105,8 @@ class RequestsRoom:
         self._open = request
         self.history.object = history(request, self.desk.dark)
         if not again:
-            for typed, text in ((self.note, request.note), (self.reason, "")):
-                typed.param.update(value=text, value_input=text)  # else an emptied one would be told as what it was before
+            for field, text in ((self.note, request.note), (self.reason, "")):
+                retype(field, text)
         can = "cancelled" in TRANSITIONS[request.state]
         self.cancel.disabled = self.reason.disabled = not can
         self.reason.placeholder = "" if can else f"It is {STATE_TITLES[request.state]}, and cannot be cancelled any more."
@@ -121,9 +122,9 @@ class RequestsRoom:
     def _cancel(self, *_: Any) -> None:
         self._change(cancel_request, self.reason, "It is cancelled.")
 
-    def _change(self, act: Callable[[Planning, Request, Person, str], Request], typed: pmui.TextInput, said: str) -> None:
+    def _change(self, act: Callable[[Planning, Request, Person, str], Request], field: pmui.TextInput, said: str) -> None:
         """Change the open request as it was read, by what was typed."""
-        request, who, text = self._open, self.desk.person, str(typed.value_input if typed.value_input is not None else typed.value or "")
+        request, who, text = self._open, self.desk.person, typed(field)
         if request is not None:
             self.desk.background.run(
                 "change", lambda: act(planning(), request, who, text), lambda now: self._changed(now, said), self._refused

@@ -22,6 +22,8 @@ def check(
 ) -> None:
     """Read a file of targets and name every row that cannot be used, and every target too large for a sensor.
 
+    Without a file: those of the settings, and those that planners saved on the page.
+
     Exit code 2 where a row cannot be used.
 
     [bold]Example[/bold]
@@ -29,16 +31,18 @@ def check(
       coverage-planner targets check sites.geojson
     """
     from coverage_pipeline.demand.errors import LocationsError
+    from coverage_pipeline.demand.saved_targets import saved_targets
     from coverage_pipeline.demand.target_size import too_large
     from coverage_pipeline.demand.targets import checked_targets, target_source
 
     with exit_codes():
         settings = command_settings(config)
         source = file or target_source(settings)
-        if source is None:
+        saved = None if file else saved_targets(settings.store())
+        if source is None and not (saved is not None and len(saved)):
             raise LocationsError("no targets: name a file, or set COVERAGE_TARGETS or targets.table")
         known = settings.registry()
-        targets, problems = checked_targets(source, known, settings.groups())
+        targets, problems = checked_targets(source, known, settings.groups(), saved)
         out = Console()
         out.print(
             f"{printable_text(targets.source)}: {len(targets):,} targets, {targets.table['area_km2'].sum():,.0f} km\u00b2", soft_wrap=True
@@ -101,6 +105,49 @@ def show(
     Console().print(shown)
     if len(rows) > _MOST_SHOWN and not everything:
         typer.echo(f"and {len(rows) - _MOST_SHOWN} more (--all)")
+
+
+@targets_app.command("saved")
+def saved(config: ConfigOption = None) -> None:
+    """List the targets that planners saved on the page.
+
+    [bold]Example[/bold]
+
+      coverage-planner targets saved
+    """
+    from coverage_pipeline.demand.saved_targets import list_saved
+
+    with exit_codes():
+        found = list_saved(command_settings(config).store())
+    if not found:
+        typer.echo("no target is saved: draw or upload an area on the page, then choose Save as a target")
+        return
+    shown = Table()
+    for title in ("id", "name", "group", "desired a month", "km\u00b2", "saved by", "on"):
+        shown.add_column(title, justify="right" if title in ("desired a month", "km\u00b2") else "left")
+    for one in found:
+        desired = "the sensor's" if one.desired is None else f"{one.desired:g}"
+        columns = (one.id, one.name, one.group or "(none)", desired, f"{one.area_km2:,.0f}", one.who, one.saved_at[:10])
+        shown.add_row(*(printable_text(text) for text in columns))
+    Console().print(shown)
+
+
+@targets_app.command("remove")
+def remove(
+    key: Annotated[str, typer.Argument(metavar="ID", help="Id of a saved target, as `targets saved` lists it.")],
+    config: ConfigOption = None,
+) -> None:
+    """Remove a target that was saved on the page; from the next build on it counts no more.
+
+    [bold]Example[/bold]
+
+      coverage-planner targets remove saved-1a2b3c4d
+    """
+    from coverage_pipeline.demand.saved_targets import remove_saved
+
+    with exit_codes():
+        remove_saved(command_settings(config).store(), key)
+    typer.echo(f"{printable_text(key)} is removed; what was built before stays as it is until the next build")
 
 
 def _by_group(table: object) -> Table:

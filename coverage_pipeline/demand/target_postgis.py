@@ -16,6 +16,7 @@ from coverage_pipeline.holdings.config import DatabaseSettings
 from coverage_pipeline.holdings.errors import HoldingsUnavailable
 from coverage_pipeline.holdings.rows import HoldingsRefused
 from coverage_pipeline.sensors.registry import CoverageSensor
+from coverage_pipeline.storage.store import Store
 
 
 class TargetsConfig(Protocol):
@@ -29,6 +30,10 @@ class TargetsConfig(Protocol):
     @property
     def db(self) -> DatabaseSettings:
         """``COVERAGE_DB_*``."""
+        ...
+
+    def store(self) -> Store:
+        """Where the saved targets are."""
         ...
 
     def registry(self) -> dict[str, CoverageSensor]:

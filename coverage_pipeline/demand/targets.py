@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
@@ -16,6 +17,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from coverage_pipeline.demand.errors import LocationsError
+from coverage_pipeline.demand.saved_targets import saved_targets
 from coverage_pipeline.demand.target_file import ENVIRONMENT, read_target_file
 from coverage_pipeline.demand.target_postgis import TargetsConfig, TargetTable
 from coverage_pipeline.demand.target_rows import TargetProblem, check_outlines, check_targets
@@ -68,16 +70,31 @@ def targets_union(targets: gpd.GeoDataFrame) -> BaseGeometry:
 
 
 def checked_targets(
-    source: str | TargetTable, sensors: Collection[str], groups: Collection[str] = ()
+    source: str | TargetTable | None,
+    sensors: Collection[str],
+    groups: Collection[str] = (),
+    saved: gpd.GeoDataFrame | None = None,
 ) -> tuple[Targets, list[TargetProblem]]:
-    """The usable targets of a file or of a table, and why its other rows cannot be used.
+    """The usable targets of a file or of a table, with those that were ``saved`` on the page, and why other rows cannot be used.
 
     ``sensors`` and ``groups`` are the names that a column ``desired_<name>`` may have. Raises ``LocationsError`` for a source that cannot
     be read at all.
     """
-    read = read_target_file(source) if isinstance(source, str) else source.read()
+    if source is None:
+        read, name = _no_targets(), ""
+    elif isinstance(source, str):
+        read, name = read_target_file(source), public_address(source)
+    else:
+        read, name = source.read(), source.name
     table, problems = check_targets(read, sensors, groups)
-    return Targets(table, digest_of(table), public_address(source) if isinstance(source, str) else source.name), problems
+    if saved is not None and len(saved):
+        more, refused = check_targets(saved, sensors, groups)
+        twice = more["id"].isin(table["id"]).to_numpy()
+        problems += [replace(problem, reason=f"of the saved targets {problem.reason}") for problem in refused]
+        problems += [TargetProblem(None, key, f"{key} is the id of a saved target and of one in {name}") for key in more["id"][twice]]
+        table = pd.concat([table, more[~twice]], ignore_index=True) if len(table) else more
+        name = f"{name} and {len(more)} saved on the page" if name else f"{len(more)} saved on the page"
+    return Targets(table, digest_of(table), name), problems
 
 
 def target_source(settings: TargetsConfig) -> str | TargetTable | None:
@@ -92,21 +109,26 @@ def target_source(settings: TargetsConfig) -> str | TargetTable | None:
 
 def configured_targets(settings: TargetsConfig) -> Targets:
     """The targets that the settings name; raises as ``read_targets`` does."""
-    return read_targets(target_source(settings), settings.registry(), settings.groups(), skip_bad=settings.targets.skip_bad)
+    saved = saved_targets(settings.store())
+    return read_targets(target_source(settings), settings.registry(), settings.groups(), saved, skip_bad=settings.targets.skip_bad)
 
 
 def read_targets(
-    source: str | TargetTable | None, sensors: Collection[str], groups: Collection[str] = (), *, skip_bad: bool = False
+    source: str | TargetTable | None,
+    sensors: Collection[str],
+    groups: Collection[str] = (),
+    saved: gpd.GeoDataFrame | None = None,
+    *,
+    skip_bad: bool = False,
 ) -> Targets:
-    """The targets that the settings name; none where ``source`` is None.
+    """The targets that the settings name, and those that were saved on the page; none where there is neither.
 
     Raises ``LocationsError`` that names every row that cannot be used; with ``skip_bad`` the others go on, and those are in a warning. A
     column that names no sensor is an error in any case.
     """
-    if source is None or (isinstance(source, str) and not source.strip()):
-        table, _ = check_targets(_no_targets(), sensors)
-        return Targets(table, digest_of(table))
-    targets, problems = checked_targets(source, sensors, groups)
+    if isinstance(source, str) and not source.strip():
+        source = None
+    targets, problems = checked_targets(source, sensors, groups, saved)
     if problems:
         refusal = _refusal(targets.source, problems)
         if not skip_bad or any(problem.row is None for problem in problems) or not len(targets):

@@ -69,6 +69,11 @@ class Store:
         """The targets as they were last read, with their digest."""
         return self.root / "targets.parquet"
 
+    @property
+    def saved_targets(self) -> UPath:
+        """Targets that planners saved on the page, GeoParquet."""
+        return self.root / "saved_targets.parquet"
+
     def target_stats(self, sensor: str, month: Month) -> UPath:
         """Coverage of each target, one row a target."""
         return self.root / "targets" / sensor / f"{month.key}.parquet"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import random
 import re
+import reprlib
 import shutil
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -172,6 +175,29 @@ def test_a_database_of_requests_that_is_away(page: Any, rough: tuple[str, Path])
     expect(page.get_by_text("0 requests. Times are UTC.")).to_be_visible()
 
 
+def _holders(held: object) -> str:
+    """Who keeps an object: the shortest way from it up to a module, frame or thread, one line for each step."""
+    came_from: dict[int, tuple[object, int]] = {id(held): (held, 0)}
+    waiting, own = [held], {id(came_from)}
+    own.add(id(waiting))
+    while waiting and len(came_from) < 200_000:
+        at = waiting.pop(0)
+        found = gc.get_referrers(at)
+        own.add(id(found))
+        for above in found:
+            if id(above) in own or id(above) in came_from or above is sys._getframe() or above is sys._getframe(1):
+                continue
+            came_from[id(above)] = (above, id(at))
+            waiting.append(above)
+            if isinstance(above, ModuleType | FrameType) or (isinstance(above, dict) and "__name__" in above):
+                lines, step = [], id(above)
+                while step:
+                    one, step = came_from[step]
+                    lines.append(f"{type(one).__module__}.{type(one).__qualname__} {reprlib.repr(one)}")
+                return "\n".join(lines)
+    return f"no way up found among {len(came_from)} objects; at the end {[type(w).__qualname__ for w in list(came_from.values())[-1][:1]]}"
+
+
 def test_a_session_that_ended_is_let_go(cube: Path) -> None:
     """Regression: tables of HoloViews and of Panel kept every page that was ever opened, some three megabytes each."""
 
@@ -201,4 +227,4 @@ def test_a_session_that_ended_is_let_go(cube: Path) -> None:
     while gone() is not None and time.monotonic() < ends:
         gc.collect()
         time.sleep(0.1)
-    assert gone() is None
+    assert gone() is None, _holders(gone())
