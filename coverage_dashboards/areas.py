@@ -19,6 +19,7 @@ from coverage_pipeline.demand.place import outline_of
 from coverage_pipeline.demand.target_file import read_target_file
 from coverage_pipeline.errors import PlannerError
 from coverage_pipeline.geometry.ellipsoid import ellipsoid_km2
+from coverage_pipeline.storage.foreign_files import safe_vector_file
 
 LARGEST_FILE = 5 << 20
 """Bytes of an upload."""
@@ -49,12 +50,13 @@ def uploaded(name: str, content: bytes) -> Found:
         raise BadArea(f"the file has {len(content) / 1e6:,.1f} MB; at most {LARGEST_FILE >> 20} MB are read: simplify its outlines")
     if suffix == ".zip":
         _check_zip(content)
-    if suffix == ".kml" and b"<!DOCTYPE" in content.upper():
-        raise BadArea("the KML declares a document type, which could be entities that grow without end: save it without")
     with tempfile.TemporaryDirectory(prefix="coverage-area-") as folder:
         file = Path(folder) / f"area{suffix}"  # a name of ours: theirs may be anything
         file.write_bytes(content)
+        unpacked = Path(folder) / "safe"
+        unpacked.mkdir()
         try:
+            file = safe_vector_file(file, unpacked)
             table = read_target_file(str(file))
         except PlannerError as error:
             reason = str(error).replace(str(file), "the file").split("; set ")[0]

@@ -63,7 +63,7 @@ def _read(source: str, place: str) -> gpd.GeoDataFrame:
         if local is not None:
             table = _read_local(local.path if name.endswith((".parquet", ".geoparquet", ".csv")) else vector_source(local), name)
         else:
-            with local_copy(source) as copy:
+            with local_copy(source, vector=True) as copy:
                 table = _read_local(copy, name)
     except LocationsError as error:
         raise LocationsError(f"targets in {place}: {error}") from None

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Self
 from urllib.parse import urljoin, urlsplit
@@ -31,6 +32,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from urllib3.util.connection import allowed_gai_family
 
 from coverage_pipeline.redaction import public_address, quiet_about_secrets, redact
+from coverage_pipeline.storage.foreign_files import ForeignFileError, safe_vector_file
 
 quiet_about_secrets("urllib3.connectionpool", "urllib3.connection", "urllib3.response")
 
@@ -356,17 +358,20 @@ MOST_FILE_MB = 1024
 
 
 @contextmanager
-def local_copy(address: str, *, most_mb: int = MOST_FILE_MB, seconds: float = 600.0, timeout: float = 60.0) -> Iterator[str]:
+def local_copy(
+    address: str, *, vector: bool = False, most_mb: int = MOST_FILE_MB, seconds: float = 600.0, timeout: float = 60.0
+) -> Iterator[str]:
     """A file behind an http(s) address as a local path, of the same ending; any other address or path as it is.
 
     For readers that would open an address by means of their own, which have no deadline and offer ``~/.netrc`` to every host (GDAL's does).
-    Raises ``TransferError``.
+    A ``vector`` file is made safe for GDAL (``foreign_files``). Raises ``TransferError``.
     """
     if urlsplit(address).scheme.lower() not in ("http", "https"):
         yield address
         return
     ending = "".join(re.findall(r"\.\w{1,12}$", urlsplit(address).path))
     with (
+        tempfile.TemporaryDirectory(prefix="coverage-copy-") as folder,
         tempfile.NamedTemporaryFile(suffix=ending) as file,
         RemoteFile(address, most_bytes=most_mb << 20, seconds=seconds, copy_seconds=seconds, timeout=timeout) as remote,
     ):
@@ -376,4 +381,8 @@ def local_copy(address: str, *, most_mb: int = MOST_FILE_MB, seconds: float = 60
         while chunk := remote.read(16 << 20):
             file.write(chunk)
         file.flush()
-        yield file.name
+        try:
+            ready = safe_vector_file(Path(file.name), Path(folder)) if vector else Path(file.name)
+        except ForeignFileError as error:
+            raise TransferError(f"{public_address(address)}: {error}") from None
+        yield str(ready)

@@ -112,7 +112,7 @@ class FileHoldings:
     def _rows(self) -> pd.DataFrame:
         """All rows, read once: what is asked of a source for one month is of one state of the file."""
         try:
-            with local_copy(self.path) as local:
+            with local_copy(self.path, vector=True) as local:
                 table, shapes, crs = self._table(storage_path(local))
         except TransferError as error:
             raise HoldingsUnreachable(f"holdings file {error}; check holdings.path (COVERAGE_HOLDINGS_PATH)") from None
