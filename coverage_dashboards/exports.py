@@ -15,11 +15,11 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from coverage_dashboards import palette, words
 from coverage_dashboards.choices import View
-from coverage_dashboards.coding import class_colours, coding_of, colours_of
+from coverage_dashboards.coding import NOT_KNOWN, class_colours, coding_of, colours_of, hatch_of
 from coverage_dashboards.escape import plain
 from coverage_dashboards.fields import CHANGE, Field, Limits, classes_of
 from coverage_dashboards.outlines import NAMES, outlines
-from coverage_dashboards.viewport import OUT_OF_SCOPE, Range, fit_extent, viewport
+from coverage_dashboards.viewport import OUT_OF_SCOPE, Picture, Range, fit_extent, viewport
 from coverage_dashboards.worldmap import op_of, ranks_of
 from coverage_pipeline.cube.schema import METRICS
 from coverage_pipeline.errors import PlannerError
@@ -169,7 +169,7 @@ def picture(field: Field, limits: Limits, said: str, extent: BBox, view: tuple[R
     part = viewport(field.values, *shown, WIDTH, HEIGHT, op_of(field.metric), ranks_of(field.metric), extent)
     image = Image.new("RGB", (WIDTH, HEIGHT + 190), around.page)
     if part is not None:
-        pixels = colours(part.values, field, limits, dark)[::-1]
+        pixels = colours(part, field, limits, dark)[::-1]
         across, up = WIDTH / (shown[0][1] - shown[0][0]), HEIGHT / (shown[1][1] - shown[1][0])
         corner = (round((part.x_range[0] - shown[0][0]) * across), round((shown[1][1] - part.y_range[1]) * up) + 60)
         image.paste(Image.fromarray(pixels), corner)
@@ -187,11 +187,11 @@ def picture(field: Field, limits: Limits, said: str, extent: BBox, view: tuple[R
     return out.getvalue()
 
 
-def colours(values: NDArray[np.float32], field: Field, limits: Limits, dark: bool) -> NDArray[np.uint8]:
-    """RGB of values, as the browser colours them: ``(rows, columns, 3)``."""
+def colours(part: Picture, field: Field, limits: Limits, dark: bool) -> NDArray[np.uint8]:
+    """RGB of a picture's values, as the browser colours them: ``(rows, columns, 3)``."""
     coding = coding_of(field)
     table = np.array([ImageColor.getrgb(colour) for colour in colours_of(coding, field, limits, dark)], np.uint8)
-    return table[coding.encode(values, np.zeros(values.shape, np.uint8)) // coding.span]
+    return table[coding.encode(part.values, np.zeros(part.values.shape, np.uint8), hatch_of(part)) // coding.span]
 
 
 def _draw_lines(draw: ImageDraw.ImageDraw, x: NDArray[np.float32], y: NDArray[np.float32], shown: tuple[Range, Range], colour: str) -> None:
@@ -212,7 +212,8 @@ def _draw_legend(draw: ImageDraw.ImageDraw, field: Field, limits: Limits, dark: 
         titles = words.ACTION_TITLES if field.metric == "action" else {name: name.capitalize() for name in names}
         for k, (name, colour) in enumerate(zip(names, class_colours(field.metric, dark), strict=True)):
             if name in titles:
-                _swatch(draw, (20 + k % 5 * 310, top + k // 5 * 34), colour, _with_share(titles[name], name, field), around.ink)
+                stripe = around.stripe if name in NOT_KNOWN else None
+                _swatch(draw, (20 + k % 5 * 310, top + k // 5 * 34), colour, _with_share(titles[name], name, field), around.ink, stripe)
         return
     _write(draw, (20, top - 4), words.legend_title(field), 17, around.ink)
     ramp = palette.ramp(field.metric, dark)
@@ -222,7 +223,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, field: Field, limits: Limits, dark: 
     ends = (words.number(limits.low), ("≥ " if limits.above else "") + words.number(limits.high))
     _write(draw, (20, top + 48), ends[0], 16, around.ink)
     _write(draw, (400, top + 48), ends[1], 16, around.ink)
-    _swatch(draw, (480, top + 22), around.unknown, "not known", around.ink)
+    _swatch(draw, (480, top + 22), around.unknown, "not known", around.ink, around.stripe)
     if beside := words.beside_in_words(field):
         _swatch(draw, (680, top + 22), around.out_of_scope, beside, around.ink)
 
@@ -232,8 +233,11 @@ def _with_share(title: str, name: str, field: Field) -> str:
     return f"{title} ({words.percent(share.of_scope)})" if share.of_scope else f"{title} ({share.cells:,} cells)"
 
 
-def _swatch(draw: ImageDraw.ImageDraw, at: tuple[int, int], colour: str, text: str, ink: str) -> None:
+def _swatch(draw: ImageDraw.ImageDraw, at: tuple[int, int], colour: str, text: str, ink: str, stripe: str | None = None) -> None:
     draw.rectangle((*at, at[0] + 20, at[1] + 20), fill=colour, outline=ink)
+    if stripe is not None:
+        for k in range(6, 36, 6):  # as the hatch of the map
+            draw.line((at[0] + min(k, 19), at[1] + max(k - 19, 1), at[0] + max(k - 19, 1), at[1] + min(k, 19)), fill=stripe)
     _write(draw, (at[0] + 30, at[1]), text, 16, ink)
 
 

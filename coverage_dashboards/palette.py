@@ -38,11 +38,17 @@ class Theme:
     line: str
     """Coastlines; borders are the same, thinner."""
     unknown: str
+    stripe: str
+    """Hatch over *unknown*, which no colour of a value has: it is told apart without any sense of colour."""
     out_of_scope: str
 
 
-LIGHT = Theme(page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", out_of_scope="#ccd8e4")
-DARK = Theme(page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", out_of_scope="#2f4357")
+LIGHT = Theme(
+    page="#ffffff", ink="#1c2530", quiet_ink="#4c5866", line="#2b3540", unknown="#8d8d8d", stripe="#646464", out_of_scope="#ccd8e4"
+)
+DARK = Theme(
+    page="#121212", ink="#eef2f6", quiet_ink="#b6c0cb", line="#f2f5f8", unknown="#8a8a8a", stripe="#5c5c5c", out_of_scope="#2f4357"
+)
 
 # The first three are Okabe and Ito's (https://jfly.uni-koeln.de/color/). Their green and purple become the grey of *unknown* for eyes
 # without green cones, so *met* is light and *none* is strong: every two actions are 20 apart in CIELAB for simulated eyes (the tests).
@@ -58,6 +64,11 @@ ACTION_COLOURS: dict[str, str] = {
 def theme(dark: bool) -> Theme:
     """The surroundings of a light or a dark page."""
     return DARK if dark else LIGHT
+
+
+def hatched(around: Theme) -> str:
+    """What *unknown* looks like, as a CSS background."""
+    return f"repeating-linear-gradient(135deg,{around.stripe} 0 1px,{around.unknown} 1px 4px)"
 
 
 def action_colours(actions: Sequence[str], dark: bool) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from coverage_dashboards import palette
 from coverage_dashboards.choices import LAYER_TITLES, Choices, View, title_of
-from coverage_dashboards.coding import class_colours
+from coverage_dashboards.coding import NOT_KNOWN, class_colours
 from coverage_dashboards.escape import html, plain
 from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits, Share, classes_of
 from coverage_pipeline.cube.schema import ACTIONS, GAP_VARIABLES, METRICS
@@ -206,7 +206,7 @@ def legend(field: Field, limits: Limits, pixels: str, lookback_months: int, dark
     if limits.above:
         labels[-1] = f"≥ {labels[-1]}"
     row = "".join(f"<span>{label}</span>" for label in labels)
-    swatches = [_swatch(around.unknown, around.ink, "not known")]
+    swatches = [_swatch(palette.hatched(around), around.ink, "not known")]
     if beside := beside_in_words(field):
         swatches.append(_swatch(around.out_of_scope, around.ink, beside))
     notes = [pixels]
@@ -254,7 +254,8 @@ def _class_legend(field: Field, dark: bool, here: Mapping[str, Share] | None) ->
     entries = []
     for name in CHANGE_WORDS if changes else ACTION_WORDS:
         title, meaning = (name.capitalize(), CHANGE_WORDS[name]) if changes else (ACTION_TITLES[name], action_words(name, field))
-        entries.append(_action_swatch(colours[name], around, title, meaning, _amount(name, field, here)))
+        colour = palette.hatched(around) if name in NOT_KNOWN else colours[name]
+        entries.append(_action_swatch(colour, around, title, meaning, _amount(name, field, here)))
     head = "What changed for the gap" if changes else "Action the evidence asks for"
     return _frame(f'<div style="font-weight:600;width:100%">{head}</div><div style="{_GRID}">{"".join(entries)}</div>', around)
 
@@ -293,7 +294,8 @@ const turned = ((across * 180 / Math.PI + 180) % 360 + 360) % 360 - 180  // the 
 if (format == 'lon') return degrees(snap(turned, -180), 'E', 'W')
 const code = image[0][flat_index]
 if (code == null || Number.isNaN(code)) return ''
-const known = code % said.span, kind = Math.floor(code / said.span)
+const known = code % said.span, seenAs = Math.floor(code / said.span)
+const kind = seenAs == said.values + 2 ? said.unknown : seenAs  // under a line of the hatch
 if (format == 'known') {
   if (said.months == 1) return known > 0 ? 'known in the month' : ''
   return (said.many && known < said.months ? 'at least ' : '') + known + ' of ' + said.months + ' months known'

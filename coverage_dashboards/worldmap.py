@@ -30,7 +30,7 @@ from bokeh.models import (
 from numpy.typing import NDArray
 
 from coverage_dashboards import palette, words
-from coverage_dashboards.coding import LIMITS, coding_of, colours_of, hover_of
+from coverage_dashboards.coding import LIMITS, coding_of, colours_of, hatch_of, hover_of
 from coverage_dashboards.fields import CHANGE, CHANGE_URGENCY, CHANGES, Field, Limits
 from coverage_dashboards.outlines import NAMES, Name, Scale, country_names, outlines, scale_of
 from coverage_dashboards.viewport import (
@@ -365,7 +365,9 @@ class WorldMap:
         # making the map it may take those and miss the change (seen under load as a map in black and white).
         coding = coding_of(shown.field)
         colours = colours_of(coding, shown.field, shown.limits, shown.dark)
-        return _image(picture, coding.encode(picture.values, known.values)).opts(cmap=colours, clim=LIMITS, clipping_colors={})
+        return _image(picture, coding.encode(picture.values, known.values, hatch_of(picture))).opts(
+            cmap=colours, clim=LIMITS, clipping_colors={}
+        )
 
     def _resize(self, width: int, height: int) -> None:
         if not self._moved:

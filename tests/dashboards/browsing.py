@@ -91,8 +91,13 @@ _PLACE = """(canvas, [lon, lat]) => {
 _COLOUR = """(canvas, [x, y]) => {
   const box = canvas.getBoundingClientRect(), ratio = canvas.width / box.width
   const [i, j] = [(x - box.x) * ratio, (y - box.y) * ratio].map(Math.round)
-  const p = canvas.getContext('2d').getImageData(i, j, 1, 1).data
-  return '#' + [...p.slice(0, 3)].map(v => v.toString(16).padStart(2, '0')).join('')
+  // The colour of most of nine pixels: a line of the hatch covers three of them at most.
+  const p = canvas.getContext('2d').getImageData(i - 1, j - 1, 3, 3).data, counts = new Map()
+  for (let k = 0; k < 36; k += 4) {
+    const name = '#' + [...p.slice(k, k + 3)].map(v => v.toString(16).padStart(2, '0')).join('')
+    counts.set(name, (counts.get(name) || 0) + 1)
+  }
+  return [...counts].sort((a, b) => b[1] - a[1])[0][0]
 }"""
 
 
@@ -106,7 +111,7 @@ def place(page: Any, lon: float, lat: float) -> list[float]:
 
 
 def colour(page: Any, lon: float, lat: float) -> str:
-    """The pixel that is really drawn at a place."""
+    """What is really drawn at a place."""
     return canvas(page).evaluate(_COLOUR, place(page, lon, lat))
 
 

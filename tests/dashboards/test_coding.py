@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coverage_dashboards import palette
-from coverage_dashboards.coding import LIMITS, coding_of, colours_of, hover_of
+from coverage_dashboards.coding import LIMITS, coding_of, colours_of, hatch_of, hover_of
 from coverage_dashboards.fields import CHANGE, CHANGES, Field, Limits
-from coverage_dashboards.viewport import OUT_OF_SCOPE
+from coverage_dashboards.viewport import OUT_OF_SCOPE, Picture
 from coverage_pipeline.cube.schema import ACTIONS
 
 
@@ -40,7 +40,7 @@ def test_values_and_months_are_read_back(top: float, months: int, pixels: list[t
     # Half a step; of a value that is nearly nothing a whole one, for it must not become nothing.
     assert np.all(np.abs(back - values) <= coding.step * (1 + 1e-5))
     assert np.all((back > 0) == (values > 0))
-    assert coding.step <= max(top, 1.0) / 200
+    assert coding.step <= max(top, 1.0) / 100  # a step that divides 1 may be nearly twice what it need be
 
 
 @given(st.integers(1, 3000), st.integers(1, 12))
@@ -57,6 +57,33 @@ def test_unknown_and_beside_are_no_values() -> None:
     values = np.array([[np.nan, OUT_OF_SCOPE, 0.0, 99.0]], np.float32)
     classes = coding.encode(values, np.zeros(values.shape, np.uint8)) // coding.span
     assert classes.tolist() == [[coding.unknown, coding.beside, 0, coding.values - 1]]
+
+
+def test_a_hatch_lies_over_what_is_not_known_and_over_nothing_else() -> None:
+    everywhere = np.ones((1, 4), bool)
+    values = np.array([[np.nan, OUT_OF_SCOPE, 0.0, 5.0]], np.float32)
+    coding = coding_of(field(5.0))
+    classes = coding.encode(values, np.ones(values.shape, np.uint8), everywhere) // coding.span
+    assert classes[0, :2].tolist() == [coding.striped, coding.beside]
+    assert np.array_equal(classes[0, 2:], coding.encode(values, np.ones(values.shape, np.uint8))[0, 2:] // coding.span)
+    # Of actions *unknown* is a value like the others, and hatched as well.
+    one = field(float(len(ACTIONS) - 1), 6, "action")
+    coding = coding_of(one)
+    values = np.arange(len(ACTIONS), dtype=np.float32)[None]
+    classes = coding.encode(values, np.ones(values.shape, np.uint8), np.ones(values.shape, bool))[0] // coding.span
+    assert [k for k, found in enumerate(classes) if found == coding.striped] == [ACTIONS.index("unknown")]
+    colours = colours_of(coding, one, one.limits, False)
+    assert colours[coding.striped] == palette.LIGHT.stripe
+    assert hover_of(coding)["unknown"] == ACTIONS.index("unknown")
+
+
+def test_the_lines_of_the_hatch_keep_their_place_on_the_ground() -> None:
+    """A map that is moved by some pixels shows the same lines, moved by as many."""
+    values = np.zeros((40, 60), np.float32)
+    one = hatch_of(Picture(values, (1000.0, 1000.0 + 60 * 50), (-500.0, -500.0 + 40 * 50), 1.0))
+    other = hatch_of(Picture(values, (1000.0 + 7 * 50, 1000.0 + 67 * 50), (-500.0 - 3 * 50, -500.0 + 37 * 50), 1.0))
+    assert np.array_equal(one[:-3, 7:], other[3:, :-7])
+    assert one.mean() == pytest.approx(1 / 6, abs=0.01)
 
 
 @pytest.mark.parametrize("dark", [False, True])
