@@ -27,16 +27,17 @@ from coverage_pipeline.settings.access import AccessSettings
 
 
 def _holders(held: object) -> str:
-    """Who keeps an object: the shortest way from it up to a module, frame or thread, one line for each step."""
+    """Who keeps an object: the way up from it to a module or frame, one line for each step; where none is found soon, what was met."""
     came_from: dict[int, tuple[object, int]] = {id(held): (held, 0)}
-    waiting, own = [held], {id(came_from)}
-    own.add(id(waiting))
-    while waiting and len(came_from) < 200_000:
+    waiting = [held]
+    own = {id(came_from), id(waiting), id(sys._getframe()), id(sys._getframe(1))}
+    ends = time.monotonic() + 60  # each step looks through all that there is
+    while waiting and time.monotonic() < ends:
         at = waiting.pop(0)
         found = gc.get_referrers(at)
         own.add(id(found))
         for above in found:
-            if id(above) in own or id(above) in came_from or above is sys._getframe() or above is sys._getframe(1):
+            if id(above) in own or id(above) in came_from:
                 continue
             came_from[id(above)] = (above, id(at))
             waiting.append(above)
@@ -46,7 +47,7 @@ def _holders(held: object) -> str:
                     one, step = came_from[step]
                     lines.append(f"{type(one).__module__}.{type(one).__qualname__} {reprlib.repr(one)}")
                 return "\n".join(lines)
-    return f"no way up found among {len(came_from)} objects; at the end {[type(w).__qualname__ for w in list(came_from.values())[-1][:1]]}"
+    return "kept, and the way up is long: " + ", ".join(sorted({type(one).__qualname__ for one, _ in came_from.values()}))
 
 
 def come_and_go(cube: str) -> str:
