@@ -55,7 +55,10 @@ class Session:
         await _send(self.socket, {"msgid": str(next(self._numbers)), "msgtype": "PATCH-DOC"}, {"events": events})
 
     async def tell_size(self, width: int = 1000, height: int = 560) -> None:
-        """What a browser tells of its map; without it nothing is drawn."""
+        """What a browser tells once it has built the page: that it has, and the size of its map. Without it nothing is drawn."""
+        ready = {"type": "event", "name": "document_ready", "values": {"type": "map"}}
+        events = [{"kind": "MessageSent", "msg_type": "bokeh_event", "msg_data": ready}]
+        await _send(self.socket, {"msgid": str(next(self._numbers)), "msgtype": "PATCH-DOC"}, {"events": events})
         if self._figure is not None:
             await self._change(self._figure, inner_width=width, inner_height=height)
 

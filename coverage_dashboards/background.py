@@ -51,15 +51,19 @@ class Background:
             return
 
         def tell(future: Future[T]) -> None:
-            def on_the_loop() -> None:
+            def show_it() -> None:
                 if self._asked.get(kind) == number:
-                    with pn.io.hold(document, freeze=True):  # one message to the browser, whatever changes
+                    with pn.io.hold(document, policy="collect", freeze=True):  # sent together, in the order of the changes
                         _told(kind, future, show, fail)
 
             with self._guard:
                 if self._waiting is not None:
-                    self._waiting.append(on_the_loop)
+                    self._waiting.append(show_it)
                     return
+
+            async def on_the_loop() -> None:  # Bokeh would give a plain function to a worker, and each drawing would wait for its turn
+                show_it()
+
             if document.session_context is not None:
                 document.add_next_tick_callback(on_the_loop)
 

@@ -94,6 +94,10 @@ class FieldCache:
                 _, gone = self._there.popitem(last=False)
                 self.nbytes -= gone.nbytes
 
+    def __contains__(self, key: Hashable) -> bool:
+        with self._guard:
+            return key in self._there
+
     def __len__(self) -> int:
         with self._guard:
             return len(self._there)
@@ -213,9 +217,16 @@ def _stamp(ds: xr.Dataset) -> str:
 
 def field_of(cube: Cube, query: CoverageQuery, cache: FieldCache = FIELDS) -> Field:
     """The map that answers a query (not ``scrub``: its months are fields of their own, see ``frames_limits``)."""
-    sensors = tuple(sorted(query.sensors))
-    key = (cube.location, cube.stamp, query.metric, sensors, query.t0, query.t1, query.aggregation)
-    return cache.get(key, lambda: _make(cube, replace(query, sensors=list(sensors)), cache))
+    return cache.get(_key_of(cube, query), lambda: _make(cube, replace(query, sensors=sorted(query.sensors)), cache))
+
+
+def _key_of(cube: Cube, query: CoverageQuery) -> Hashable:
+    return (cube.location, cube.stamp, query.metric, tuple(sorted(query.sensors)), query.t0, query.t1, query.aggregation)
+
+
+def is_at_hand(cube: Cube, query: CoverageQuery, cache: FieldCache = FIELDS) -> bool:
+    """Whether ``field_of`` has its answer already."""
+    return _key_of(cube, query) in cache
 
 
 CHANGE = "change"

@@ -37,7 +37,7 @@ class MapCanvas:
         self.map = WorldMap(dark, extent, on_tap=on_tap, on_view=lambda: on_view(self), on_size=on_size, on_scale=self._scaled)
         self.title = pn.pane.HTML("", visible=False, css_classes=["map-title"], stylesheets=[_TITLE], margin=0)
         self.scale = pn.pane.HTML("", css_classes=["scale"], stylesheets=[_SCALE], margin=0)
-        self.busy = pn.pane.HTML("<div role='status'>Working …</div>", visible=False, css_classes=["busy"], stylesheets=[_BUSY])
+        self.busy = pn.pane.HTML("<div role='status'>Working …</div>", css_classes=["busy"], stylesheets=[_BUSY])
         # Not linked by Panel: two maps of different shape would pull each other's ranges apart (``MapRoom`` links them).
         figure = pn.pane.HoloViews(self.map.plot, linked_axes=False, sizing_mode="stretch_both", margin=0)
         self.view = pn.Column(
@@ -48,8 +48,8 @@ class MapCanvas:
 
     def working(self, at_work: bool) -> None:
         """Whether what is shown is not yet what was asked for."""
+        # By a class alone: to show and hide a component makes Bokeh measure all of the page, twice for each click.
         self.view.css_classes = ["working"] if at_work else []
-        self.busy.visible = at_work
 
     def name(self, text: str) -> None:
         """Say over the map what it shows; nothing where the text is empty."""
@@ -83,8 +83,7 @@ class MapCanvas:
 
 _BUSY = """
 :host { position: absolute; left: 50%; top: 12px; transform: translateX(-50%); z-index: 5; padding: 4px 16px; border-radius: 16px;
-  background: #1c2530; color: #ffffff; font-size: 15px; animation: late 0.25s step-end; }
-@keyframes late { from { opacity: 0; } to { opacity: 1; } }
+  background: #1c2530; color: #ffffff; font-size: 15px; }
 """
 _TITLE = """
 :host { position: absolute; left: 56px; bottom: 8px; z-index: 4; max-width: calc(100% - 72px); }
@@ -97,5 +96,7 @@ span { color: #ffffff; font-size: 13px; }
 """
 _CANVAS = """
 .bk-Figure { position: absolute !important; inset: 0; width: 100% !important; height: 100% !important; min-height: 0 !important; }
-:host(.working) .bk-Figure { opacity: 0.4; transition: opacity 0.1s 0.2s; }
+.busy { display: none; }
+:host(.working) .busy { display: block; }
+:host(.working) .bk-Figure { opacity: 0.4; }
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import panel as pn
@@ -17,6 +19,7 @@ from coverage_dashboards.downloader import Downloader
 from coverage_dashboards.fields import CHANGE, Field, Limits, extent_of, shares_within
 from coverage_dashboards.gazetteer import Found, NoSuchPlace, cell_at
 from coverage_dashboards.map_canvas import MapCanvas
+from coverage_dashboards.overlays import OVERS, Over, Shapes, footprint_shapes, shapes_of, target_shapes
 from coverage_dashboards.place_panel import PlacePanel
 from coverage_dashboards.planning import planning
 from coverage_dashboards.target_form import TargetForm
@@ -42,6 +45,8 @@ SAVED = {
     "Python that gives the same array": ("py", False),
 }
 """What can be saved: the file's ending, and whether it is of the whole cube."""
+SOON = 200
+"""Milliseconds: an answer that comes within them needs no word of work that is under way."""
 NARROW = 900
 """Pixels: on a narrower page the place panel stands below the map."""
 
@@ -71,6 +76,8 @@ class MapRoom:
         self._drawn: Drawn | None = None
         self._drawn_beside: Drawn | None = None
         self._problem: str | None = None
+        self._asked = 0
+        """Counts questions and answers: where nothing was counted since, a question has no answer yet."""
         self._corners: list[tuple[float, float]] | None = None
         """Of the area that is being drawn; None: none is."""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
@@ -222,6 +229,22 @@ class MapRoom:
         for canvas in self._canvases():
             canvas.map.mark(what, outline)
 
+    def lay(self, chosen: Sequence[Over]) -> None:
+        """Lay these over the maps, as they are in the window, and take away the others."""
+        desk = self.desk
+        for kind in OVERS:
+            if kind not in chosen:
+                desk.background.forget(f"over-{kind}")
+                self._laid(kind, None)
+                continue
+            desk.background.run(
+                f"over-{kind}", partial(_over, kind, desk), partial(self._laid, kind), lambda text: desk.tell(text, "warning")
+            )
+
+    def _laid(self, kind: Over, shapes: Shapes | None) -> None:
+        for canvas in self._canvases():
+            canvas.map.lay(kind, shapes)
+
     def begin(self) -> None:
         """The browser has loaded the page."""
         for canvas in self._canvases():
@@ -238,9 +261,17 @@ class MapRoom:
             canvas.map.repaint()
 
     def working(self) -> None:
-        """Say that what is shown is not yet what was asked for."""
-        for canvas in self._canvases():
-            canvas.working(True)
+        """Say soon that what is shown is not yet what was asked for, unless it is by then."""
+        self._asked += 1
+        number, document = self._asked, pn.state.curdoc
+
+        def say() -> None:
+            if self._asked == number:
+                for canvas in self._canvases():
+                    canvas.working(True)
+
+        if document is not None and document.session_context is not None:
+            document.add_timeout_callback(say, SOON)
 
     def follow_cube(self) -> None:
         """Look at another cube's place."""
@@ -260,6 +291,7 @@ class MapRoom:
 
     def draw(self, drawn: Drawn | None, problem: str | None, severity: str, second: Drawn | None = None) -> None:
         """Show a field, and another beside it, or say why there is none."""
+        self._asked += 1
         for canvas in self._canvases():
             canvas.working(False)
         self._drawn, self._drawn_beside, self._problem = drawn, second if drawn is not None else None, problem
@@ -399,6 +431,21 @@ class MapRoom:
             lambda report: self.panel.show(found, report, self.desk.dark),
             lambda text: self.panel.fail(text, self.desk.dark),
         )
+
+
+def _over(kind: Over, desk: Desk) -> Shapes:
+    """The outlines of a layer in the window, made once for all who look."""
+    plan, view = planning(), desk.view
+    if kind == "targets":
+        return plan.overlays.get(("targets", desk.stamp), lambda: _target_shapes(desk))
+    months = (view.month,) if view.aggregation == "scrub" else tuple(view.months)
+    sensors = tuple(desk.sensors)
+    return plan.overlays.get((desk.stamp, sensors, months), lambda: footprint_shapes(plan.store, sensors, months))
+
+
+def _target_shapes(desk: Desk) -> Shapes:
+    targets = desk.targets()
+    return shapes_of([]) if targets is None else target_shapes(targets)
 
 
 def _corners_outline(corners: list[tuple[float, float]]) -> shapely.Geometry:

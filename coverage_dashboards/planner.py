@@ -20,11 +20,12 @@ from coverage_dashboards.changes_room import ChangesRoom
 from coverage_dashboards.choices import Choices, View, address_of
 from coverage_dashboards.desk import Desk, Room
 from coverage_dashboards.escape import html, plain
-from coverage_dashboards.fields import Cube, change_field, field_of, frames_limits, open_cube
+from coverage_dashboards.fields import Cube, change_field, field_of, frames_limits, is_at_hand, open_cube
 from coverage_dashboards.gazetteer import Found, NoSuchPlace, find
 from coverage_dashboards.known_room import KnownRoom
 from coverage_dashboards.map_room import NARROW, Drawn, MapRoom
 from coverage_dashboards.outlines import prepare_outlines
+from coverage_dashboards.overlays import OVERS, Over, compile_datashader
 from coverage_dashboards.people import Person, access, person
 from coverage_dashboards.requests_room import RequestsRoom
 from coverage_dashboards.sidebar import Sidebar
@@ -58,6 +59,7 @@ def warm() -> None:
     """Have ready what every planner needs, once for the process: compiled code, outlines, the library of charts."""
     compile_kernels()
     prepare_outlines()
+    compile_datashader()
     import hvplot.pandas  # noqa: F401 takes seconds
 
 
@@ -127,11 +129,12 @@ class Planner:
     """One planner's session."""
 
     def __init__(self, cube: Cube, parameters: Mapping[str, Sequence[bytes | str]], who: Person) -> None:
+        self._making = True
         choices = Choices.of(cube.ds)
         view, spot, refused = asked_for(choices, parameters)
         self.desk = Desk(cube, choices, view, spot, self._box, self._open_place, self._open_room, self._tell, who, self._show_changes)
         self.address = AddressBar(self._travelled, self._measured, width=0, height=0, margin=0)
-        self.sidebar = Sidebar(choices, view, self._chosen, self._compare)
+        self.sidebar = Sidebar(choices, view, self._chosen, self._compare, self._lay)
         self.map_room = MapRoom(self.desk, self._moved, self._close_place)
         self.rooms: dict[str, Room] = {"map": self.map_room}
         self._holders: dict[str, pn.Column] = {}
@@ -158,12 +161,17 @@ class Planner:
             theme_config=_THEME,
             dark_theme=spot.dark,
         )
+        with edit_readonly(self.page):
+            # It follows the process's own busy state: each event of anybody would be told to every page, a third of the server's time with
+            # twenty of them, and the process would know each page for ever. The map says itself that it is at work.
+            self.page.busy = self.page.param.loading
         self.page.param.watch(self._themed, "dark_theme")
         self._enter(spot.room, ask=False)
         self._show(view)
         self._go(spot, said)
         if parameters:  # an address that asks for nothing stays short
             self._write(push=False)
+        self._making = False
         pn.state.onload(self._loaded)
         pn.state.on_session_destroyed(self._left)
 
@@ -309,12 +317,24 @@ class Planner:
         desk.view = view = desk.choices.settled(view)
         if desk.spot.beside:
             self.map_room.make_second()
-        self.sidebar.show(view, desk.choices, desk.spot.beside, travelled=travelled)
+        self.sidebar.show(view, desk.choices, desk.spot.beside, desk.spot.over, travelled=travelled)
         self.sidebar.paint(desk.dark)
         self.map_room.working()
         cube, wanted, spot = desk.cube, self.sidebar.wanted_sensors, desk.spot
-        desk.background.run("map", lambda: _look_up(cube, desk.choices, view, wanted, spot), self._answered, self._failed)
+        if self._making and _is_at_hand(cube, view, spot):
+            # The page comes with its map; a moment's work, and the rest of the page is being made in the same turn of the loop.
+            self._answered(_look_up(cube, desk.choices, view, wanted, spot))
+        else:
+            desk.background.run("map", lambda: _look_up(cube, desk.choices, view, wanted, spot), self._answered, self._failed)
+        if desk.spot.over or travelled:
+            self.map_room.lay(desk.spot.over)
         self._refresh_rooms()
+
+    def _lay(self, over: tuple[Over, ...]) -> None:
+        """Lay outlines over the map."""
+        self.desk.spot = replace(self.desk.spot, over=tuple(kind for kind in OVERS if kind in over))
+        self.map_room.lay(self.desk.spot.over)
+        self._write(push=True)
 
     def _compare(self, second: str) -> None:
         """Show another map beside the first, or none."""
@@ -393,9 +413,6 @@ class Planner:
     def _left(self, _: Any) -> None:
         """The session ended: let go of what tables of the process still know of it."""
         self.map_room.close()
-        with edit_readonly(self.page):
-            # It follows the process's own, and param stops watching only where it is given something else to follow.
-            self.page.busy = self.page.param.loading
 
     def _repaint_soon(self) -> None:
         """While the browser builds the map, the end of a held painting may be lost: it is said again (``WorldMap.repaint``)."""
@@ -437,6 +454,11 @@ def _look_up(cube: Cube, choices: Choices, view: View, wanted: Sequence[str], sp
         limits = drawn.limits.and_(second.limits)
         drawn, second = replace(drawn, limits=limits), replace(second, limits=limits)
     return Answer(cube, drawn, problem, second)
+
+
+def _is_at_hand(cube: Cube, view: View, spot: Spot) -> bool:
+    """Whether what is to be drawn needs no look at the cube."""
+    return bool(view.sensors) and view.aggregation != "scrub" and not spot.changes and not spot.beside and is_at_hand(cube, view.query())
 
 
 def _drawn(cube: Cube, view: View) -> Drawn:

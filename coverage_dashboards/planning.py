@@ -30,6 +30,8 @@ from coverage_pipeline.settings.model import PlannerSettings
 from coverage_pipeline.storage.store import Store
 
 _NO_TARGETS = Targets(gpd.GeoDataFrame({"id": []}, geometry=[], crs="EPSG:4326"), "")
+_OVERLAY_BYTES = 256 << 20
+"""Bytes of outlines over the map; a month of Sentinel-2 has some 30 MB."""
 _KEPT = 64
 """Answers of one kind; a place over a year has some hundred kilobytes."""
 
@@ -63,6 +65,8 @@ class Planning:
     requests: RequestStore
     places: Answers
     backlogs: Answers
+    overlays: FieldCache
+    """Outlines that lie over the map."""
 
     def sensors(self, keys: Sequence[str]) -> list[CoverageSensor]:
         """Sensors by key; raises ``SensorError`` where the settings lack one that the cube has."""
@@ -138,4 +142,4 @@ def planning() -> Planning:
     """The one of this process; raises ``SettingsError`` where the settings are wrong."""
     settings = load_settings(holdings=False)
     requests = RequestStore(RequestDatabase(settings.request_database()))
-    return Planning(settings, settings.store(), settings.registry(), requests, Answers(), Answers())
+    return Planning(settings, settings.store(), settings.registry(), requests, Answers(), Answers(), FieldCache(_OVERLAY_BYTES))

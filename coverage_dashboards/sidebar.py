@@ -12,6 +12,7 @@ import panel_material_ui as pmui
 from coverage_dashboards import beside, palette, words
 from coverage_dashboards.choices import AGGREGATION_TITLES, LAYER_TITLES, LAYERS, Choices, View, aggregations_of, metrics_of
 from coverage_dashboards.escape import html
+from coverage_dashboards.overlays import OVERS, Over
 from coverage_pipeline.cube.schema import METRICS
 
 HELP = {
@@ -20,6 +21,7 @@ HELP = {
     "Sensors": "A map of several sensors unites them; of actions it shows the most urgent one.",
     "Window": "The months that count; times are UTC.",
     "Beside it": "A second map, of another sensor, metric or month, which moves with the first. Colours of one metric mean the same.",
+    "Over the map": "Outlines of your targets, and of the scenes that the catalogues list for the sensors and the window.",
     "Over time": "How the months of the window become one value: their mean, sum, newest or worst; or one month after the other.",
 }
 
@@ -27,8 +29,15 @@ HELP = {
 class Sidebar:
     """The widgets. ``chosen`` is called with the view they ask for, and whether it is only another month of a scrub."""
 
-    def __init__(self, choices: Choices, view: View, chosen: Callable[[View, bool], None], second: Callable[[str], None]) -> None:
-        """``second`` is called with what is to stand beside the map (``beside.options``)."""
+    def __init__(
+        self,
+        choices: Choices,
+        view: View,
+        chosen: Callable[[View, bool], None],
+        second: Callable[[str], None],
+        lay: Callable[[tuple[Over, ...]], None],
+    ) -> None:
+        """``second`` is called with what is to stand beside the map (``beside.options``), ``lay`` with what is to lie over it."""
         self.choices, self._view, self._tell = choices, view, chosen
         self._wanted_sensors = view.sensors
         self._quiet = False
@@ -54,8 +63,12 @@ class Sidebar:
         )  # fmt: skip
         self.beside = pmui.Select(label="Beside it", options={"Nothing": beside.NOTHING}, value=beside.NOTHING, **wide)
         self.beside.param.watch(lambda event: None if self._quiet else second(event.new or beside.NOTHING), "value")
+        self.over = pmui.CheckBoxGroup(label="Over the map", options={title: kind for kind, title in OVERS.items()}, **wide)
+        self.over.param.watch(lambda event: None if self._quiet else lay(tuple(event.new)), "value")
         for widget in (self.layer, self.metric, self.sensors, self.aggregation, self.month):
             widget.param.watch(self._chosen, "value")
+        for widget in (self.layer, self.metric, self.sensors, self.window, self.aggregation, self.month, self.beside, self.over):
+            widget._debounce = 0  # Panel waits 50 ms for more changes of a widget; here each is one choice
         self.window.param.watch(self._chosen, "value_throttled")
         self.window.param.watch(self._say_window, "value")
 
@@ -77,11 +90,14 @@ class Sidebar:
             self.aggregation,
             self.month,
             self.beside,
+            self.over,
             self.help,
         ]
 
-    def show(self, view: View, choices: Choices, second: str = beside.NOTHING, *, travelled: bool = False) -> None:
-        """Set the widgets to a view, and to what stands beside it, without taking it for a planner's choice.
+    def show(
+        self, view: View, choices: Choices, second: str = beside.NOTHING, over: tuple[Over, ...] = (), *, travelled: bool = False
+    ) -> None:
+        """Set the widgets to a view, to what stands beside it and what lies over it, without taking it for a planner's choice.
 
         ``travelled``: it came from an address.
         """
@@ -93,7 +109,6 @@ class Sidebar:
             self.layer.value = view.layer
             self.metric.param.update(options={METRICS[m].title: m for m in metrics_of(view.layer)}, value=view.metric)
             self.sensors.param.update(options=choices.labels_of(view.metric), value=list(view.sensors))
-            self.left_out.visible = bool(words.left_out(choices, view.metric))
             last = len(months) - 1
             span = (months.index(view.first), months.index(view.last))
             self.window.param.update(end=max(last, 1), disabled=last == 0, value=span)
@@ -103,6 +118,7 @@ class Sidebar:
             shown = view.months
             self.month.param.update(options={words.month_in_words(m): k for k, m in enumerate(shown)}, value=shown.index(view.month))
             self.month.visible = view.aggregation == "scrub"
+            self.over.value = list(over)
             offered = beside.options(choices, view)
             self.beside.param.update(options=offered, value=second if second in offered.values() else beside.NOTHING)
 
@@ -111,7 +127,8 @@ class Sidebar:
         entries = "".join(f"<dt>{html(name)}</dt><dd>{html(text)}</dd>" for name, text in HELP.items())
         ink = palette.theme(dark).ink
         self.help.object = f'<details style="color:{ink}"><summary>What do these choices mean?</summary><dl>{entries}</dl></details>'
-        self.left_out.object = words.paragraph(words.left_out(self.choices, self._view.metric), dark, quiet=True)
+        left_out = words.left_out(self.choices, self._view.metric)
+        self.left_out.object = words.paragraph(left_out, dark, quiet=True) if left_out else ""
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coverage_dashboards import beside, gazetteer
+from coverage_dashboards.overlays import OVERS, Over
 from coverage_pipeline.geometry.bbox import BBox
 
 ROOMS: Mapping[str, str] = {
@@ -37,6 +38,8 @@ class Spot:
     """Whether the map shows what changed against the month before, in place of the metric."""
     beside: str = ""
     """What a second map shows (``beside.view_beside``); empty: there is none."""
+    over: tuple[Over, ...] = ()
+    """What lies over the map."""
 
 
 def spot_from_address(parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[Spot, list[str]]:
@@ -69,7 +72,11 @@ def spot_from_address(parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[
     if len(second) > beside.LONGEST:
         refused.append("beside")
         second = ""
-    return Spot(room, place, box, theme == "dark", changes == "1", second), refused
+    asked = [name for name in value("over").split(",") if name]
+    over = tuple(kind for kind in OVERS if kind in asked)
+    if len(asked) != len(over):
+        refused.append("over")
+    return Spot(room, place, box, theme == "dark", changes == "1", second, over), refused
 
 
 def spot_address(spot: Spot) -> dict[str, str]:
@@ -81,6 +88,7 @@ def spot_address(spot: Spot) -> dict[str, str]:
         "theme": "dark" if spot.dark else "",
         "changes": "1" if spot.changes else "",
         "beside": spot.beside,
+        "over": ",".join(spot.over),
     }
     return {name: text for name, text in parts.items() if text}
 

@@ -35,7 +35,6 @@ LONGEST_SIDE = 4096
 """Pixels. The browser reports its size, which is untrusted."""
 
 Op = Literal["mean", "max", "min", "urgent"]
-_OPS: dict[Op, int] = {"mean": 0, "max": 1, "min": 2, "urgent": 3}
 
 
 Range = tuple[float, float]
@@ -102,34 +101,74 @@ def _cells(
 
 
 @njit(cache=True, nogil=True)
-def _reduce(field, top, bottom, left, right, op, rank, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _wrapped(column, columns):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    return column - columns if column >= columns else column
+
+
+# One loop for each way, each without a branch that depends on a value: whether a cell is known cannot be foretold, and a wrong guess costs
+# more than the sum. ``left`` is within the field, ``right`` may go on beyond its last column where the field wraps.
+@njit(cache=True, nogil=True)
+def _means(field, top, bottom, left, right, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    columns = field.shape[1]
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            total = 0.0
-            best = 0.0
-            known = 0
-            unknown = False
+            total, known, unknown = 0.0, 0, 0
             for row in range(top[i], bottom[i]):
                 for column in range(left[j], right[j]):
-                    value = field[row, column % field.shape[1]]
-                    if op == 3:
-                        # Not known and NaN are the same action, and must not hide behind a quieter one.
-                        code = 0 if np.isnan(value) else int(value)
-                        if known == 0 or rank[code] > rank[int(best)]:
-                            best = code
-                        known += 1
-                    elif np.isnan(value):
-                        unknown = True
-                    elif value != -np.inf:
-                        if op == 0:
-                            total += value
-                        elif known == 0 or (op == 1 and value > best) or (op == 2 and value < best):
-                            best = value
-                        known += 1
-            if known:
-                out[i, j] = total / known if op == 0 else best
-            else:
-                out[i, j] = np.nan if unknown else -np.inf
+                    value = field[row, _wrapped(column, columns)]
+                    counts = (value == value) & (value != -np.inf)
+                    total += value if counts else 0.0
+                    known += counts
+                    unknown += value != value
+            out[i, j] = total / known if known else (np.nan if unknown else -np.inf)
+
+
+@njit(cache=True, nogil=True)
+def _extremes(field, top, bottom, left, right, sign, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """The highest values, or with a ``sign`` of -1 the lowest."""
+    columns = field.shape[1]
+    nothing, one = np.float32(-np.inf), np.float32(sign)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            best, unknown = nothing, 0
+            for row in range(top[i], bottom[i]):
+                for column in range(left[j], right[j]):
+                    value = field[row, _wrapped(column, columns)]
+                    signed = value * one
+                    better = (signed > best) & (value != nothing)
+                    best = signed if better else best
+                    unknown += value != value
+            out[i, j] = best * one if best != nothing else (np.float32(np.nan) if unknown else nothing)
+
+
+@njit(cache=True, nogil=True)
+def _whole_extremes(field, top, bottom, left, right, sign, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """The same of whole numbers, which are all known."""
+    columns = field.shape[1]
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            best = np.int64(field[top[i], _wrapped(left[j], columns)]) * sign
+            for row in range(top[i], bottom[i]):
+                for column in range(left[j], right[j]):
+                    best = max(best, np.int64(field[row, _wrapped(column, columns)]) * sign)
+            out[i, j] = best * sign
+
+
+@njit(cache=True, nogil=True)
+def _most_urgent(field, top, bottom, left, right, rank, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Flag values of the highest rank. Not known and NaN are the same class, and must not hide behind a quieter one."""
+    columns = field.shape[1]
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            best, highest = np.int64(0), np.int64(-1)
+            for row in range(top[i], bottom[i]):
+                for column in range(left[j], right[j]):
+                    value = field[row, _wrapped(column, columns)]
+                    code = np.int64(value) if value == value else np.int64(0)
+                    here = rank[code]
+                    best = code if here > highest else best
+                    highest = max(here, highest)
+            out[i, j] = best
 
 
 def viewport(
@@ -171,8 +210,14 @@ def viewport(
     top, bottom = _cells((latitude_of(y_edges) - south) * up, (latitude_of(y_centres) - south) * up, rows)
     whole = field.dtype.kind in "ui"
     out = np.empty((y_centres.size, x_centres.size), field.dtype if whole and op != "mean" else np.float32)
-    rank = np.zeros(256, np.int64) if urgency is None else np.asarray(urgency, np.int64)
-    _reduce(field, top, bottom, left, right, _OPS[op], rank, out)
+    turns = left // columns  # beyond the antimeridian
+    left, right = left - turns * columns, right - turns * columns
+    if op == "mean":
+        _means(field, top, bottom, left, right, out)
+    elif op == "urgent":
+        _most_urgent(field, top, bottom, left, right, np.zeros(256, np.int64) if urgency is None else np.asarray(urgency, np.int64), out)
+    else:
+        (_whole_extremes if whole else _extremes)(field, top, bottom, left, right, 1 if op == "max" else -1, out)
     cells = float(np.mean(right - left) * np.mean(bottom - top))
     return Picture(out, (float(x_edges[0]), float(x_edges[-1])), (float(y_edges[0]), float(y_edges[-1])), cells)
 
@@ -203,5 +248,6 @@ def refit(x_range: Range, y_range: Range, width: int, height: int, metres: float
 
 def compile_kernels() -> None:
     """Have the compiled code ready for the types the dashboard uses, so that no planner waits for it."""
-    for dtype, op in ((np.float32, "mean"), (np.uint8, "min")):
-        viewport(np.zeros((4, 8), dtype), (-EDGE, EDGE), (-EDGE, EDGE), 2, 2, op)  # type: ignore[arg-type]
+    kinds: tuple[tuple[type, Op], ...] = ((np.float32, "mean"), (np.float32, "max"), (np.float32, "urgent"), (np.uint8, "min"))
+    for dtype, op in kinds:
+        viewport(np.zeros((4, 8), dtype), (-EDGE, EDGE), (-EDGE, EDGE), 2, 2, op)

@@ -6,6 +6,7 @@ whatever the grid.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import weakref
@@ -17,7 +18,7 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 import shapely
-from bokeh.events import Tap
+from bokeh.events import RangesUpdate, Tap
 from bokeh.models import (
     ColumnDataSource,
     CustomJSHover,
@@ -33,6 +34,7 @@ from coverage_dashboards import palette, words
 from coverage_dashboards.coding import LIMITS, coding_of, colours_of, hatch_of, hover_of
 from coverage_dashboards.fields import CHANGE, CHANGE_URGENCY, CHANGES, Field, Limits
 from coverage_dashboards.outlines import NAMES, Name, Scale, country_names, outlines, scale_of
+from coverage_dashboards.overlays import Drawing, Over, OverGlyphs, Shapes, drawing_of
 from coverage_dashboards.viewport import (
     EDGE,
     Op,
@@ -129,6 +131,8 @@ class WorldMap:
         """
         self._state = threading.Lock()
         self._on_tap, self._on_view, self._on_size, self._on_scale = on_tap, on_view, on_size, on_scale
+        self._over: dict[Over, Shapes | None] = {}
+        self._glyphs: OverGlyphs | None = None
         self._marks: dict[Mark, ColumnDataSource] = {}
         self._marked: dict[Mark, dict[str, Any]] = {}
         self._extent = extent
@@ -144,6 +148,8 @@ class WorldMap:
         document = pn.state.curdoc
         self.begun = document is None or document.session_context is None
         """Whether the browser has loaded the page."""
+        self._waits = False
+        """Whether a drawing waits for that."""
         self._version = 0
         self._changed = Changed()
         self._said = CustomJSHover(code=words.HOVER_CODE)
@@ -155,8 +161,7 @@ class WorldMap:
         self._plot: Any = None
         self.plot = hv.DynamicMap(self._draw, streams=[self._changed]).opts(self._options())
         # They do not draw by themselves: HoloViews would send colours and picture one after the other (``_draw_again``).
-        self._ranges, self._sizes = hv.streams.RangeXY(source=self.plot), hv.streams.PlotSize(source=self.plot)
-        self._ranges.add_subscriber(self._seen_range)
+        self._sizes = hv.streams.PlotSize(source=self.plot)
         self._sizes.add_subscriber(self._seen_size)
 
     def show(self, shown: Shown | None) -> None:
@@ -263,7 +268,8 @@ class WorldMap:
         """
         if not self.begun:
             self.begun = True
-            self._draw_again()
+            if self._waits:
+                self._draw_again()
 
     def close(self) -> None:
         """The session ended. HoloViews keeps callbacks, and so the whole page, in a table of the process until it is told."""
@@ -271,7 +277,7 @@ class WorldMap:
             for callback in self._plot.callbacks:
                 callback.cleanup()
             self._plot.cleanup()
-        for stream in (self._ranges, self._sizes, self._changed):
+        for stream in (self._sizes, self._changed):
             stream.clear()
             stream.source = None
 
@@ -282,12 +288,18 @@ class WorldMap:
 
         def draw() -> None:
             if not self.begun:
+                self._waits = True
                 return
             # Picture and colours in one message: else the old picture is seen in the new colours for a second.
-            with pn.io.hold(freeze=True):
+            with pn.io.hold(policy="collect", freeze=True):
                 self._changed.event(version=version)
 
-        pn.state.execute(draw, schedule=True)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # a worker thread, or no server at all
+            pn.state.execute(draw, schedule=True)
+        else:
+            draw()  # on the loop already: no turn of it is lost
 
     def mark(self, what: Mark, outline: shapely.Geometry | None) -> None:
         """Draw an outline over the map (degrees), or none, in place of the one of before."""
@@ -296,6 +308,18 @@ class WorldMap:
         if source is not None:
             data = self._marked[what]
             pn.state.execute(lambda: source.update(data=data), schedule=True)
+
+    def lay(self, kind: Over, shapes: Shapes | None) -> None:
+        """Lay outlines over the map, or take them away."""
+        self._over[kind] = shapes
+        pn.state.execute(lambda: self._draw_over(kind), schedule=True)
+
+    def _draw_over(self, kind: Over) -> None:
+        with self._state:
+            view, size = self._view, self._size or FIRST_SIZE
+        if self._glyphs is not None:
+            shapes = self._over.get(kind)
+            self._glyphs.draw(kind, Drawing() if shapes is None else drawing_of(kind, shapes, view, size), view)
 
     def _tapped(self, event: Any) -> None:
         if self._on_tap and event.x is not None and event.y is not None:
@@ -316,18 +340,21 @@ class WorldMap:
             toolbar=None,
             show_frame=False,
             framewise=False,
+            backend_opts={"plot.lod_timeout": LOD_TIMEOUT},
             hooks=[_weakly(self._finish)],
         )
 
     def _formatters(self) -> dict[str, CustomJSHover]:
         return dict.fromkeys(("$x", "$y"), self._said)
 
-    def _seen_range(self, x_range: Range | None = None, y_range: Range | None = None, **_: Any) -> None:
-        """The browser shows another part of the map."""
+    def _ranged(self, event: Any) -> None:
+        """The browser shows another part of the map. HoloViews' own stream of ranges tells of it a tenth of a second later."""
+        x_range, y_range = (event.x0, event.x1), (event.y0, event.y1)
         moved = False
         with self._state:
             # Before its size is known, the figure reports ranges of Bokeh's own.
-            if x_range and y_range and self._size is not None and not _same(self._view, (x_range, y_range)):
+            known = self._size is not None and all(edge is not None and math.isfinite(edge) for edge in (*x_range, *y_range))
+            if known and not _same(self._view, (x_range, y_range)):
                 self._view, self._moved, moved, self._goal = (x_range, y_range), True, True, None
         if moved:
             self._draw_again()
@@ -349,15 +376,16 @@ class WorldMap:
     def _draw(self, version: int) -> hv.Image:
         """The picture of the current view: a code a pixel, of its value and of how many months of it are known."""
         with self._state:
-            shown, view, size, extent = self.shown, self._view, self._size, self._extent
+            # Before the browser has told its size it gets a picture of a likely one with the page.
+            shown, view, size, extent = self.shown, self._view, self._size or FIRST_SIZE, self._extent
         picture = known = None
-        if shown is not None and size is not None:
+        if shown is not None:
             field = shown.field
             picture = viewport(field.values, *view, *size, op_of(field.metric), ranks_of(field.metric), extent, endless=True)
             known = viewport(field.known_months, *view, *size, "min", extent=extent, endless=True)
         self.picture = picture
         if shown is None or picture is None or known is None:
-            # The browser has not told its size yet, or looks beside the world.
+            # Nothing is known yet, or the browser looks beside the world.
             empty = np.full((2, 2), np.nan, np.float32)
             image = _image(Picture(empty, (-EDGE, EDGE), (-EDGE, EDGE), 1.0), empty)
             return image.opts(cmap=["rgba(0,0,0,0)"] * 2, clim=LIMITS, clipping_colors={"NaN": "rgba(0,0,0,0)"})
@@ -396,7 +424,6 @@ class WorldMap:
                 self._outlined = (view, size)
         around = palette.theme(dark)
         if not self._lines:
-            figure.lod_timeout = LOD_TIMEOUT
             figure.border_fill_color = figure.outline_line_color = None
             figure.min_border = 0
             for r in (figure.x_range, figure.y_range):
@@ -407,6 +434,7 @@ class WorldMap:
                 width, alpha = (1.0, 0.9) if name == "coastlines" else (0.8, 0.55)
                 for lines, wider, share in ((self._halos, 1.5, 0.5), (self._lines, 0.0, 1.0)):
                     lines.append(figure.line("x", "y", source=source, line_width=width + wider, line_alpha=alpha * share))
+            self._glyphs = OverGlyphs(figure)
             for what in MARKS:
                 data = self._marked.get(what) or _line_of(None)
                 source = self._marks[what] = ColumnDataSource(data)
@@ -418,11 +446,14 @@ class WorldMap:
                 text_font_size="12px", background_fill_alpha=0.65, border_radius=3, padding=2,
             )  # fmt: skip
             figure.on_event(Tap, self._tapped)
+            figure.on_event(RangesUpdate, self._ranged)
         if outline and size is not None:
             for name, source in self._outlines.items():
                 x, y = outlines(name, *view, size[0])
                 source.data = {"x": x, "y": y}
             self._names.data_source.data = dict(zip(("x", "y", "text"), country_names(*view, size[0]), strict=True))
+            for kind in self._over:
+                self._draw_over(kind)
             if self._on_scale:
                 self._on_scale(scale_of(*view, size[0]))
         if move:
@@ -435,6 +466,8 @@ class WorldMap:
             for line in lines:
                 line.glyph.line_color = colour
         self._names.glyph.update(text_color=around.line, background_fill_color=around.page)
+        if self._glyphs is not None:
+            self._glyphs.paint(dark)
         self._word_hover(plot.handles["source"])
 
     def _word_hover(self, source: Any) -> None:
@@ -481,6 +514,9 @@ _CODE = hv.Dimension("code", range=(0, 1))
 
 
 def _image(picture: Picture, codes: NDArray[Any]) -> hv.Image:
+    """In Web Mercator from the start. No element of GeoViews: its plot ends at ±180° and squeezes all of the picture into what is left of
+    it (GeoViews 1.16), where this map goes on.
+    """
     rows, columns = codes.shape
     (left, right), (bottom, top) = picture.x_range, picture.y_range
     x = left + (np.arange(columns) + 0.5) * (right - left) / columns

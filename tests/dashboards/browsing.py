@@ -80,12 +80,21 @@ def look(page: Any, name: str) -> None:
 
 _PLACE = """(canvas, [lon, lat]) => {
   const figure = [...Bokeh.documents[0].all_models].find(m => m.type == 'Figure')
-  const box = canvas.getBoundingClientRect(), {x_range, y_range, inner_width, inner_height} = figure
+  const box = canvas.getBoundingClientRect(), {x_range, y_range} = figure
+  const frame = Bokeh.index.find_one(figure).frame.bbox  // the model's own inner_height may be that of before
   const x = lon * Math.PI / 180 * 6378137, y = Math.asinh(Math.tan(lat * Math.PI / 180)) * 6378137
   const across = (x - x_range.start) / (x_range.end - x_range.start)
   const down = (y_range.end - y) / (y_range.end - y_range.start)
-  const left = box.x + (box.width - inner_width) / 2, top = box.y + (box.height - inner_height) / 2
-  return [left + across * inner_width, top + down * inner_height]
+  return [box.x + frame.left + across * frame.width, box.y + frame.top + down * frame.height]
+}"""
+
+_FRAME = """canvas => {
+  const figure = [...Bokeh.documents[0].all_models].find(m => m.type == 'Figure'), box = canvas.getBoundingClientRect()
+  const {x_range, y_range, inner_width, inner_height} = figure
+  const picture = [...Bokeh.documents[0].all_models].find(m => m.type == 'ColumnDataSource' && m.data.image)
+  return JSON.stringify({canvas: [box.x, box.y, box.width, box.height, canvas.width, canvas.height], inner: [inner_width, inner_height],
+    x: [x_range.start, x_range.end], y: [y_range.start, y_range.end], picture: picture && [picture.data.x[0], picture.data.y[0],
+    picture.data.dw[0], picture.data.dh[0], picture.data.image[0].shape]})
 }"""
 
 _COLOUR = """(canvas, [x, y]) => {
@@ -123,7 +132,8 @@ def expect_colour(page: Any, lon: float, lat: float, wanted: str) -> None:
         if found == wanted:
             return
         page.wait_for_timeout(50)
-    pytest.fail(f"{found} at {lon}, {lat} where {wanted} was expected")
+    look(page, "unexpected_colour")
+    pytest.fail(f"{found} at {lon}, {lat} where {wanted} was expected; {canvas(page).evaluate(_FRAME)}")
 
 
 def expect_other_colour(page: Any, lon: float, lat: float, unwanted: str) -> None:

@@ -30,6 +30,7 @@ from coverage_pipeline.requests.database import RequestDatabase
 from coverage_pipeline.requests.flags import flag_for_request
 from coverage_pipeline.requests.store import RequestStore
 from coverage_pipeline.settings.load import load_settings
+from coverage_pipeline.storage.store import Store
 from tests.scenarios.catalogue import UTC, Catalogue, Lies
 from tests.scenarios.world import write_holdings
 
@@ -47,6 +48,11 @@ class PlanningWorld:
     config: Path
     catalogue: Catalogue
     requests: RequestStore
+
+    @property
+    def store(self) -> Store:
+        """Its files."""
+        return Store.below(self.folder / "data")
 
     @property
     def environment(self) -> dict[str, str]:

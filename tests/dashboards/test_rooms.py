@@ -17,6 +17,7 @@ from PIL import Image
 
 from coverage_dashboards import palette
 from coverage_pipeline.cube.dataset import open_coverage
+from coverage_pipeline.demand.saved_targets import list_saved
 from tests.dashboards.browsing import canvas, caption, expect, expect_colour, legend, look, place, serve
 from tests.dashboards.planning_world import PlanningWorld, planning_world
 
@@ -81,6 +82,7 @@ def test_which_months_has_emit_no_clear_held_scene_over_the_permian_basin(page: 
     expect(caption(page)).to_contain_text("Available")
     expect(answer).to_contain_text("EMIT (ISS): Ingest")
     page.get_by_role("button", name="Gap").click()
+    expect(caption(page)).to_contain_text("Gap · Action")
     page.get_by_label("PRISMA").click()
     expect(answer).to_contain_text("PRISMA: Task in 3 of 3 months")
     page.reload()
@@ -363,7 +365,7 @@ def test_what_the_map_shows_is_saved_and_read_by_other_tools(page: Any, desk: st
     assert "CoverageQuery(" in saved(page, "Python that gives the same array", tmp_path).read_text()
 
 
-def test_an_area_is_drawn_or_uploaded_and_everything_is_told_for_it(page: Any, desk: str, tmp_path: Path) -> None:
+def test_an_area_is_drawn_or_uploaded_and_everything_is_told_for_it(page: Any, desk: str, tmp_path: Path, world: PlanningWorld) -> None:
     page.goto(f"{desk}?layer=gap&metric=action&sensors=emit&view=-112,24,-94,38")
     expect(caption(page)).to_contain_text("Gap · Action")
     page.wait_for_timeout(1500)
@@ -382,12 +384,50 @@ def test_an_area_is_drawn_or_uploaded_and_everything_is_told_for_it(page: Any, d
     file.write_text('{"type": "Polygon", "coordinates": [[[5, 52], [5.5, 52], [5.5, 52.3], [5, 52.3], [5, 52]]]}')
     page.locator("input[type=file]").set_input_files(file)
     expect(panel(page).get_by_text("Uploaded area about 52.15° N, 5.25° E")).to_be_visible()
+    # It becomes a target of everybody's, under a name.
+    page.get_by_role("button", name="Save as a target").click()
+    page.get_by_label("Clear observations a month").fill("many")
+    page.get_by_label("Name of the target").fill("Gooi <b>")
+    page.get_by_role("button", name="Save", exact=True).last.click()
+    expect(page.get_by_text("many is no number of clear observations a month")).to_be_visible()
+    page.get_by_label("Clear observations a month").fill("2")
+    look(page, "save_target")
+    page.get_by_role("button", name="Save", exact=True).last.click()
+    expect(
+        page.get_by_text(re.compile("Gooi <b> is saved as target saved-[0-9a-f]{8}. It is counted from the next build on."))
+    ).to_be_visible()
+    (kept,) = list_saved(world.store)
+    assert (kept.name, kept.desired) == ("Gooi <b>", 2.0)
     bad = tmp_path / "bad.kml"
     bad.write_text("<!DOCTYPE x><kml/>")
     page.locator("input[type=file]").set_input_files(bad)
     expect(page.get_by_text("the KML declares a document type")).to_be_visible()
     page.goto(f"{desk}?place=area:000000000000")
     expect(page.get_by_text("That area is not kept any more")).to_be_visible()
+
+
+def test_targets_and_footprints_lie_over_the_map(page: Any, desk: str) -> None:
+    page.goto(f"{desk}?layer=gap&metric=action&sensors=emit&view=-112,24,-94,38")
+    expect(caption(page)).to_contain_text("Gap · Action")
+    page.get_by_label("Targets").check()
+    page.get_by_label("Footprints of scenes").check()
+    expect(page).to_have_url(re.compile("over=targets%2Cfootprints|over=targets,footprints"))
+    drawn = """colour => [...Bokeh.documents[0].all_models].filter(m => m.type == 'GlyphRenderer' && m.glyph.type == 'Line'
+        && m.glyph.line_color.value == colour).map(m => m.data_source.data.x.length)"""
+    page.wait_for_function(f"() => ({drawn})('#c2007a')[0] > 4 && ({drawn})('#ff8c00').some(n => n > 4)")
+    names = """() => [...Bokeh.documents[0].all_models].filter(m => m.type == 'ColumnDataSource' && m.data.text)
+        .flatMap(m => [...m.data.text])"""
+    page.wait_for_function(f"() => ({names})().includes('Permian basin')")
+    page.wait_for_timeout(300)
+    look(page, "overlays")
+    page.reload()
+    page.wait_for_function(f"() => Bokeh.documents.length && ({names})().includes('Permian basin')")
+    page.get_by_label("Targets").uncheck()
+    page.wait_for_function(f"() => !({names})().includes('Permian basin')")
+    page.go_back()
+    page.wait_for_function(f"() => ({names})().includes('Permian basin')")
+    page.goto(f"{desk}?over=targets,<script>")
+    expect(page.get_by_text("The link asked for something this cube does not have (over)")).to_be_visible()
 
 
 def test_the_legend_tells_shares_of_the_map_and_of_all(page: Any, desk: str) -> None:

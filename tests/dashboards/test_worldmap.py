@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from bokeh.events import RangesUpdate
 
 from coverage_dashboards.fields import Field, Limits
 from coverage_dashboards.viewport import EDGE
@@ -44,17 +45,21 @@ def test_a_map_drawn_while_its_size_changes_is_of_one_size():
     assert all(rows == shape for rows, shape, _ in shapes)
 
 
+def ranges(x_range: tuple[float, float], y_range: tuple[float, float]) -> RangesUpdate:
+    return RangesUpdate(None, x0=x_range[0], x1=x_range[1], y0=y_range[0], y1=y_range[1])
+
+
 def test_only_a_planner_s_move_is_one():
     """Before the browser told its size it reports ranges of its own; afterwards it repeats those that it was given."""
     moves: list[None] = []
     world = WorldMap(on_view=lambda: moves.append(None))
     world.show(shown_field())
-    world._seen_range(*WHOLE)
+    world._ranged(ranges(*WHOLE))
     world._seen_size(1000, 500)
-    world._seen_range(*world._view)
+    world._ranged(ranges(*world._view))
     assert moves == []
     assert world.box is None
-    world._seen_range((0.0, 2e6), (0.0, 1e6))
+    world._ranged(ranges((0.0, 2e6), (0.0, 1e6)))
     assert len(moves) == 1
     assert world.box == pytest.approx((0, 0, 17.966, 8.947), abs=0.01)
     world.home()
