@@ -16,13 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders
 
-from coverage_dashboards.acts import annotate_request, cancel_request, flag_scenes
+from coverage_dashboards.acts import annotate_request, cancel_request, flag_scenes, remove_area, save_area
 from coverage_dashboards.people import NotAllowed, Person, named_by_proxy, of_claims, of_headers
+from coverage_pipeline.demand.saved_targets import list_saved, save_target
 from coverage_pipeline.requests.database import RequestDatabase
 from coverage_pipeline.requests.flags import flag_for_request
 from coverage_pipeline.requests.store import Request, RequestStore
 from coverage_pipeline.sensors.registry import COVERAGE_SENSORS
 from coverage_pipeline.settings.access import AccessSettings
+from coverage_pipeline.storage.store import Store
 
 OIDC = AccessSettings(sign_in="oidc", issuer="https://id.example.org", client_id="planner", groups_claim="groups")
 PROXY = AccessSettings(sign_in="proxy", groups_header="X-Forwarded-Groups", proxies=("10.0.0.0/8",))
@@ -148,6 +150,28 @@ def test_who_may_change_a_request(plan: Any, people: Callable[[str], Person], ro
         with pytest.raises(NotAllowed, match="needs the role"):
             act(plan, request, who, "x")
     assert (plan.requests.get(request.id).note, plan.requests.get(request.id).state) == ("", "requested")
+
+
+@pytest.mark.parametrize(("role", "own"), list(itertools.product(ROLES, [True, False])))
+def test_who_may_save_an_area_and_remove_it(tmp_path: Path, people: Callable[[str], Person], role: str, own: bool) -> None:
+    plan: Any = SimpleNamespace(store=Store.below(tmp_path))
+    who = people(role)
+    if role in ("planner", "admin"):
+        key = save_area(plan, shapely.box(0, 0, 1, 1), who, "Mine", "", " 2,5 ")
+        assert [(one.id, one.who, one.desired) for one in list_saved(plan.store)] == [(key, who.name, 2.5)]
+        remove_area(plan, key, who)
+    else:
+        with pytest.raises(NotAllowed, match="saving a target needs the role planner"):
+            save_area(plan, shapely.box(0, 0, 1, 1), who, "Mine", "", "")
+    assert list_saved(plan.store) == []
+    key = save_target(plan.store, shapely.box(0, 0, 1, 1), "Theirs", who=who.name if own else "somebody")
+    if role == "admin" or (role == "planner" and own):
+        remove_area(plan, key, who)
+        assert list_saved(plan.store) == []
+        return
+    with pytest.raises(NotAllowed, match="needs the role"):
+        remove_area(plan, key, who)
+    assert len(list_saved(plan.store)) == 1
 
 
 def test_without_a_sign_in(plan: Any) -> None:
