@@ -17,6 +17,7 @@ from coverage_dashboards.desk import Desk
 from coverage_dashboards.downloader import Downloader
 from coverage_dashboards.planning import planning
 from coverage_dashboards.row_table import Column, Row, RowTable
+from coverage_dashboards.selections import keep_selection, selected
 from coverage_dashboards.typed import typed
 from coverage_pipeline.requests.backlog import within_budget
 from coverage_pipeline.requests.backlog_query import BacklogAnswer
@@ -48,7 +49,7 @@ class BacklogRoom:
         self.scope = pmui.Select(label="Scenes for", options=[EVERYTHING, SEEN, PLACE], value=EVERYTHING, size="small", width=230)
         self.scope.param.watch(lambda _: self.refresh(), "value")
         self.budget = pmui.FloatSlider(label="Budget (GB)", start=0.0, end=1.0, value=1.0, step=0.1, width=340, margin=(0, 20))
-        self.budget.param.watch(self._budgeted, "value_throttled")
+        self.budget.param.watch(self._set_budget, "value_throttled")
         self.form = pmui.Select(label="Format", options=FORMATS, value="itemcollection", size="small", width=220)
         self.export = pmui.Button(label="Export the ticked scenes", icon="download", variant="contained", disabled=True)
         self.export.on_click(self._export)
@@ -105,7 +106,11 @@ class BacklogRoom:
         self.unknown.param.update(object=words.doubts(lines, dark, "Not known, so not in the list") if lines else "", visible=bool(lines))
         self._budgeted()
 
-    def _budgeted(self, *_: Any) -> None:
+    def _set_budget(self, *_: Any) -> None:
+        self.desk.tick("")  # another budget, another list, and all of it ticked
+        self._budgeted()
+
+    def _budgeted(self) -> None:
         if self._answer is None:
             return
         unlimited = self.budget.value >= self.budget.end
@@ -116,13 +121,29 @@ class BacklogRoom:
     def _fill(self, chosen: pa.Table | None) -> None:
         self._chosen = chosen
         rows = [] if chosen is None else rows_of(chosen)
-        self._ticked = [row.key for row in rows]
+        self._ticked = self._ticked_of([row.key for row in rows])
         self.table.empty = "No scene to get."
         self.table.fill(rows, self.desk.dark, ticked=self._ticked, tall="max(280px, calc(100vh - 360px))")
         self._say_ticked()
 
+    def _ticked_of(self, keys: list[str]) -> list[str]:
+        """Which of the rows are ticked: all, or those that the address names."""
+        name = self.desk.spot.ticked
+        if not name or not keys:
+            return keys
+        some = selected(name, keys)
+        if some is None:
+            self.desk.tell(
+                "The scenes that this address ticks are not kept any more, for the server was started since: all are ticked.", "info"
+            )
+            self.desk.tick("")
+            return keys
+        return some
+
     def _ticking(self, keys: list[str]) -> None:
         self._ticked = keys
+        everything = self._chosen is not None and len(keys) == self._chosen.num_rows
+        self.desk.tick("" if everything else keep_selection(keys))
         self._say_ticked()
 
     def _say_ticked(self) -> None:

@@ -44,6 +44,8 @@ class Desk:
     """Who looks at the page."""
     show_changes: Callable[[], None]
     """Show what changed on the map."""
+    tick: Callable[[str], None]
+    """Write into the address which scenes are ticked (``Spot.ticked``)."""
     found: Found | None = None
     """The place that is open."""
     background: Background = field(default_factory=Background)

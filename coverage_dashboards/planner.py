@@ -132,7 +132,9 @@ class Planner:
         self._making = True
         choices = Choices.of(cube.ds)
         view, spot, refused = asked_for(choices, parameters)
-        self.desk = Desk(cube, choices, view, spot, self._box, self._open_place, self._open_room, self._tell, who, self._show_changes)
+        self.desk = Desk(
+            cube, choices, view, spot, self._box, self._open_place, self._open_room, self._tell, who, self._show_changes, self._tick
+        )
         self.address = AddressBar(self._travelled, self._measured, width=0, height=0, margin=0)
         self.sidebar = Sidebar(choices, view, self._chosen, self._compare, self._lay)
         self.map_room = MapRoom(self.desk, self._moved, self._close_place)
@@ -335,6 +337,12 @@ class Planner:
         self.desk.spot = replace(self.desk.spot, over=tuple(kind for kind in OVERS if kind in over))
         self.map_room.lay(self.desk.spot.over)
         self._write(push=True)
+
+    def _tick(self, ticked: str) -> None:
+        """Other scenes of the backlog are ticked."""
+        if ticked != self.desk.spot.ticked:
+            self.desk.spot = replace(self.desk.spot, ticked=ticked)
+            self._write(push=False)
 
     def _compare(self, second: str) -> None:
         """Show another map beside the first, or none."""

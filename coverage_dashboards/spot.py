@@ -23,6 +23,8 @@ ROOMS: Mapping[str, str] = {
 }
 """Rooms of the page by key, in the order of their tabs."""
 
+_LONGEST_ID = 40
+
 
 @dataclass(frozen=True)
 class Spot:
@@ -40,6 +42,8 @@ class Spot:
     """What a second map shows (``beside.view_beside``); empty: there is none."""
     over: tuple[Over, ...] = ()
     """What lies over the map."""
+    ticked: str = ""
+    """Which scenes of the backlog are ticked (``selections``); empty: all."""
 
 
 def spot_from_address(parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[Spot, list[str]]:
@@ -76,7 +80,11 @@ def spot_from_address(parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[
     over = tuple(kind for kind in OVERS if kind in asked)
     if len(asked) != len(over):
         refused.append("over")
-    return Spot(room, place, box, theme == "dark", changes == "1", second, over), refused
+    ticked = value("ticked")
+    if len(ticked) > _LONGEST_ID:
+        refused.append("ticked")
+        ticked = ""
+    return Spot(room, place, box, theme == "dark", changes == "1", second, over, ticked), refused
 
 
 def spot_address(spot: Spot) -> dict[str, str]:
@@ -89,6 +97,7 @@ def spot_address(spot: Spot) -> dict[str, str]:
         "changes": "1" if spot.changes else "",
         "beside": spot.beside,
         "over": ",".join(spot.over),
+        "ticked": spot.ticked,
     }
     return {name: text for name, text in parts.items() if text}
 

@@ -160,6 +160,11 @@ def test_which_scenes_could_close_the_gap_how_many_gigabytes_and_which_login(pag
     page.get_by_label("Choose all").uncheck()
     expect(page.get_by_role("button", name="Export", exact=True)).to_be_disabled()
     page.get_by_label("Choose EMIT_20250506").check()
+    # What is ticked stays so in another theme, after a reload, and for who is sent the address.
+    expect(page).to_have_url(re.compile("ticked=[0-9a-f]{12}"))
+    page.reload()
+    expect(page.get_by_label("Choose EMIT_20250506")).to_be_checked()
+    expect(page.get_by_label("Choose all")).not_to_be_checked()
     with page.expect_download() as saved:
         page.get_by_role("button", name="Export 1 scene (1.9 GB)").click()
     expect(page.get_by_text("Saved backlog.json: 1 items.")).to_be_visible()
