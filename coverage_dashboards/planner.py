@@ -325,7 +325,10 @@ class Planner:
         cube, wanted, spot = desk.cube, self.sidebar.wanted_sensors, desk.spot
         if self._making and _is_at_hand(cube, view, spot):
             # The page comes with its map; a moment's work, and the rest of the page is being made in the same turn of the loop.
-            self._answered(_look_up(cube, desk.choices, view, wanted, spot))
+            try:
+                self._answered(_look_up(cube, desk.choices, view, wanted, spot))
+            except PlannerError as error:
+                self._failed(str(error))
         else:
             desk.background.run("map", lambda: _look_up(cube, desk.choices, view, wanted, spot), self._answered, self._failed)
         if desk.spot.over or travelled:

@@ -353,7 +353,8 @@ class WorldMap:
         moved = False
         with self._state:
             # Before its size is known, the figure reports ranges of Bokeh's own.
-            known = self._size is not None and all(edge is not None and math.isfinite(edge) for edge in (*x_range, *y_range))
+            edges = (*x_range, *y_range)  # untrusted
+            known = self._size is not None and all(isinstance(edge, int | float) and math.isfinite(edge) for edge in edges)
             if known and not _same(self._view, (x_range, y_range)):
                 self._view, self._moved, moved, self._goal = (x_range, y_range), True, True, None
         if moved:

@@ -21,7 +21,6 @@ NOT_IMPORTED = {
     "dagster-webserver": "the UI, started by `dagster dev`",
     "cryptography": "Panel encrypts the tokens in its cookies with it",
     "dask": "xarray's chunks",
-    "datashader": "named by the user's card; rasters of footprints are for the planner's desk",
     "psycopg2-binary": "SQLAlchemy's driver of postgresql://",
 }
 NOT_IMPORTED_EXTRAS = {
