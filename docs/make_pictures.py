@@ -52,7 +52,10 @@ def dashboard(page: Page) -> None:
     command = [sys.executable, "-m", "coverage_pipeline", "serve", "--config", str(DEMO / "build.toml"), "--port", str(port)]
     with served(command, f"http://127.0.0.1:{port}/app") as address:
         for query, name in (
-            ("?layer=gap&metric=action&sensors=landsat-8-9,sentinel-2&agg=recent&over=targets&place=target:water-14&view=-11,36,24,56", "dashboard"),
+            (
+                "?layer=gap&metric=action&sensors=landsat-8-9,sentinel-2&agg=recent&over=targets&place=target:water-14&view=-11,36,24,56",
+                "dashboard",
+            ),
             ("?layer=available&metric=scenes_count&sensors=sentinel-2&agg=total", "dashboard-available"),
             ("?metric=scenes_count&sensors=landsat-8-9&agg=total&beside=sensor:sentinel-2&view=-12,35,32,60", "dashboard-beside"),
             ("?layer=gap&metric=action&sensors=landsat-8-9,sentinel-2&room=targets", "dashboard-targets"),
