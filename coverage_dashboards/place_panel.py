@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import panel as pn
 import panel_material_ui as pmui
@@ -159,8 +160,12 @@ def _series(months: tuple[PlaceMonth, ...], dark: bool) -> pn.viewable.Viewable:
 
     around = palette.theme(dark)
     colours = [palette.ACTION_COLOURS["ingest"], palette.ACTION_COLOURS["met"], palette.ACTION_COLOURS["task"]]
-    bars = series_table(months).hvplot.bar(
+    table = series_table(months)
+    # Where nothing is known there is an axis all the same, from nothing up.
+    top = float(np.fmax.reduce(table[["clear", "held", "missing"]].to_numpy(), axis=None, initial=1.0))
+    bars = table.hvplot.bar(
         x="month", y=["clear", "held", "missing"], color=colours, height=_SERIES_HEIGHT, responsive=True, legend=False,
+        ylim=(0, 1.05 * top),
         title=f"{plain(title_of(months[0].sensor))}: {_SERIES_WORDS}", xlabel="", ylabel="days a month", rot=0, fontscale=0.9,
     )  # fmt: skip
 

@@ -138,7 +138,8 @@ class WorldMap:
         self._extent = extent
         self.shown: Shown | None = None
         self.dark = dark
-        self.picture: Picture | None = None
+        self._cells: float | None = None
+        """Cells that one pixel of the picture shows, on average; None: there is no picture. The picture itself would be three megabytes."""
         self._size: tuple[int, int] | None = None
         self._view: tuple[Range, Range] = fit_extent(extent, *FIRST_SIZE)
         self._moved = False  # by the planner: until then a map of another size shows the whole world again
@@ -384,7 +385,7 @@ class WorldMap:
             field = shown.field
             picture = viewport(field.values, *view, *size, op_of(field.metric), ranks_of(field.metric), extent, endless=True)
             known = viewport(field.known_months, *view, *size, "min", extent=extent, endless=True)
-        self.picture = picture
+        self._cells = None if picture is None else picture.cells
         if shown is None or picture is None or known is None:
             # Nothing is known yet, or the browser looks beside the world.
             empty = np.full((2, 2), np.nan, np.float32)
@@ -472,10 +473,10 @@ class WorldMap:
         self._word_hover(plot.handles["source"])
 
     def _word_hover(self, source: Any) -> None:
-        shown, picture = self.shown, self.picture
-        if shown is None or picture is None:
+        shown = self.shown
+        if shown is None or self._cells is None:
             return
-        cells = picture.cells / shown.field.points_a_cell
+        cells = self._cells / shown.field.points_a_cell
         text = words.hover_words(shown.field, pixel_words(shown.field.metric, cells), cells >= 1.5)
         text |= hover_of(coding_of(shown.field))
         if self._said.args.get("said") != text:

@@ -44,6 +44,12 @@ def serve(
         _serve_dashboard(str(settings.store().zarr), config, port, address, allow_host or [])
 
 
+_ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
+"""For glibc (mallopt(3)), where nothing else is set: pictures of a megabyte that several threads make go back to the system when they are
+let go. By default each thread has a heap of its own, and a freed picture raises the size from which memory is given back.
+"""
+
+
 def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str, allow_host: Sequence[str] = ()) -> NoReturn:
     """Panel in a process of its own: the pipeline never imports plotting."""
     from importlib.util import find_spec
@@ -58,6 +64,7 @@ def _serve_dashboard(zarr: str, config: Path | None, port: int, address: str, al
     command += [argument for name in allow_host for argument in ("--allow-host", name)]
     environment = without_holdings_secrets(os.environ) | {"COVERAGE_OUTPUT_ZARR": zarr}
     environment |= {"COVERAGE_CONFIG": str(config)} if config else {}
+    environment = _ALLOCATOR | environment
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606 the server takes our place, and so our signals
