@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from coverage_dashboards.choices import View
 from coverage_dashboards.coding import NOT_KNOWN, class_colours, coding_of, colours_of, hatch_of
 from coverage_dashboards.escape import plain
 from coverage_dashboards.fields import CHANGE, Field, Limits, classes_of
+from coverage_dashboards.hexmap import HexMap
 from coverage_dashboards.outlines import NAMES, outlines
 from coverage_dashboards.viewport import OUT_OF_SCOPE, Picture, Range, fit_extent, viewport
 from coverage_dashboards.worldmap import op_of, ranks_of
@@ -117,6 +119,23 @@ def csv(field: Field, grid: GridSpec, box: BBox | None) -> bytes:
         raise ExportTooLarge(f"{count:,} cells are more than the {MOST_ROWS:,} rows of a CSV: zoom in, or take the GeoTIFF")
     values, known = window.of(field.values).ravel(), window.of(field.known_months).ravel()
     lat, lon = (axis.ravel() for axis in np.meshgrid(grid.lats[window.rows], grid.lons[window.columns], indexing="ij"))
+    return _csv_of(field, {"lat": np.round(lat, 9), "lon": np.round(lon, 9)}, values, known)
+
+
+def hex_csv(field: Field, hexes: HexMap, box: BBox | None) -> bytes:
+    """The same of the H3 cells that the window shows: a row a cell, its id first, its middle as H3 has it.
+
+    Raises ``ExportTooLarge`` for more than ``MOST_ROWS``.
+    """
+    window = window_of(hexes.grid, box)
+    cells, point = np.unique(window.of(hexes.cells), return_index=True)
+    if cells.size > MOST_ROWS:
+        raise ExportTooLarge(f"{cells.size:,} cells are more than the {MOST_ROWS:,} rows of a CSV: zoom in, or take the GeoTIFF")
+    values, known = (window.of(whole).ravel()[point] for whole in (field.values, field.known_months))
+    return _csv_of(field, hexes.described(cells), values, known)
+
+
+def _csv_of(field: Field, place: Mapping[str, NDArray[Any]], values: NDArray[np.float32], known: NDArray[np.uint8]) -> bytes:
     names = np.array([*classes_of(field.metric)], dtype=object)
     if len(names):
         shown = pd.Series(names[values.astype(np.int64)])
@@ -124,9 +143,7 @@ def csv(field: Field, grid: GridSpec, box: BBox | None) -> bytes:
         shown = pd.Series(values.astype(object))
         shown[np.isnan(values)] = ""
         shown[values == OUT_OF_SCOPE] = words.beside_in_words(field)
-    table = pd.DataFrame(
-        {"lat": np.round(lat, 9), "lon": np.round(lon, 9), field.metric: shown, "known_months": known, "months": field.months}
-    )
+    table = pd.DataFrame({**place, field.metric: shown, "known_months": known, "months": field.months})
     return str(table.to_csv(index=False)).encode()
 
 

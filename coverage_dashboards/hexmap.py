@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import h3.api.basic_int as h3
 import numpy as np
 import pyarrow as pa
 import shapely
-from h3ronpy.vector import coordinates_to_cells
+from h3ronpy import cells_to_string
+from h3ronpy.vector import cells_to_coordinates, coordinates_to_cells
 from numpy.typing import NDArray
 
 from coverage_pipeline.geometry.footprints import normalise_footprints
@@ -33,7 +35,19 @@ class HexMap:
     """The regular grid, of the whole world."""
     cells: NDArray[np.int32]
     """Cell under each point's centre, ``(lat, lon)``: its place among the cells by id, as along ``cells`` of the cube."""
-    count: int
+    res: int
+
+    @property
+    def count(self) -> int:
+        """Cells of the world."""
+        return int(h3_cells(self.res).ids.size)
+
+    def described(self, cells: NDArray[np.integer[Any]]) -> dict[str, NDArray[Any]]:
+        """Ids and middles (degrees) of cells by place."""
+        ids = h3_cells(self.res).ids[cells]
+        middles = pa.record_batch(cells_to_coordinates(ids))
+        lat, lon = (np.round(middles[name].to_numpy(), 9) for name in ("lat", "lng"))
+        return {"h3": pa.array(cells_to_string(ids)).to_numpy(zero_copy_only=False), "lat": lat, "lon": lon}
 
     @property
     def points_a_cell(self) -> float:
@@ -56,7 +70,7 @@ def hex_map(res: int) -> HexMap:
         lat, lon = (np.ascontiguousarray(a).ravel() for a in np.broadcast_arrays(rows[:, None], lons[None, :]))
         found = pa.array(coordinates_to_cells(lat, lon, res)).to_numpy()
         cells[first : first + rows.size] = np.searchsorted(ids, found).reshape(rows.size, -1)
-    return HexMap(grid, cells, ids.size)
+    return HexMap(grid, cells, res)
 
 
 def hexagon_at(lon: float, lat: float, res: int) -> tuple[str, shapely.Geometry]:

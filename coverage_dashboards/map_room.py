@@ -169,15 +169,11 @@ class MapRoom:
             desk.tell("The changes have no such lines yet: coverage_pipeline.demand.cell_changes.change_layer gives them.", "info")
             return
 
-        if ending == "csv" and cube.hexes is not None:
-            desk.tell("A CSV of H3 cells comes from Python: save the lines that give the same array, and add .to_dataframe().", "info")
-            return
-
         def make() -> bytes:
             if ending == "tif":
                 return exports.geotiff(field, cube.grid, box, said)
             if ending == "csv":
-                return exports.csv(field, cube.grid, box)
+                return exports.csv(field, cube.grid, box) if cube.hexes is None else exports.hex_csv(field, cube.hexes, box)
             if ending == "png":
                 return exports.picture(field, limits, said, extent_of(cube), view, dark=dark)
             return exports.python_code(shown, cube.location, box if cube.hexes is None else None).encode()

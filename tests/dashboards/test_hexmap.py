@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +10,20 @@ from typing import Any
 
 import h3.api.basic_int as h3
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coverage_dashboards.choices import Choices
+from coverage_dashboards.exports import hex_csv
 from coverage_dashboards.fields import Cube, FieldCache, change_field, field_of, open_cube, shares_within
 from coverage_dashboards.hexmap import STEPS, hex_map, hexagon_at
 from coverage_pipeline.cube.schema import ACTIONS, CoverageQuery
 from coverage_pipeline.cube.select import select
 from coverage_pipeline.grid.cell_area import cell_km2
-from coverage_pipeline.grid.spec import GridSpec
+from coverage_pipeline.grid.spec import GridSpec, h3_cells
 from tests.dashboards.browsing import canvas, caption, expect, legend, look, point_at, serve
 from tests.dashboards.cubes import build_cube
 
@@ -108,3 +111,20 @@ def test_the_page_shows_hexagons_and_tells_of_one(page: Any, served: str) -> Non
     page.wait_for_timeout(1500)
     look(page, "h3_place")
     assert canvas(page).is_visible()
+
+
+def test_a_csv_has_a_row_for_each_cell_that_is_seen(cube: Cube) -> None:
+    field, hexes = field_of(cube, action(cube)), cube.hexes
+    assert hexes is not None
+    table = pd.read_csv(io.BytesIO(hex_csv(field, hexes, None)))
+    ids = [h3.int_to_str(int(cell)) for cell in h3_cells(RES).ids]
+    assert sorted(table["h3"]) == sorted(ids)
+    wanted = select(cube.ds, action(cube))
+    names = dict(zip(ids, (ACTIONS[int(code)] for code in np.nan_to_num(wanted.values)), strict=True))
+    outside = {name for name, scope in zip(ids, cube.ds["in_scope"].sel(sensor="emit").values, strict=True) if not scope}
+    for row in table.itertuples():
+        assert (row.lat, row.lon) == pytest.approx(h3.cell_to_latlng(h3.str_to_int(row.h3)), abs=1e-8)
+        assert row.action == ("out_of_scope" if row.h3 in outside else names[row.h3])
+    part = pd.read_csv(io.BytesIO(hex_csv(field, hexes, (0.0, 40.0, 10.0, 50.0))))
+    seen = {h3.int_to_str(h3.latlng_to_cell(lat, lon, RES)) for lat in np.arange(40.25, 50, 0.5) for lon in np.arange(0.25, 10, 0.5)}
+    assert seen <= set(part["h3"]) < set(ids)
