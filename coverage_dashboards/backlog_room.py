@@ -18,7 +18,7 @@ from coverage_dashboards.downloader import Downloader
 from coverage_dashboards.planning import planning
 from coverage_dashboards.row_table import Column, Row, RowTable
 from coverage_dashboards.selections import keep_selection, selected
-from coverage_dashboards.typed import typed
+from coverage_dashboards.typed import at_once, typed
 from coverage_pipeline.requests.backlog import within_budget
 from coverage_pipeline.requests.backlog_query import BacklogAnswer
 from coverage_pipeline.requests.backlog_words import backlog_in_words, closes_in_words
@@ -45,15 +45,19 @@ class BacklogRoom:
         self._answer: BacklogAnswer | None = None
         self._chosen: pa.Table | None = None
         self._ticked: list[str] = []
+        self._applied: float | None = None
+        """The budget by which the list is made."""
         wide: dict[str, Any] = {"sizing_mode": "stretch_width"}
         self.scope = pmui.Select(label="Scenes for", options=[EVERYTHING, SEEN, PLACE], value=EVERYTHING, size="small", width=230)
         self.scope.param.watch(lambda _: self.refresh(), "value")
         self.budget = pmui.FloatSlider(label="Budget (GB)", start=0.0, end=1.0, value=1.0, step=0.1, width=340, margin=(0, 20))
         self.budget.param.watch(self._set_budget, "value_throttled")
         self.form = pmui.Select(label="Format", options=FORMATS, value="itemcollection", size="small", width=220)
+        at_once(self.budget)
         self.export = pmui.Button(label="Export the ticked scenes", icon="download", variant="contained", disabled=True)
         self.export.on_click(self._export)
         self.note = pmui.TextInput(label="Note of the request", size="small", width=230, max_length=500)
+        at_once(self.note)
         self.flag = pmui.Button(label="Flag them as requests", icon="flag", variant="outlined", disabled=True)
         self.flag.on_click(self._flag)
         self.said = pn.pane.HTML("", css_classes=["backlog-said"], margin=(0, 2, 6, 2), styles={"font-size": "15px"}, **wide)
@@ -101,18 +105,22 @@ class BacklogRoom:
         dark = self.desk.dark
         if new:
             most = max(round(answer.backlog.bytes_chosen / 1e9 + 0.05, 1), 0.1)
+            self._applied = most  # the slider tells of it as of a choice
             self.budget.param.update(end=most, value=most, step=round(max(most / 200, 0.1), 1))
         lines = answer.unknown[:5] + ([f"and {len(answer.unknown) - 5} more"] if len(answer.unknown) > 5 else [])
         self.unknown.param.update(object=words.doubts(lines, dark, "Not known, so not in the list") if lines else "", visible=bool(lines))
         self._budgeted()
 
     def _set_budget(self, *_: Any) -> None:
+        if self.budget.value == self._applied:
+            return
         self.desk.tick("")  # another budget, another list, and all of it ticked
         self._budgeted()
 
     def _budgeted(self) -> None:
         if self._answer is None:
             return
+        self._applied = self.budget.value
         unlimited = self.budget.value >= self.budget.end
         chosen = within_budget(self._answer.backlog, max_gb=None if unlimited else self.budget.value)
         self.said.object = words.paragraph(backlog_in_words(self._answer.backlog, chosen), self.desk.dark)

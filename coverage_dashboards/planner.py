@@ -31,7 +31,7 @@ from coverage_dashboards.requests_room import RequestsRoom
 from coverage_dashboards.sidebar import Sidebar
 from coverage_dashboards.spot import ROOMS, Spot, spot_address, spot_from_address
 from coverage_dashboards.targets_room import TargetsRoom
-from coverage_dashboards.typed import typed
+from coverage_dashboards.typed import at_once, typed
 from coverage_dashboards.viewport import compile_kernels
 from coverage_pipeline.cube.dataset import grid_of
 from coverage_pipeline.cube.schema import CoverageError
@@ -152,6 +152,7 @@ class Planner:
             label="Go to a place", placeholder="47.65, 9.35 · target · country · 32TNS · 193/027", size="small",
             margin=(2, 0), width=340, max_width=340, width_policy="max",
         )  # fmt: skip
+        at_once(self.search)
         self.search.param.watch(self._searched, "enter_pressed")
         self.page = pmui.Page(
             title=TITLE,
@@ -241,7 +242,14 @@ class Planner:
         self._write(push=True)
 
     def _searched(self, *_: Any) -> None:
-        self._find(typed(self.search), self._found_by_search)
+        def look() -> None:
+            self._find(typed(self.search), self._found_by_search)
+
+        document = pn.state.curdoc
+        if document is not None and document.session_context is not None:
+            document.add_timeout_callback(look, _AFTER_ENTER)
+        else:
+            look()
 
     def _found_by_search(self, found: Found) -> None:
         self._tell("", "info")
@@ -485,6 +493,8 @@ _ROOM_OF: Mapping[str, Callable[[Desk], Room]] = {
     "changes": ChangesRoom,
     "known": KnownRoom,
 }
+_AFTER_ENTER = 30
+"""Milliseconds: the browser tells of the key before it tells of the last characters."""
 _REPAINT_AFTER = (600, 2_500, 8_000)
 """Milliseconds after the page was loaded or its theme changed: soon, and again for slow browsers."""
 _MAIN = """

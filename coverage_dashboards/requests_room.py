@@ -19,7 +19,7 @@ from coverage_dashboards.gazetteer import Found
 from coverage_dashboards.people import Person
 from coverage_dashboards.planning import Planning, planning
 from coverage_dashboards.row_table import Column, Row, RowTable
-from coverage_dashboards.typed import retype, typed
+from coverage_dashboards.typed import at_once, retype, typed
 from coverage_pipeline.requests.states import STATES, TRANSITIONS
 from coverage_pipeline.requests.store import Request
 
@@ -50,6 +50,7 @@ class RequestsRoom:
         self.annotate = pmui.Button(label="Save the note", variant="outlined", size="small")
         self.annotate.on_click(self._annotate)
         self.reason = pmui.TextInput(label="Why it is cancelled", size="small", max_length=500, **wide)
+        at_once(self.note, self.reason)
         self.cancel = pmui.Button(label="Cancel the request", variant="outlined", color="danger", size="small")
         self.cancel.on_click(self._cancel)
         self.place = pmui.Button(label="Show its place", icon="map", variant="text", size="small")

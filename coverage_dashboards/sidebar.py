@@ -13,6 +13,7 @@ from coverage_dashboards import beside, palette, words
 from coverage_dashboards.choices import AGGREGATION_TITLES, LAYER_TITLES, LAYERS, Choices, View, aggregations_of, metrics_of
 from coverage_dashboards.escape import html
 from coverage_dashboards.overlays import OVERS, Over
+from coverage_dashboards.typed import at_once
 from coverage_pipeline.cube.schema import METRICS
 
 HELP = {
@@ -67,8 +68,7 @@ class Sidebar:
         self.over.param.watch(lambda event: None if self._quiet else lay(tuple(event.new)), "value")
         for widget in (self.layer, self.metric, self.sensors, self.aggregation, self.month):
             widget.param.watch(self._chosen, "value")
-        for widget in (self.layer, self.metric, self.sensors, self.window, self.aggregation, self.month, self.beside, self.over):
-            widget._debounce = 0  # Panel waits 50 ms for more changes of a widget; here each is one choice
+        at_once(self.layer, self.metric, self.sensors, self.window, self.aggregation, self.month, self.beside, self.over)
         self.window.param.watch(self._chosen, "value_throttled")
         self.window.param.watch(self._say_window, "value")
 

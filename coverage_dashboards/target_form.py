@@ -12,7 +12,7 @@ from coverage_dashboards.acts import remove_area, save_area
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.gazetteer import Found
 from coverage_dashboards.planning import planning
-from coverage_dashboards.typed import retype, typed
+from coverage_dashboards.typed import at_once, retype, typed
 from coverage_pipeline.demand.saved_targets import LONGEST_GROUP, LONGEST_NAME, PREFIX
 
 _SAVE, _REMOVE, _SURE = "Save as a target", "Remove this target", "Remove it for everybody?"
@@ -31,6 +31,7 @@ class TargetForm:
         self.name = pmui.TextInput(label="Name of the target", width=220, max_length=LONGEST_NAME, **small)
         self.group = pmui.TextInput(label="Group (optional)", width=180, max_length=LONGEST_GROUP, **small)
         self.desired = pmui.TextInput(label="Clear observations a month", placeholder="the sensor's own", width=220, max_length=6, **small)
+        at_once(self.name, self.group, self.desired)
         save = pmui.Button(label="Save", variant="contained", **small)
         save.on_click(lambda _: self._save())
         leave = pmui.Button(label="Cancel", variant="text", **small)

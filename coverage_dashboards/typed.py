@@ -1,6 +1,8 @@
-"""What stands in a text field."""
+"""What stands in a text field, and when it is heard."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import panel_material_ui as pmui
 
@@ -13,3 +15,11 @@ def typed(field: pmui.TextInput) -> str:
 def retype(field: pmui.TextInput, text: str) -> None:
     """Set a field, and what counts as typed into it."""
     field.param.update(value=text, value_input=text)
+
+
+def at_once(*widgets: Any) -> None:
+    """Hear what is chosen or typed at once. Panel waits 50 ms for more changes of a widget, and hears of a button or of Enter before that:
+    who types and presses Enter quickly would be answered for what stood there before.
+    """
+    for widget in widgets:
+        widget._debounce = 0

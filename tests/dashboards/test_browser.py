@@ -147,8 +147,7 @@ def test_the_gap_names_actions_scope_and_what_the_pointer_is_over(page: Any, ser
     ):
         expect(legend(page)).to_contain_text(text)
     expect(legend(page)).to_contain_text("of the area in scope")
-    page.mouse.move(*place(page, -30, 30))
-    expect(tooltip).to_contain_text("Out of scope")
+    expect(point_at(page, -30, 30)).to_contain_text("Out of scope")
     look(page, "action_light")
 
 
@@ -290,10 +289,8 @@ def test_a_zero_of_a_provisional_month_is_no_known_none(page: Any, hostile: str)
     expect(caption(page)).to_contain_text("the scans of all months are provisional")
     expect(legend(page)).to_contain_text("0: none found yet; the scans of all months are provisional")
     expect_colour(page, -30, 57, palette.ramp("scenes_count", False)[0])  # north of where EMIT looks, at sea
-    x, y = place(page, -30, 57)
-    page.mouse.move(x, y - 3)
-    page.mouse.move(x, y)
-    expect(page.locator(".bk-Tooltip")).to_contain_text("0 scenes a month: none found yet; the scans of all months are provisional")
+    tooltip = point_at(page, -30, 57)
+    expect(tooltip).to_contain_text("0 scenes a month: none found yet; the scans of all months are provisional")
     page.get_by_role("button", name="Acquired").click()
     expect(caption(page)).to_contain_text("Acquired")
     expect(page.locator(".doubts")).not_to_be_visible()  # what we hold does not depend on the catalogue
