@@ -115,7 +115,8 @@ def canvas(page: Any) -> Any:
 
 
 def place(page: Any, lon: float, lat: float) -> list[float]:
-    """Where on the screen a place is drawn."""
+    """Where on the screen a place is drawn, once the map has its size: it comes with the page, in a likely one."""
+    expect(page.locator(".scale").first).to_contain_text("m")
     return canvas(page).evaluate(_PLACE, [lon, lat])
 
 
