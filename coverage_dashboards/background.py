@@ -75,6 +75,15 @@ class Background:
             self._asked[kind] = self._asked.get(kind, 0) + 1
 
 
+def later(milliseconds: int, act: Callable[[], None]) -> bool:
+    """Have something done after a while, with the document's lock held; False, and nothing is, where there is no session of a browser."""
+    document = pn.state.curdoc
+    if document is None or document.session_context is None:
+        return False
+    document.add_timeout_callback(act, milliseconds)
+    return True
+
+
 def _done[T](work: Callable[[], T]) -> Future[T]:
     future: Future[T] = Future()
     try:

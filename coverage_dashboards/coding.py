@@ -17,7 +17,7 @@ from coverage_dashboards import palette
 from coverage_dashboards.fields import CHANGE, Field, Limits, classes_of
 from coverage_dashboards.viewport import OUT_OF_SCOPE, Picture
 
-MOST_CLASSES = 1024
+MOST_CLASSES = 2048
 NOT_KNOWN = ("unknown", "not known")
 """Classes that mean not known: an action's, and a change's."""
 _CODES = 1 << 16
@@ -85,8 +85,8 @@ class Coding:
 
 
 def coding_of(field: Field) -> Coding:
-    """The coding of a field: exact for classes and for whole numbers up to 1,000 (fewer where many months are counted); a fraction is
-    rounded to a five-hundredth of the largest value, of 128 months and more to a hundredth.
+    """The coding of a field: exact for classes and for whole numbers up to 2,000 (fewer where many months are counted); a fraction is
+    rounded to a thousandth of the largest value, of 128 months and more to a hundredth.
 
     The step divides 1 where it can, for a pixel over several cells may be a fraction where the cells are whole numbers.
     """

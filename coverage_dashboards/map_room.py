@@ -12,6 +12,7 @@ import panel_material_ui as pmui
 import shapely
 
 from coverage_dashboards import areas, beside, exports, words
+from coverage_dashboards.background import later
 from coverage_dashboards.choices import LAYER_TITLES, View
 from coverage_dashboards.desk import Desk
 from coverage_dashboards.doubts import doubts_in_words, provisional_partitions
@@ -259,15 +260,14 @@ class MapRoom:
     def working(self) -> None:
         """Say soon that what is shown is not yet what was asked for, unless it is by then."""
         self._asked += 1
-        number, document = self._asked, pn.state.curdoc
+        number = self._asked
 
         def say() -> None:
             if self._asked == number:
                 for canvas in self._canvases():
                     canvas.working(True)
 
-        if document is not None and document.session_context is not None:
-            document.add_timeout_callback(say, SOON)
+        later(SOON, say)
 
     def follow_cube(self) -> None:
         """Look at another cube's place."""

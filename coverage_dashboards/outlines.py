@@ -28,6 +28,8 @@ LEVELS = ((20_000.0, 0.3), (8_000.0, 0.1), (2_500.0, 0.03), (700.0, 0.0), (0.0, 
 """From so many metres a pixel on, lines simplified by so many degrees (about a pixel), without islands that small; closer than the last
 step of the 1:50m map, the coasts of the 1:10m map."""
 _PIECE = 48
+TURNS = (-2 * EDGE, 0.0, 2 * EDGE)
+"""Metres between the world and its repetitions west and east of it."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,23 @@ class Lines:
     y: NDArray[np.float32]
     piece: NDArray[np.int64]
     boxes: NDArray[np.float64]
-    """West, south, east, north of each piece, metres."""
+    """West, south, east, north of each piece, metres, ``(pieces, 4)``."""
+
+    def met(self, x_range: Range, y_range: Range) -> NDArray[np.bool_]:
+        """Which pieces have a box that meets the view."""
+        west, south, east, north = self.boxes.T
+        return np.asarray((west <= x_range[1]) & (east >= x_range[0]) & (south <= y_range[1]) & (north >= y_range[0]))
 
     def within(self, x_range: Range, y_range: Range) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The pieces whose boxes meet the view."""
-        west, south, east, north = self.boxes.T
-        seen = (west <= x_range[1]) & (east >= x_range[0]) & (south <= y_range[1]) & (north >= y_range[0])
-        keep = seen[self.piece]
-        return self.x[keep], self.y[keep]
+        """Those pieces, also where the world goes on beyond the antimeridian."""
+        xs, ys = [self.x[:0]], [self.y[:0]]
+        for shift in TURNS:
+            seen = self.met((x_range[0] - shift, x_range[1] - shift), y_range)
+            if seen.any():
+                keep = seen[self.piece]
+                xs.append(self.x[keep] + np.float32(shift))
+                ys.append(self.y[keep])
+        return np.concatenate(xs), np.concatenate(ys)
 
 
 @cache
@@ -77,14 +88,7 @@ def outlines(name: Name, x_range: Range, y_range: Range, width: int) -> tuple[ND
     tolerance = next(t for metres, t in LEVELS if span_x / max(width, 1) >= metres)
     around_x = (x_range[0] - span_x / 2, x_range[1] + span_x / 2)
     around_y = (y_range[0] - span_y / 2, y_range[1] + span_y / 2)
-    lines, world = _lines(name, tolerance), 2 * EDGE
-    copies = []
-    for turn in (-1, 0, 1):  # beyond the antimeridian the world goes on
-        west, east = around_x[0] - turn * world, around_x[1] - turn * world
-        if west < EDGE and east > -EDGE:
-            x, y = lines.within((west, east), around_y)
-            copies.append((x + np.float32(turn * world), y))
-    return np.concatenate([x for x, _ in copies]), np.concatenate([y for _, y in copies])
+    return _lines(name, tolerance).within(around_x, around_y)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 
 from coverage_dashboards import palette
 from coverage_dashboards.escape import plain
-from coverage_dashboards.viewport import EDGE, LATITUDE_LIMIT, Range, mercator_x, mercator_y
+from coverage_dashboards.outlines import TURNS, Lines
+from coverage_dashboards.viewport import LATITUDE_LIMIT, Range, mercator_x, mercator_y
 from coverage_pipeline.demand.target_table import Targets
 from coverage_pipeline.months import Month
 from coverage_pipeline.storage.store import Store
@@ -39,24 +39,20 @@ _STEPS = 64
 
 @dataclass(frozen=True)
 class Shapes:
-    """Outlines as one line in metres of Web Mercator, NaN after each ring."""
+    """Outlines, one piece of ``lines`` each, NaN after each ring, and their names."""
 
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    shape: NDArray[np.int64]
-    """Which outline each vertex is of, its NaN included."""
-    boxes: NDArray[np.float64]
-    """West, south, east, north of each outline, metres, ``(outlines, 4)``."""
+    lines: Lines
     names: tuple[str, ...] = ()
     """Of each outline; empty: they have none."""
 
     def __len__(self) -> int:
-        return len(self.boxes)
+        return len(self.lines.boxes)
 
     @property
     def nbytes(self) -> int:
         """Bytes it occupies."""
-        return self.x.nbytes + self.y.nbytes + self.shape.nbytes + self.boxes.nbytes + sum(map(len, self.names))
+        lines = self.lines
+        return lines.x.nbytes + lines.y.nbytes + lines.piece.nbytes + lines.boxes.nbytes + sum(map(len, self.names))
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def shapes_of(outlines: Sequence[shapely.Geometry] | NDArray[np.object_], names:
     shape = np.insert(ring_of[at], ends, ring_of[at[ends - 1]])
     bounds = shapely.bounds(given).reshape(-1, 4)
     boxes = np.column_stack([mercator_x(bounds[:, 0]), mercator_y(bounds[:, 1]), mercator_x(bounds[:, 2]), mercator_y(bounds[:, 3])])
-    return Shapes(x, y, shape, boxes, tuple(plain(name) for name in names[:MOST_SHAPES]))
+    return Shapes(Lines(x, y, shape, boxes), tuple(plain(name) for name in names[:MOST_SHAPES]))
 
 
 def target_shapes(targets: Targets) -> Shapes:
@@ -105,18 +101,12 @@ def footprint_shapes(store: Store, sensors: Sequence[str], months: Sequence[Mont
 def drawing_of(kind: Over, shapes: Shapes, view: tuple[Range, Range], size: tuple[int, int]) -> Drawing:
     """What of a layer a view of so many pixels shows."""
     (left, right), (bottom, top) = view
-    west, south, east, north = shapes.boxes.T
-    xs, ys, names = [], [], []
-    for turn in (-1, 0, 1):  # beyond the antimeridian the world goes on
-        shift = turn * 2 * EDGE
-        seen = (west + shift <= right) & (east + shift >= left) & (south <= top) & (north >= bottom)
-        keep = seen[shapes.shape]
-        xs.append(shapes.x[keep] + np.float32(shift))
-        ys.append(shapes.y[keep])
-        if shapes.names:
-            some = np.flatnonzero(seen)[: MOST_NAMES + 1]
-            names += [(float(west[k] + east[k]) / 2 + shift, float(north[k]), shapes.names[k]) for k in some]
-    x, y = np.concatenate(xs), np.concatenate(ys)
+    names = []
+    for shift in TURNS if shapes.names else ():
+        some = np.flatnonzero(shapes.lines.met((left - shift, right - shift), (bottom, top)))[: MOST_NAMES + 1]
+        west, _, east, north = shapes.lines.boxes[some].T
+        names += list(zip(((west + east) / 2 + shift).tolist(), north.tolist(), (shapes.names[k] for k in some), strict=True))
+    x, y = shapes.lines.within(*view)
     few = tuple(names) if len(names) <= MOST_NAMES else ()
     return Drawing(x, y, None, few) if x.size <= MOST_POINTS else Drawing(picture=_counted(kind, x, y, view, size), names=few)
 
@@ -133,7 +123,6 @@ def _counted(
     return np.asarray(tf.shade(counts, cmap=_COLOURS[kind], how="log", min_alpha=70).to_numpy(), dtype=np.uint32)
 
 
-@cache
 def compile_datashader() -> None:
     """Have datashader's code ready, so that no planner waits for it."""
     _counted("footprints", np.array([0, 1, np.nan], np.float32), np.array([0, 1, np.nan], np.float32), ((0.0, 2.0), (0.0, 2.0)), (4, 4))

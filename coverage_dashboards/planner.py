@@ -14,6 +14,7 @@ from panel.util import edit_readonly
 
 from coverage_dashboards import areas, words
 from coverage_dashboards.address_bar import AddressBar, parameters_of
+from coverage_dashboards.background import later
 from coverage_dashboards.backlog_room import BacklogRoom
 from coverage_dashboards.beside import view_beside
 from coverage_dashboards.changes_room import ChangesRoom
@@ -245,10 +246,7 @@ class Planner:
         def look() -> None:
             self._find(typed(self.search), self._found_by_search)
 
-        document = pn.state.curdoc
-        if document is not None and document.session_context is not None:
-            document.add_timeout_callback(look, _AFTER_ENTER)
-        else:
+        if not later(_AFTER_ENTER, look):
             look()
 
     def _found_by_search(self, found: Found) -> None:
@@ -435,10 +433,8 @@ class Planner:
 
     def _repaint_soon(self) -> None:
         """While the browser builds the map, the end of a held painting may be lost: it is said again (``WorldMap.repaint``)."""
-        document = pn.state.curdoc
-        if document is not None and document.session_context is not None:
-            for milliseconds in _REPAINT_AFTER:
-                document.add_timeout_callback(self.map_room.browser_repaint, milliseconds)
+        for milliseconds in _REPAINT_AFTER:
+            later(milliseconds, self.map_room.browser_repaint)
 
 
 def asked_for(choices: Choices, parameters: Mapping[str, Sequence[bytes | str]]) -> tuple[View, Spot, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -23,7 +24,7 @@ def document(monkeypatch: pytest.MonkeyPatch) -> Document:
     made = Document()
     made._session_context = _Context
     monkeypatch.setattr(Document, "session_context", property(lambda self: _Context()))
-    monkeypatch.setattr(made, "add_next_tick_callback", lambda call: call())
+    monkeypatch.setattr(made, "add_next_tick_callback", lambda call: asyncio.run(call()))
     monkeypatch.setattr(type(module.pn.state), "curdoc", property(lambda self: made))
     return made
 

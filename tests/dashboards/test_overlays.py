@@ -32,12 +32,12 @@ def test_every_ring_is_there_in_metres_with_a_gap_after_it(outlines: list[shapel
     shapes = shapes_of(outlines)
     assert len(shapes) == len(outlines)
     wanted = [np.asarray(ring.coords) for outline in outlines for ring in shapely.get_rings(outline)]
-    found = rings(shapes.x, shapes.y)
+    found = rings(shapes.lines.x, shapes.lines.y)
     assert len(found) == len(wanted)
     for got, ring in zip(found, wanted, strict=True):
         np.testing.assert_allclose(got, np.column_stack([mercator_x(ring[:, 0]), mercator_y(ring[:, 1])]), rtol=1e-6, atol=1.5)
-    assert np.isnan(shapes.x).sum() == len(wanted)
-    assert np.array_equal(np.isnan(shapes.x), np.isnan(shapes.y))
+    assert np.isnan(shapes.lines.x).sum() == len(wanted)
+    assert np.array_equal(np.isnan(shapes.lines.x), np.isnan(shapes.lines.y))
 
 
 @given(st.lists(boxes, min_size=1, max_size=12), boxes)
@@ -61,7 +61,7 @@ def test_of_many_the_browser_gets_a_picture() -> None:
     rng = np.random.default_rng(5)
     x, y = rng.uniform(-170, 160, 6000), rng.uniform(0, 60, 6000)
     shapes = shapes_of(shapely.box(x, y, x + 1, y + 1), ["a"] * 6000)
-    assert shapes.x.size > MOST_POINTS
+    assert shapes.lines.x.size > MOST_POINTS
     drawing = drawing_of("footprints", shapes, WORLD, (500, 500))
     assert drawing.x.size == 0
     assert drawing.names == ()
@@ -88,4 +88,4 @@ def test_names_are_plain_and_nothing_is_something(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [shapely.Point(0, 0), shapely.Polygon()])
 def test_what_has_no_ring_draws_nothing(shape: shapely.Geometry) -> None:
-    assert shapes_of([shape]).x.size == 0
+    assert shapes_of([shape]).lines.x.size == 0
